@@ -1,0 +1,109 @@
+# Copyright (c) mmscale contributors.
+"""The three-layer network of the MNIST-Scale literature, on scale spaces."""
+
+from collections.abc import Sequence
+
+from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmscale.models.layers import ScaleMaxPool2d
+from mmscale.registry import MODELS
+from mmscale.scale_space import ScaleGrid, Signal, apply_jointly, map_levels
+
+
+@MODELS.register_module()
+class ScaleConvNet(BaseModule):
+    """Stages of scale convolution, ReLU, 2x2 max pooling and batch norm; the last does not pool.
+
+    With ``num_scales=1`` it is the ordinary CNN of that literature. Behind
+    ``ScaleGlobalPooling(output_size=2)`` and a head with one hidden layer of 256 units it has
+    about 494,000 parameters.
+    Source: Sosnovik et al., Scale-Equivariant Steerable Networks, ICLR 2020, section 6.1 (the
+    architecture); Worrall & Welling, NeurIPS 2019 (the layers).
+
+    Args:
+        scale_space (dict | ScaleGrid): The levels, see :class:`mmscale.scale_space.ScaleGrid`.
+        lift (dict): The lift; its type decides between the dense and the pyramid form.
+        interaction (int | Sequence[int]): K of every stage, or one a stage.
+        in_channels (int): Channels of the image.
+        channels (Sequence[int]): Output channels of the stages.
+        kernel_size (int): Taps of every convolution, odd.
+        pool_size (int): Taps and stride of the pooling windows.
+        out_indices (Sequence[int]): The stages whose outputs are returned.
+        norm_cfg (dict): The norm layers.
+        act_cfg (dict): The activation.
+        init_cfg (dict | list[dict], optional): Initialisation. Defaults to PyTorch's own.
+
+    Shape:
+        - Input: ``(N, in_channels, H, W)``.
+        - Output: a tuple, one dense scale space or pyramid for each of ``out_indices``.
+    """
+
+    def __init__(
+        self,
+        scale_space: dict | ScaleGrid,
+        lift: dict = dict(type='mmscale.GaussianLift'),
+        interaction: int | Sequence[int] = 1,
+        in_channels: int = 1,
+        channels: Sequence[int] = (32, 63, 95),
+        kernel_size: int = 7,
+        pool_size: int = 2,
+        out_indices: Sequence[int] = (2,),
+        norm_cfg: dict = dict(type='mmscale.ScaleBN'),
+        act_cfg: dict = dict(type='ReLU', inplace=True),
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(init_cfg)
+        num_stages = len(channels)
+        interactions = [interaction] * num_stages if isinstance(interaction, int) else interaction
+        if len(interactions) != num_stages:
+            raise ValueError(
+                f'interaction must be an int or have one entry for each of the {num_stages} '
+                f'channels, got {interaction}'
+            )
+        if not out_indices or not all(0 <= i < num_stages for i in out_indices):
+            raise ValueError(
+                f'out_indices must name stages from 0 to {num_stages - 1}, got {out_indices}'
+            )
+        self.grid = ScaleGrid.build(scale_space)
+        self.out_indices = tuple(out_indices)
+        self.lift = MODELS.build(dict(lift, scale_space=self.grid))
+        self.relu = build_activation_layer(act_cfg)
+        self.pool = ScaleMaxPool2d(pool_size, scale_space=self.grid)
+        self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
+        for out_channels, levels in zip(channels, interactions, strict=True):
+            self.convs.append(
+                build_conv_layer(
+                    dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=levels),
+                    in_channels,
+                    out_channels,
+                    kernel_size,
+                    padding=kernel_size // 2,
+                )
+            )
+            self.norms.append(build_norm_layer(norm_cfg, out_channels)[1])
+            in_channels = out_channels
+        self.feat_dim = in_channels
+
+    def body(self, x: Signal) -> tuple[Signal, ...]:
+        """Everything behind the lift.
+
+        Args:
+            x (Tensor | tuple[Tensor, ...]): A scale space of ``in_channels`` channels.
+
+        Returns:
+            tuple: One scale space for each of ``out_indices``.
+        """
+        outputs = []
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            x = map_levels(self.relu, conv(x))
+            if i < len(self.convs) - 1:
+                x = self.pool(x)
+            x = apply_jointly(norm, x)
+            if i in self.out_indices:
+                outputs.append(x)
+        return tuple(outputs)
+
+    def forward(self, image: Tensor) -> tuple[Signal, ...]:
+        return self.body(self.lift(image))

@@ -1,0 +1,407 @@
+# Copyright (c) mmscale contributors.
+"""ResNets on scale spaces.
+
+The names of all parameters are those of MMPretrain's ResNet, so that its checkpoints load.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.utils.checkpoint as cp
+from mmcv.cnn import ConvModule, build_activation_layer, build_conv_layer, build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule, constant_init
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm
+
+from mmscale.models.layers import ScaleAvgPool2d, ScaleConv, ScaleMaxPool2d
+from mmscale.registry import MODELS
+from mmscale.scale_space import ScaleGrid, Signal, apply_jointly, is_pyramid, map_levels
+
+# depth: (convolutions of a block, blocks of each stage)
+ARCHITECTURES = {
+    18: ('basic', (2, 2, 2, 2)),
+    34: ('basic', (3, 4, 6, 3)),
+    50: ('bottleneck', (3, 4, 6, 3)),
+    101: ('bottleneck', (3, 4, 23, 3)),
+    152: ('bottleneck', (3, 8, 36, 3)),
+}
+EXPANSIONS = {'basic': 1, 'bottleneck': 4}
+
+
+def _block_layout(kind, out_channels, expansion, stride, dilation, style) -> list[tuple]:
+    """The convolutions of a block as (kernel_size, out_channels, stride, dilation)."""
+    mid_channels = out_channels // expansion
+    if kind == 'basic':
+        return [(3, mid_channels, stride, dilation), (3, out_channels, 1, 1)]
+    first, second = (1, stride) if style == 'pytorch' else (stride, 1)
+    return [
+        (1, mid_channels, first, 1),
+        (3, mid_channels, second, dilation),
+        (1, out_channels, 1, 1),
+    ]
+
+
+def _run(layers: Sequence[nn.Module], x: Signal) -> Signal:
+    """Runs layers in turn; those that know no levels, such as any norm, see all of them at once."""
+    for layer in layers:
+        knows_levels = isinstance(layer, ScaleConv | ScaleAvgPool2d | ScaleMaxPool2d)
+        x = layer(x) if knows_levels else apply_jointly(layer, x)
+    return x
+
+
+class ResidualBlock(BaseModule):
+    """``relu(branch(x) + shortcut(x))``, the block of ResNet on scale spaces.
+
+    Args:
+        in_channels (int): Channels of the input.
+        layout (list[tuple]): The convolutions of the branch, each as ``(kernel_size,
+            out_channels, stride, dilation)``. 1x1 convolutions are pointwise (interaction 1).
+        conv_cfg (dict): The convolution, with its ``scale_space`` and ``interaction``.
+        norm_cfg (dict): The norm after each convolution.
+        act_cfg (dict): The activation.
+        downsample (nn.Module, optional): The shortcut, the identity if None.
+        with_cp (bool): Compute the block again in the backward pass instead of storing it.
+        drop_path_rate (float): Stochastic depth, one draw a sample for all of its levels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        layout: list[tuple],
+        conv_cfg: dict,
+        norm_cfg: dict,
+        act_cfg: dict,
+        downsample: nn.Module | None = None,
+        with_cp: bool = False,
+        drop_path_rate: float = 0.0,
+    ):
+        super().__init__()
+        self.with_cp = with_cp
+        self.layer_names = []
+        for i, (size, channels, stride, dilation) in enumerate(layout, start=1):
+            conv = build_conv_layer(
+                conv_cfg if size > 1 else dict(conv_cfg, interaction=1),
+                in_channels,
+                channels,
+                size,
+                stride=stride,
+                padding=dilation * (size // 2),
+                dilation=dilation,
+                bias=False,
+            )
+            norm_name, norm = build_norm_layer(norm_cfg, channels, postfix=i)
+            self.add_module(f'conv{i}', conv)
+            self.add_module(norm_name, norm)
+            self.layer_names.append((f'conv{i}', norm_name))
+            in_channels = channels
+        self.out_channels = in_channels
+        self.relu = build_activation_layer(act_cfg)
+        self.downsample = downsample
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm before the sum, which ``zero_init_residual`` starts at 0."""
+        return getattr(self, self.layer_names[-1][1])
+
+    def _branch_plus_shortcut(self, *levels: Tensor) -> Signal:
+        x = levels[0] if len(levels) == 1 and levels[0].ndim == 5 else levels
+        y = x
+        for i, names in enumerate(self.layer_names):
+            y = map_levels(self.relu, y) if i else y
+            y = _run([getattr(self, name) for name in names], y)
+        y = _run([self.drop_path], y)
+        shortcut = x if self.downsample is None else _run(self.downsample, x)
+        return map_levels(torch.add, y, shortcut)
+
+    def forward(self, x: Signal) -> Signal:
+        levels = x if is_pyramid(x) else (x,)
+        if self.with_cp and any(level.requires_grad for level in levels):
+            y = cp.checkpoint(self._branch_plus_shortcut, *levels, use_reentrant=False)
+        else:
+            y = self._branch_plus_shortcut(*levels)
+        return map_levels(self.relu, y)
+
+
+@MODELS.register_module()
+class ScaleResNet(BaseModule):
+    """ResNet on a scale space: lift, then the layers of ResNet with scale convolutions.
+
+    With ``num_scales=1`` it is the ResNet of the same depth, weight for weight, and checkpoints of
+    MMPretrain's ResNet load for any number of scales and any interaction.
+    Sources: He et al., Deep Residual Learning, CVPR 2016; Worrall & Welling, Deep Scale-Spaces,
+    NeurIPS 2019.
+
+    Args:
+        depth (int): 18, 34, 50, 101 or 152.
+        scale_space (dict | ScaleGrid): The levels, as ``dict(base, num_scales, zero_scale,
+            first_level)``, see :class:`mmscale.scale_space.ScaleGrid`.
+        lift (dict): The lift. Its type decides the form: ``'mmscale.GaussianLift'`` is dense,
+            ``'mmscale.BilinearPyramidLift'`` and ``'mmscale.GaussianPyramidLift'`` are pyramids.
+        interaction (int | Sequence[int]): K, the levels that a spatial convolution sees: one for
+            all, or one a stage (the stem has that of the first). 1x1 convolutions are pointwise.
+        in_channels (int): Channels of the image.
+        stem_channels (int): Output channels of the stem.
+        base_channels (int): Middle channels of the first stage.
+        expansion (int, optional): Output over middle channels of a block. Defaults to 1 for
+            depths 18 and 34 and to 4 for the others.
+        num_stages (int): 1 to 4.
+        strides (Sequence[int]): Stride of each stage.
+        dilations (Sequence[int]): Dilation of each stage, in taps.
+        out_indices (Sequence[int]): The stages whose outputs are returned.
+        style (str): ``'pytorch'``: the 3x3 convolution of a bottleneck is the strided one;
+            ``'caffe'``: its first 1x1 convolution.
+        deep_stem (bool): Three 3x3 convolutions in place of the 7x7 one (ResNet-V1c).
+        avg_down (bool): Average pooling in place of the stride of a shortcut (ResNet-V1d).
+        frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
+            counting from 0. -1 freezes nothing.
+        norm_cfg (dict): The norm layers. It must share statistics over levels: ``'mmscale.ScaleBN'``,
+            ``'SyncBN'`` or ``'GN'``.
+        act_cfg (dict): The activation.
+        norm_eval (bool): Keep batch norms in eval mode while training.
+        with_cp (bool): Compute blocks again in the backward pass instead of storing them.
+        zero_init_residual (bool): Start the last norm of each block at 0.
+        drop_path_rate (float): Stochastic depth of the last block, growing linearly from 0.
+        init_cfg (dict | list[dict], optional): Initialisation, ``dict(type='Pretrained',
+            checkpoint=...)`` included.
+
+    Shape:
+        - Input: ``(N, in_channels, H, W)``.
+        - Output: a tuple, one entry for each of ``out_indices``: dense ``(N, C, S, H', W')`` or
+          a pyramid, itself a tuple of S tensors ``(N, C, H'_k, W'_k)``.
+
+    Raises:
+        ValueError: If an argument is out of range, or the image is smaller than the coarsest
+            level can hold.
+
+    Example:
+        >>> import torch
+        >>> from mmscale.models import ScaleResNet
+        >>> model = ScaleResNet(depth=18, scale_space=dict(base=2, num_scales=3))
+        >>> model(torch.rand(1, 3, 64, 64))[0].shape
+        torch.Size([1, 512, 3, 2, 2])
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        scale_space: dict | ScaleGrid,
+        lift: dict = dict(type='mmscale.GaussianLift'),
+        interaction: int | Sequence[int] = 1,
+        in_channels: int = 3,
+        stem_channels: int = 64,
+        base_channels: int = 64,
+        expansion: int | None = None,
+        num_stages: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        dilations: Sequence[int] = (1, 1, 1, 1),
+        out_indices: Sequence[int] = (3,),
+        style: str = 'pytorch',
+        deep_stem: bool = False,
+        avg_down: bool = False,
+        frozen_stages: int = -1,
+        norm_cfg: dict = dict(type='mmscale.ScaleBN', requires_grad=True),
+        act_cfg: dict = dict(type='ReLU', inplace=True),
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        zero_init_residual: bool = True,
+        drop_path_rate: float = 0.0,
+        init_cfg: dict | list[dict] | None = (
+            dict(type='Kaiming', layer=['ScaleConv']),
+            dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
+        ),
+    ):
+        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
+        if depth not in ARCHITECTURES:
+            raise ValueError(f'depth must be one of {tuple(ARCHITECTURES)}, got {depth}')
+        if not 1 <= num_stages <= 4:
+            raise ValueError(f'num_stages must be from 1 to 4, got {num_stages}')
+        if style not in ('pytorch', 'caffe'):
+            raise ValueError(f"style must be 'pytorch' or 'caffe', got {style!r}")
+        if not -1 <= frozen_stages <= num_stages:
+            raise ValueError(
+                f'frozen_stages must be from -1 to num_stages={num_stages}, got {frozen_stages}'
+            )
+        interactions = [interaction] * num_stages if isinstance(interaction, int) else interaction
+        for name, value in (
+            ('interaction', interactions),
+            ('strides', strides),
+            ('dilations', dilations),
+        ):
+            if len(value) != num_stages:
+                raise ValueError(f'{name} must have one entry for each of the {num_stages} stages, '
+                                 f'got {value}')  # fmt: skip
+        if not out_indices or not all(0 <= i < num_stages for i in out_indices):
+            raise ValueError(
+                f'out_indices must name stages from 0 to {num_stages - 1}, got {out_indices}'
+            )
+
+        self.grid = ScaleGrid.build(scale_space)
+        self.depth, self.out_indices = depth, tuple(out_indices)
+        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
+        self.deep_stem, self.zero_init_residual = deep_stem, zero_init_residual
+        self.norm_cfg, self.act_cfg = norm_cfg, act_cfg
+
+        self.lift = MODELS.build(dict(lift, scale_space=self.grid))
+        self._make_stem(in_channels, stem_channels, self._conv_cfg(interactions[0]))
+
+        kind, stage_blocks = ARCHITECTURES[depth]
+        expansion = EXPANSIONS[kind] if expansion is None else expansion
+        drop_path_rates = torch.linspace(0, drop_path_rate, sum(stage_blocks)).tolist()
+        channels = stem_channels
+        for i, num_blocks in enumerate(stage_blocks[:num_stages]):
+            out_channels = base_channels * 2**i * expansion
+            conv_cfg = self._conv_cfg(interactions[i])
+            blocks = []
+            for j in range(num_blocks):
+                stride = strides[i] if j == 0 else 1
+                shortcut = None
+                if stride != 1 or channels != out_channels:
+                    shortcut = self._make_shortcut(channels, out_channels, stride, avg_down)
+                layout = _block_layout(kind, out_channels, expansion, stride, dilations[i], style)
+                blocks.append(
+                    ResidualBlock(
+                        channels,
+                        layout,
+                        conv_cfg,
+                        norm_cfg,
+                        act_cfg,
+                        downsample=shortcut,
+                        with_cp=with_cp,
+                        drop_path_rate=drop_path_rates.pop(0),
+                    )
+                )
+                channels = out_channels
+            self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
+        self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
+        self.feat_dim = channels
+        self._check_norms()
+        self._freeze_stages()
+
+    def _conv_cfg(self, interaction: int) -> dict:
+        return dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=interaction)
+
+    def _make_stem(self, in_channels: int, stem_channels: int, conv_cfg: dict) -> None:
+        if self.deep_stem:
+            half = stem_channels // 2
+            widths = [(in_channels, half, 2), (half, half, 1), (half, stem_channels, 1)]
+            self.stem = nn.Sequential(
+                *(
+                    ConvModule(before, after, 3, stride=stride, padding=1, conv_cfg=conv_cfg,
+                               norm_cfg=self.norm_cfg, act_cfg=None)
+                    for before, after, stride in widths
+                )
+            )  # fmt: skip
+        else:
+            self.conv1 = build_conv_layer(
+                conv_cfg, in_channels, stem_channels, 7, stride=2, padding=3, bias=False
+            )
+            self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)
+            self.add_module(self.norm1_name, norm1)
+        self.relu = build_activation_layer(self.act_cfg)
+        self.maxpool = ScaleMaxPool2d(3, stride=2, padding=1, scale_space=self.grid)
+
+    def _make_shortcut(self, in_channels, out_channels, stride, avg_down) -> nn.Sequential:
+        layers = []
+        if avg_down and stride != 1:
+            layers.append(ScaleAvgPool2d(stride, scale_space=self.grid))
+            stride = 1
+        layers.append(
+            build_conv_layer(
+                self._conv_cfg(1), in_channels, out_channels, 1, stride=stride, bias=False
+            )
+        )
+        layers.append(build_norm_layer(self.norm_cfg, out_channels)[1])
+        return nn.Sequential(*layers)
+
+    def _check_norms(self) -> None:
+        for module in self.modules():
+            if isinstance(module, BatchNorm1d | BatchNorm2d | BatchNorm3d):
+                raise ValueError(
+                    f'norm_cfg={self.norm_cfg} does not fit scale spaces: use '
+                    "dict(type='mmscale.ScaleBN'), which has the same parameters"
+                )
+
+    @property
+    def norm1(self) -> nn.Module:
+        """The norm of the 7x7 stem."""
+        return getattr(self, self.norm1_name)
+
+    def _stem_convolutions(self) -> list[list[nn.Module]]:
+        if self.deep_stem:
+            return [[module.conv, module.norm] for module in self.stem]
+        return [[self.conv1, self.norm1]]
+
+    def _freeze_stages(self) -> None:
+        modules = [layer for pair in self._stem_convolutions() for layer in pair]
+        modules += [getattr(self, name) for name in self.res_layers[: max(self.frozen_stages, 0)]]
+        for module in modules if self.frozen_stages >= 0 else ():
+            module.eval()
+            module.requires_grad_(False)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
+            return
+        if self.zero_init_residual:
+            for module in self.modules():
+                if isinstance(module, ResidualBlock):
+                    constant_init(module.last_norm, 0)
+
+    def stem_forward(self, x: Signal) -> Signal:
+        """The stem, from a scale space to the input of the first stage."""
+        for layers in self._stem_convolutions():
+            x = map_levels(self.relu, _run(layers, x))
+        return self.maxpool(x)
+
+    def body(self, x: Signal) -> tuple[Signal, ...]:
+        """Everything behind the lift: exactly equivariant for integer bases, in eval mode.
+
+        Args:
+            x (Tensor | tuple[Tensor, ...]): A scale space of ``in_channels`` channels.
+
+        Returns:
+            tuple: One scale space for each of ``out_indices``.
+        """
+        x = self.stem_forward(x)
+        outputs = []
+        for i, name in enumerate(self.res_layers):
+            x = getattr(self, name)(x)
+            if i in self.out_indices:
+                outputs.append(x)
+        return tuple(outputs)
+
+    def forward(self, image: Tensor) -> tuple[Signal, ...]:
+        return self.body(self.lift(image))
+
+    def train(self, mode: bool = True) -> 'ScaleResNet':
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
+
+
+@MODELS.register_module()
+class ScaleResNet_CIFAR(ScaleResNet):
+    """ScaleResNet for small images: a 3x3 stem of stride 1 and no max pooling.
+
+    The counterpart of MMPretrain's ``ResNet_CIFAR``. Arguments are those of :class:`ScaleResNet`;
+    ``deep_stem`` must stay False.
+    """
+
+    def _make_stem(self, in_channels: int, stem_channels: int, conv_cfg: dict) -> None:
+        if self.deep_stem:
+            raise ValueError('deep_stem must be False: ScaleResNet_CIFAR has a 3x3 stem')
+        self.conv1 = build_conv_layer(
+            conv_cfg, in_channels, stem_channels, 3, stride=1, padding=1, bias=False
+        )
+        self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)
+        self.add_module(self.norm1_name, norm1)
+        self.relu = build_activation_layer(self.act_cfg)
+
+    def stem_forward(self, x: Signal) -> Signal:
+        return map_levels(self.relu, _run([self.conv1, self.norm1], x))

@@ -1,0 +1,119 @@
+# Copyright (c) mmscale contributors.
+"""Scale convolution as a layer."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
+
+from mmscale.ops import check_window, scale_conv2d
+from mmscale.registry import MODELS
+from mmscale.scale_space import ScaleGrid, Signal
+
+
+@MODELS.register_module()
+class ScaleConv(nn.Module):
+    """Scale convolution, :func:`mmscale.ops.scale_conv2d` with learned weights.
+
+    Use it where MMCV takes a ``conv_cfg``:
+    ``conv_cfg=dict(type='mmscale.ScaleConv', scale_space=dict(base=2, num_scales=4))``.
+    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019, eq. 19.
+
+    The 4-D weight of an ordinary convolution loads as the one level that it sees, ``l = 0``, with
+    zeros elsewhere: ImageNet checkpoints of ResNet load into ScaleResNet, whatever K is.
+
+    Args:
+        in_channels (int): Channels of the input.
+        out_channels (int): Channels of the output.
+        kernel_size (int | tuple[int, int]): Taps, odd.
+        stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
+        padding (int | tuple[int, int]): In taps. Must be ``dilation * (kernel_size // 2)``: any
+            other padding moves the levels against each other.
+        dilation (int | tuple[int, int]): Distance of the taps, multiplied by ``base**k``.
+        groups (int): Blocked connections, as in ``torch.nn.Conv2d``.
+        bias (bool): Whether to add a learned bias, one a channel.
+        interaction (int): K, the number of levels that one output level sees, from 1 to
+            ``num_scales``.
+        scale_space (dict | ScaleGrid): The levels.
+
+    Shape:
+        - Input: dense ``(N, in_channels, S, H, W)`` or a pyramid of S tensors
+          ``(N, in_channels, H_k, W_k)``.
+        - Output: the same form, ``out_channels`` channels, each side ``ceil(size / stride)``.
+        - ``weight``: ``(out_channels, in_channels / groups, K, kh, kw)``.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+
+    # What mmcv.cnn.ConvModule reads off a convolution.
+    transposed = False
+    output_padding = (0, 0)
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        interaction: int = 1,
+        *,
+        scale_space: dict | ScaleGrid,
+    ):
+        super().__init__()
+        self.grid = ScaleGrid.build(scale_space)
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
+        self.padding, self.dilation = _pair(padding), _pair(dilation)
+        self.interaction = interaction
+        for name in ('in_channels', 'out_channels'):
+            channels = getattr(self, name)
+            if channels < 1 or groups < 1 or channels % groups:
+                raise ValueError(
+                    f'{name} must be a multiple of groups={groups} and both at least 1, '
+                    f'got {channels}'
+                )
+        check_window(self.kernel_size, self.stride, self.padding, self.dilation)
+        if not 1 <= interaction <= self.grid.num_scales:
+            raise ValueError(
+                f'interaction must be from 1 to num_scales={self.grid.num_scales}, '
+                f'got {interaction}'
+            )
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels // groups, interaction, *self.kernel_size)
+        )
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws the weights as ``torch.nn.Conv2d`` does, the fan-in counting all K levels."""
+        nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.weight[0].numel())
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, x: Signal) -> Signal:
+        return scale_conv2d(
+            x, self.weight, self.bias, self.stride, self.dilation, self.groups, grid=self.grid
+        )
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        weight = state_dict.get(prefix + 'weight')
+        if isinstance(weight, Tensor) and weight.ndim == 4:
+            inflated = weight.new_zeros(*weight.shape[:2], self.interaction, *weight.shape[2:])
+            inflated[:, :, 0] = weight
+            state_dict[prefix + 'weight'] = inflated
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        return (
+            f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, '
+            f'stride={self.stride}, padding={self.padding}, dilation={self.dilation}, '
+            f'groups={self.groups}, bias={self.bias is not None}, '
+            f'interaction={self.interaction}, {self.grid}'
+        )

@@ -1,0 +1,122 @@
+# Copyright (c) mmscale contributors.
+"""Pooling over scale: where a network stops being equivariant and becomes invariant."""
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmscale.registry import MODELS
+from mmscale.scale_space import (
+    ScaleGrid,
+    Signal,
+    check_signal,
+    is_pyramid,
+    resample_level,
+    split_levels,
+)
+from mmscale.scale_space.resample import check_choice
+
+POOLINGS = ('max', 'avg')
+
+
+def _reduce(levels: list[Tensor], mode: str) -> Tensor:
+    stacked = torch.stack(levels)
+    return stacked.amax(0) if mode == 'max' else stacked.mean(0)
+
+
+def _as_tuple(inputs) -> tuple[Signal, ...]:
+    """Inputs of a neck: a tuple of signals. A bare dense tensor is a tuple of one."""
+    return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+
+
+@MODELS.register_module()
+class ScalePooling(BaseModule):
+    """Pools each scale space over its levels to an ordinary feature map.
+
+    Ordinary necks and heads follow unchanged: ``neck=[dict(type='mmscale.ScalePooling'),
+    dict(type='GlobalAveragePooling')]``, or an FPN in place of the second.
+
+    Args:
+        mode (str): ``'max'`` or ``'avg'`` over levels.
+        align (str): What the maps of a pyramid are brought to first: ``'smallest'``, by max
+            pooling (DSS v2), or ``'largest'``, by bilinear interpolation. Dense scale spaces need
+            neither.
+        scale_space (dict | ScaleGrid, optional): The levels of the backbone; ``'largest'`` needs
+            them to know where the samples of a pyramid lie.
+
+    Shape:
+        - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids.
+        - Output: a tuple of ``(N, C, H', W')``.
+    """
+
+    def __init__(
+        self,
+        mode: str = 'max',
+        align: str = 'smallest',
+        scale_space: dict | ScaleGrid | None = None,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        check_choice('mode', mode, POOLINGS)
+        check_choice('align', align, ('smallest', 'largest'))
+        if align == 'largest' and scale_space is None:
+            raise ValueError("align='largest' needs scale_space, that of the backbone; got None")
+        self.mode, self.align = mode, align
+        self.grid = None if scale_space is None else ScaleGrid.build(scale_space)
+
+    def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
+        return tuple(self._pool(x) for x in _as_tuple(inputs))
+
+    def _pool(self, x: Signal) -> Tensor:
+        levels = list(split_levels(x))
+        if is_pyramid(x) and self.align == 'smallest':
+            size = levels[-1].shape[-2:]
+            levels = [F.adaptive_max_pool2d(level, size) for level in levels]
+        elif is_pyramid(x):
+            check_signal(x, self.grid)
+            size = levels[0].shape[-2:]
+            factors = self.grid.factors
+            levels = [
+                resample_level(level, factors[0] / factor, size)
+                for level, factor in zip(levels, factors, strict=False)
+            ]
+        return _reduce(levels, self.mode)
+
+
+@MODELS.register_module()
+class ScaleGlobalPooling(BaseModule):
+    """Pools each scale space over space and then over its levels, to a vector.
+
+    Args:
+        scale (str): ``'max'`` or ``'avg'`` over levels.
+        space (str): ``'avg'`` or ``'max'`` over positions.
+        output_size (int): Cells along each side that are kept apart: 1 is global pooling; 2 gives
+            the four quarters of the image, as the MNIST-Scale networks have it.
+
+    Shape:
+        - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids.
+        - Output: a tuple of ``(N, C output_size**2)``.
+    """
+
+    def __init__(
+        self,
+        scale: str = 'max',
+        space: str = 'avg',
+        output_size: int = 1,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        check_choice('scale', scale, POOLINGS)
+        check_choice('space', space, POOLINGS)
+        if output_size < 1:
+            raise ValueError(f'output_size must be at least 1, got {output_size}')
+        self.scale, self.space, self.output_size = scale, space, output_size
+
+    def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
+        pool = F.adaptive_max_pool2d if self.space == 'max' else F.adaptive_avg_pool2d
+        return tuple(
+            _reduce([pool(level, self.output_size) for level in split_levels(x)], self.scale)
+            .flatten(1)
+            for x in _as_tuple(inputs)
+        )  # fmt: skip

@@ -1,0 +1,158 @@
+# Copyright (c) mmscale contributors.
+"""Scale convolution as a function of tensors."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmscale.scale_space import (
+    ScaleGrid,
+    Signal,
+    check_signal,
+    fold_levels,
+    is_pyramid,
+    resample_level,
+    unfold_levels,
+)
+from mmscale.scale_space.resample import resampling_matrix
+
+
+def check_window(kernel_size, stride, padding, dilation) -> None:
+    """Raises ``ValueError`` unless a centred window keeps all levels aligned.
+
+    All arguments are pairs (height, width), in taps; ``stride`` in samples.
+    """
+    for axis, (kernel, step, pad, dil) in enumerate(
+        zip(kernel_size, stride, padding, dilation, strict=True)
+    ):
+        name = ('height', 'width')[axis]
+        if kernel < 1 or kernel % 2 == 0:
+            raise ValueError(f'kernel_size must be odd, got {kernel} ({name})')
+        if step < 1:
+            raise ValueError(f'stride must be at least 1, got {step} ({name})')
+        if dil < 1:
+            raise ValueError(f'dilation must be at least 1, got {dil} ({name})')
+        if pad != dil * (kernel // 2):
+            raise ValueError(
+                f'padding must be dilation * (kernel_size // 2) = {dil * (kernel // 2)}, got '
+                f'{pad} ({name}): any other padding moves the levels against each other'
+            )
+
+
+def scale_conv2d(
+    x: Signal,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: tuple[int, int] = (1, 1),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    *,
+    grid: ScaleGrid,
+) -> Signal:
+    r"""Convolves a scale space with one kernel whose taps grow with the level.
+
+    .. math::
+        y(o, k, z) = \sum_{l<K} \sum_c \sum_u w(o, c, l, u) \, x(c, k + l, z + a^k u)
+
+    with the terms of levels above the coarsest one left out and zeros outside the image. In a
+    pyramid the samples are :math:`a^k` apart already; level ``k + l`` is first read at the grid of
+    level ``k`` by bilinear interpolation. Where :math:`a^k` is no integer, a dense signal is read
+    between its pixels by bilinear interpolation. 1x1 kernels are pointwise.
+    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019, eq. 19; fractional bases are read
+    where the published code truncates :math:`a^k` (``ScaleGrid(truncate_dilation=True)``).
+
+    Args:
+        x (Tensor | tuple[Tensor, ...]): Dense ``(N, C_in, S, H, W)`` or a pyramid of S tensors
+            ``(N, C_in, H_k, W_k)``. S may be less than ``grid.num_scales``: the finest levels.
+        weight (Tensor): ``(C_out, C_in / groups, K, kh, kw)``, ``kh`` and ``kw`` odd.
+        bias (Tensor, optional): ``(C_out,)``.
+        stride (tuple[int, int]): Distance of the outputs, in samples of their level.
+        dilation (tuple[int, int]): Distance of the taps, multiplied by :math:`a^k`.
+        groups (int): Blocked connections from inputs to outputs, as in ``torch.nn.Conv2d``.
+        grid (ScaleGrid): The levels.
+
+    Returns:
+        Tensor | tuple[Tensor, ...]: The same form, ``C_out`` channels, each side
+        ``ceil(size / stride)``.
+
+    Raises:
+        ValueError: If the signal does not fit the weight or the grid.
+    """
+    check_signal(x, grid, weight.shape[1] * groups)
+    if is_pyramid(x):
+        return _conv_pyramid(x, weight, bias, stride, dilation, groups, grid)
+    num_levels = x.shape[2]
+    if weight.shape[3:] == (1, 1):
+        levels = fold_levels(x[..., :: stride[0], :: stride[1]])
+        y = _conv_pointwise(levels, weight, bias, groups, num_levels)
+    else:
+        levels = fold_levels(x).chunk(num_levels)
+        y = torch.cat(
+            [
+                _conv_level(levels[k : k + weight.shape[2]], weight, bias, stride, dilation,
+                            groups, grid.dilations[k])
+                for k in range(num_levels)
+            ]
+        )  # fmt: skip
+    return unfold_levels(y, num_levels)
+
+
+def _conv_pointwise(levels, weight, bias, groups, num_levels) -> Tensor:
+    """1x1 kernels: all levels are one batch, and level l + k is the same batch, shifted."""
+    per_level = levels.shape[0] // num_levels
+    y = F.conv2d(levels, weight[:, :, 0], bias, groups=groups)
+    for shift in range(1, min(weight.shape[2], num_levels)):
+        coarser = F.conv2d(levels[shift * per_level :], weight[:, :, shift], groups=groups)
+        y = y + F.pad(coarser, (0, 0, 0, 0, 0, 0, 0, shift * per_level))
+    return y
+
+
+def _conv_level(sources, weight, bias, stride, dilation, groups, factor) -> Tensor:
+    """One output level: ``sources`` are the input levels k, k+1, ... that exist."""
+    distance = tuple(factor * d for d in dilation)
+    if all(d == int(d) for d in distance):
+        distance = tuple(int(d) for d in distance)
+    else:
+        weight, distance = splat_kernel(weight, distance), (1, 1)
+    padding = tuple(d * (n // 2) for d, n in zip(distance, weight.shape[3:], strict=True))
+    y = None
+    for shift, level in enumerate(sources):
+        term = F.conv2d(level, weight[:, :, shift], bias, stride, padding, distance, groups)
+        y, bias = term if y is None else y + term, None
+    return y
+
+
+def _conv_pyramid(x, weight, bias, stride, dilation, groups, grid) -> tuple[Tensor, ...]:
+    outputs = []
+    for k, level in enumerate(x):
+        sources = [level]
+        for shift, coarser in enumerate(x[k + 1 : k + weight.shape[2]], start=1):
+            factor = grid.factors[k] / grid.factors[k + shift]
+            sources.append(resample_level(coarser, factor, level.shape[-2:]))
+        outputs.append(_conv_level(sources, weight, bias, stride, dilation, groups, 1))
+    return tuple(outputs)
+
+
+def splat_kernel(weight: Tensor, distance: tuple[float, float]) -> Tensor:
+    """Spreads taps at real distances onto the integer kernel that reads the same values.
+
+    Reading an image between its pixels by bilinear interpolation and weighting what was read is
+    the transpose of spreading the weight over those pixels.
+
+    Args:
+        weight (Tensor): ``(..., kh, kw)``, odd sizes.
+        distance (tuple[float, float]): Distance of neighbouring taps, in pixels.
+
+    Returns:
+        Tensor: ``(..., 2 ceil(distance (kh // 2)) + 1, likewise)``.
+    """
+    matrices = []
+    for count, step in zip(weight.shape[-2:], distance, strict=True):
+        radius = math.ceil(step * (count // 2) - 1e-9)
+        positions = tuple(step * (i - count // 2) + radius for i in range(count))
+        matrices.append(
+            resampling_matrix(2 * radius + 1, positions, dtype=weight.dtype, device=weight.device)
+        )
+    return matrices[0].mT @ weight @ matrices[1]

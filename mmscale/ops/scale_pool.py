@@ -1,0 +1,146 @@
+# Copyright (c) mmscale contributors.
+"""Max and average pooling with windows that grow with the level."""
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmscale.scale_space import ScaleGrid, Signal, check_signal, is_pyramid, stack_levels
+from mmscale.scale_space.resample import resample, resampling_matrix
+
+
+def check_pool(kernel_size: tuple, stride: tuple, padding: tuple) -> None:
+    """Raises ``ValueError`` unless every window holds its own origin."""
+    for axis in (0, 1):
+        name, kernel, step, pad = ('height', 'width')[axis], *(
+            pair[axis] for pair in (kernel_size, stride, padding)
+        )
+        if kernel < 1:
+            raise ValueError(f'kernel_size must be at least 1, got {kernel} ({name})')
+        if step < 1:
+            raise ValueError(f'stride must be at least 1, got {step} ({name})')
+        if not 0 <= pad < kernel:
+            raise ValueError(
+                f'padding must be from 0 to kernel_size - 1 = {kernel - 1}, got {pad} ({name})'
+            )
+
+
+def scale_max_pool2d(
+    x: Signal,
+    kernel_size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int] = (0, 0),
+    *,
+    grid: ScaleGrid,
+) -> Signal:
+    r"""Maximum over a window whose taps lie :math:`a^k` pixels apart.
+
+    .. math:: y(k, j) = \max_u x(k, s j + a^k u), \quad u = -p, \dots, n - 1 - p
+
+    with kernel size n, stride s and padding p, over the taps that lie inside the image. Fractional
+    taps are read by bilinear interpolation. A pyramid has ordinary windows.
+
+    Args:
+        x (Tensor | tuple[Tensor, ...]): Dense ``(N, C, S, H, W)`` or a pyramid.
+        kernel_size (tuple[int, int]): Taps of the window.
+        stride (tuple[int, int]): Distance of the outputs, in samples of their level.
+        padding (tuple[int, int]): Taps of the window before its origin.
+        grid (ScaleGrid): The levels.
+
+    Returns:
+        Tensor | tuple[Tensor, ...]: The same form, each side ``ceil(size / stride)``, which is
+        what ``torch.nn.MaxPool2d(..., ceil_mode=True)`` gives for windows of 2 and 3 taps.
+    """
+    return _pool_levels(_max_pool_level, x, kernel_size, stride, padding, grid)
+
+
+def scale_avg_pool2d(
+    x: Signal,
+    kernel_size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int] = (0, 0),
+    *,
+    grid: ScaleGrid,
+) -> Signal:
+    """Mean over a window whose taps lie ``base**k`` pixels apart.
+
+    Taps outside the image do not count (``count_include_pad=False``). Arguments and shapes are
+    those of :func:`scale_max_pool2d`.
+    """
+    return _pool_levels(_avg_pool_level, x, kernel_size, stride, padding, grid)
+
+
+def _pool_levels(pool_level, x, kernel_size, stride, padding, grid) -> Signal:
+    check_signal(x, grid)
+    if is_pyramid(x):
+        return tuple(pool_level(level, kernel_size, stride, padding, 1) for level in x)
+    return stack_levels(
+        [
+            pool_level(level, kernel_size, stride, padding, dilation)
+            for level, dilation in zip(x.unbind(2), grid.dilations, strict=False)
+        ]
+    )
+
+
+def _max_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
+    if dilation != int(dilation):
+        return _max_pool_between_pixels(x, kernel_size, stride, padding, dilation)
+    if dilation == 1 and all(n == 2 * p + 1 for n, p in zip(kernel_size, padding, strict=True)):
+        return F.max_pool2d(x, kernel_size, stride, padding)
+    pads = []
+    for axis in (1, 0):  # F.pad counts from the last axis
+        size, step = x.shape[axis - 2], stride[axis]
+        last = step * (math.ceil(size / step) - 1)
+        after = last + dilation * (kernel_size[axis] - 1 - padding[axis]) - (size - 1)
+        # Where the window ends inside the image, the samples behind it give no output.
+        pads += [dilation * padding[axis], after]
+    x = F.pad(x, pads, value=-math.inf)
+    return F.max_pool2d(x, kernel_size, stride, dilation=dilation)
+
+
+def _window(size, count, stride, padding, dilation) -> list[list[float]]:
+    """Positions that each tap of the window reads along one axis, one list a tap."""
+    origins = range(0, size, stride)
+    return [[o + dilation * (tap - padding) for o in origins] for tap in range(count)]
+
+
+def _max_pool_between_pixels(x, kernel_size, stride, padding, dilation) -> Tensor:
+    height, width = x.shape[-2:]
+    windows = [
+        _window(size, kernel_size[axis], stride[axis], padding[axis], dilation)
+        for axis, size in enumerate((height, width))
+    ]
+    y = None
+    for rows in windows[0]:
+        for columns in windows[1]:
+            read = resample(x, tuple(rows), tuple(columns), padding='replicate')
+            outside = torch.tensor([not 0 <= r < height for r in rows], device=x.device)[:, None]
+            outside = outside | torch.tensor([not 0 <= c < width for c in columns]).to(x.device)
+            read = read.masked_fill(outside, -math.inf)
+            y = read if y is None else torch.maximum(y, read)
+    return y
+
+
+def _avg_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
+    rows, columns = (
+        _mean_matrix(size, kernel_size[axis], stride[axis], padding[axis], dilation).to(x)
+        for axis, size in enumerate(x.shape[-2:])
+    )
+    return rows @ x @ columns.mT
+
+
+@torch.compiler.assume_constant_result
+@lru_cache(maxsize=256)
+def _mean_matrix(size, count, stride, padding, dilation) -> Tensor:
+    """Reads the mean of each window along one axis; the mean over both is their product."""
+    window = _window(size, count, stride, padding, dilation)
+    inside = torch.tensor([[0 <= p < size for p in tap] for tap in window])
+    taps = [
+        resampling_matrix(size, tuple(tap), padding='replicate', dtype=torch.float64)
+        for tap in window
+    ]
+    with torch.inference_mode(False):
+        return (torch.stack(taps) * inside[..., None]).sum(0) / inside.sum(0)[:, None]

@@ -1,0 +1,41 @@
+# Copyright (c) mmscale contributors.
+"""The mathematics of scale spaces. Needs torch, numpy and scipy, and no package of OpenMMLab."""
+
+from .action import scale_image, scale_scale_space
+from .gaussian import discrete_gaussian
+from .grid import ScaleGrid
+from .levels import (
+    Signal,
+    apply_jointly,
+    check_signal,
+    fold_levels,
+    is_pyramid,
+    map_levels,
+    resample_level,
+    split_levels,
+    stack_levels,
+    unfold_levels,
+)
+from .lift import bilinear_pyramid_lift, gaussian_lift, gaussian_pyramid_lift
+from .resample import resample
+
+__all__ = [
+    'ScaleGrid',
+    'Signal',
+    'apply_jointly',
+    'bilinear_pyramid_lift',
+    'check_signal',
+    'discrete_gaussian',
+    'fold_levels',
+    'gaussian_lift',
+    'gaussian_pyramid_lift',
+    'is_pyramid',
+    'map_levels',
+    'resample',
+    'resample_level',
+    'scale_image',
+    'scale_scale_space',
+    'split_levels',
+    'stack_levels',
+    'unfold_levels',
+]

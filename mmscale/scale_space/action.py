@@ -1,0 +1,170 @@
+# Copyright (c) mmscale contributors.
+"""The scaling action L_s on images, feature maps and scale spaces.
+
+Scaling by ``s >= 1`` shrinks the content by ``s``. Two canvas modes say what becomes of the frame:
+``'shrink'`` shrinks it alike, aligned at the origin pixel; ``'keep'`` leaves it as it is, aligned
+at the centre, and fills with zeros.
+"""
+
+import math
+
+from torch import Tensor
+
+from .grid import ScaleGrid
+from .levels import Signal, check_signal, is_pyramid, stack_levels
+from .resample import check_choice, resample
+
+CANVASES = ('shrink', 'keep')
+
+
+def _check(factor: float, canvas: str) -> None:
+    check_choice('canvas', canvas, CANVASES)
+    if not 1 <= factor < math.inf:
+        raise ValueError(f'factor must be a finite number of at least 1, got {factor}')
+
+
+def _read_positions(
+    size: int,
+    factor: float,
+    canvas: str,
+    step: float = 1.0,
+    centre: float | None = None,
+    extent: int | None = None,
+) -> tuple[float, ...]:
+    """Where a scaled axis reads the original one, in pixels of level 0.
+
+    ``size`` counts the samples of the original at distance ``step``; ``extent`` is the number of
+    pixels of its level 0, ``size`` where it is that level itself.
+    """
+    extent = size if extent is None else extent
+    if canvas == 'shrink':
+        count = math.ceil(math.ceil(extent / factor - 1e-9) / step - 1e-9)
+        return tuple(factor * step * i for i in range(count))
+    centre = (extent - 1) / 2 if centre is None else centre
+    return tuple(factor * (step * i - centre) + centre for i in range(size))
+
+
+def scale_image(
+    image: Tensor,
+    factor: float,
+    zero_scale: float = 0.5,
+    canvas: str = 'shrink',
+    padding: str = 'zeros',
+    interpolation: str = 'bicubic',
+    centre: tuple[float, float] | None = None,
+) -> Tensor:
+    """L_s on an image or an ordinary feature map: anti-aliased, then sampled at ``s z``.
+
+    The blur has the variance ``zero_scale**2 (s**2 - 1)``, so that for ``s = base**m`` level ``k``
+    of the lift of the result is level ``k + m`` of the lift of ``image``, sampled at ``s z``.
+
+    Args:
+        image (Tensor): ``(..., H, W)``.
+        factor (float): ``s``, at least 1.
+        zero_scale (float): Standard deviation of the image's own blur, in pixels.
+        canvas (str): ``'shrink'``: ``(..., ceil(H / s), ceil(W / s))``, aligned at the origin
+            pixel. ``'keep'``: ``(..., H, W)``, aligned at the centre, filled with zeros.
+        padding (str): What the blur sees outside the image.
+        interpolation (str): ``'bicubic'`` or ``'bilinear'``.
+        centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels. Defaults to
+            the centre of the canvas; the feature map of a strided network has it elsewhere.
+
+    Returns:
+        Tensor: The scaled image.
+
+    Raises:
+        ValueError: If an argument is out of range.
+    """
+    _check(factor, canvas)
+    rows, columns = (
+        _read_positions(size, factor, canvas, centre=None if centre is None else centre[axis])
+        for axis, size in enumerate(image.shape[-2:])
+    )
+    return _read_scaled(image, rows, columns, zero_scale**2 * (factor**2 - 1), padding,
+                        interpolation, canvas)  # fmt: skip
+
+
+def _read_scaled(image, rows, columns, variance, padding, interpolation, canvas) -> Tensor:
+    if canvas == 'keep' and padding != 'zeros':
+        # Only the blur may see the padding: what the canvas gains outside the image is zero.
+        still = tuple(tuple(float(i) for i in range(size)) for size in image.shape[-2:])
+        image = resample(image, *still, variance, padding=padding)
+        variance, padding = 0.0, 'zeros'
+    return resample(image, rows, columns, variance, interpolation, padding)
+
+
+def scale_scale_space(
+    signal: Signal,
+    factor: float,
+    grid: ScaleGrid,
+    canvas: str = 'shrink',
+    interpolation: str = 'bicubic',
+    centre: tuple[float, float] | None = None,
+) -> Signal:
+    """L_s on a scale space: ``(L_s F)(k, z) = F(k + log_base(s), s z)``.
+
+    For factors that are no power of the base the levels are interpolated linearly. Levels whose
+    source lies above the coarsest level do not exist in the result. No blur is applied: coarser
+    levels have it already.
+
+    Args:
+        signal (Tensor | tuple[Tensor, ...]): A dense scale space ``(N, C, S, H, W)`` or a pyramid.
+        factor (float): ``s``, at least 1.
+        grid (ScaleGrid): The levels of the signal.
+        canvas (str): ``'shrink'`` or ``'keep'``, see :func:`scale_image`.
+        interpolation (str): How positions between samples are read.
+        centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels of level 0.
+
+    Returns:
+        Tensor | tuple[Tensor, ...]: The same form with ``S - ceil(log_base(s))`` levels.
+
+    Raises:
+        ValueError: If ``factor`` is below 1 or leaves no level, or the signal does not fit.
+    """
+    _check(factor, canvas)
+    check_signal(signal, grid)
+    shift = grid.shift(factor)
+    whole, part = math.floor(shift), shift - math.floor(shift)
+    count = len(signal) if is_pyramid(signal) else signal.shape[2]
+    remaining = count - math.ceil(shift)
+    if remaining < 1:
+        raise ValueError(
+            f'factor {factor} shifts by {shift:.3g} levels and leaves none of the {count}'
+        )
+
+    if is_pyramid(signal):
+        sampling, levels = grid.factors, signal
+        # A pyramid does not record its extent at level 0; its finest level bounds it best.
+        extents = [size * sampling[0] for size in levels[0].shape[-2:]]
+    else:
+        sampling, levels = (1,) * count, signal.unbind(2)
+        extents = signal.shape[-2:]
+
+    def read(source: int, target: int) -> Tensor:
+        positions = (
+            _read_positions(
+                levels[target].shape[axis - 2],
+                factor,
+                canvas,
+                sampling[target],
+                None if centre is None else centre[axis],
+                math.ceil(extents[axis]),
+            )
+            for axis in (0, 1)
+        )
+        step = sampling[source]
+        rows, columns = (tuple(float(_snap_index(p / step)) for p in axis) for axis in positions)
+        return resample(levels[source], rows, columns, interpolation=interpolation)
+
+    scaled = []
+    for k in range(remaining):
+        level = read(k + whole, k)
+        if part:
+            level = level.lerp(read(k + whole + 1, k), part)
+        scaled.append(level)
+    return tuple(scaled) if is_pyramid(signal) else stack_levels(scaled)
+
+
+def _snap_index(position: float) -> float:
+    """Removes the rounding of ``base**k``, so that whole samples are read and not interpolated."""
+    return round(position) if abs(position - round(position)) < 1e-9 else position

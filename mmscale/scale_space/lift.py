@@ -1,0 +1,100 @@
+# Copyright (c) mmscale contributors.
+"""Lifts: from an image to a scale space."""
+
+from torch import Tensor
+
+from .grid import ScaleGrid
+from .levels import stack_levels
+from .resample import PADDINGS, check_choice, grid_positions, resample
+
+
+def _check(image: Tensor, grid: ScaleGrid, padding: str) -> None:
+    check_choice('padding', padding, PADDINGS)
+    if image.ndim != 4:
+        raise ValueError(f'image must be (N, C, H, W), got the shape {tuple(image.shape)}')
+    grid.check_image_size(*image.shape[-2:])
+
+
+def gaussian_lift(image: Tensor, grid: ScaleGrid, padding: str = 'zeros') -> Tensor:
+    """The dense Gaussian scale space of an image ("DSS v1").
+
+    Level ``k`` is the image blurred by the discrete Gaussian of variance
+    ``zero_scale**2 (base**2k - 1)``; levels ``k <= 0`` are the image itself.
+    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019, section 4.
+
+    Args:
+        image (Tensor): ``(N, C, H, W)``.
+        grid (ScaleGrid): The levels.
+        padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
+            ``'circular'``.
+
+    Returns:
+        Tensor: ``(N, C, S, H, W)``.
+
+    Raises:
+        ValueError: If the image is smaller than the coarsest level can hold.
+    """
+    _check(image, grid, padding)
+    rows, columns = (grid_positions(count, 1) for count in image.shape[-2:])
+    return stack_levels(
+        [resample(image, rows, columns, t, padding=padding) for t in grid.variances]
+    )
+
+
+def gaussian_pyramid_lift(
+    image: Tensor, grid: ScaleGrid, padding: str = 'zeros', interpolation: str = 'bicubic'
+) -> tuple[Tensor, ...]:
+    """The Gaussian scale space of an image, level ``k`` sampled at ``base**k z``.
+
+    Levels finer than the image (``k < 0``) are the image interpolated up.
+
+    Args:
+        image (Tensor): ``(N, C, H, W)``.
+        grid (ScaleGrid): The levels.
+        padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
+            ``'circular'``.
+        interpolation (str): How positions between pixels are read: ``'bicubic'`` or
+            ``'bilinear'``. Integral factors need none.
+
+    Returns:
+        tuple[Tensor, ...]: S tensors ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
+
+    Raises:
+        ValueError: If the image is smaller than the coarsest level can hold.
+    """
+    _check(image, grid, padding)
+    return _sampled_lift(image, grid, grid.variances, padding, interpolation)
+
+
+def bilinear_pyramid_lift(
+    image: Tensor, grid: ScaleGrid, padding: str = 'zeros'
+) -> tuple[Tensor, ...]:
+    """The image resized by ``base**-k`` with bilinear interpolation ("DSS v2").
+
+    Level ``k`` reads the image at ``base**k z``, from the origin pixel and without a blur. Coarse
+    levels alias: :func:`gaussian_pyramid_lift` is the same pyramid without that fault.
+
+    Args:
+        image (Tensor): ``(N, C, H, W)``.
+        grid (ScaleGrid): The levels.
+        padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
+            ``'circular'``.
+
+    Returns:
+        tuple[Tensor, ...]: S tensors ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
+
+    Raises:
+        ValueError: If the image is smaller than the coarsest level can hold.
+    """
+    _check(image, grid, padding)
+    return _sampled_lift(image, grid, (0.0,) * grid.num_scales, padding, 'bilinear')
+
+
+def _sampled_lift(image, grid, variances, padding, interpolation) -> tuple[Tensor, ...]:
+    levels = []
+    for k, factor, variance in zip(grid.levels, grid.factors, variances, strict=True):
+        rows, columns = (
+            grid_positions(grid.level_size(size, k), factor) for size in image.shape[-2:]
+        )
+        levels.append(resample(image, rows, columns, variance, interpolation, padding))
+    return tuple(levels)
