@@ -15,8 +15,9 @@ from mmscale.scale_space.resample import resample, resampling_matrix
 def check_pool(kernel_size: tuple, stride: tuple, padding: tuple) -> None:
     """Raises ``ValueError`` unless every window holds its own origin."""
     for axis in (0, 1):
-        name, kernel, step, pad = ('height', 'width')[axis], *(
-            pair[axis] for pair in (kernel_size, stride, padding)
+        name, kernel, step, pad = (
+            ('height', 'width')[axis],
+            *(pair[axis] for pair in (kernel_size, stride, padding)),
         )
         if kernel < 1:
             raise ValueError(f'kernel_size must be at least 1, got {kernel} ({name})')

@@ -1,0 +1,102 @@
+# make quickstart   see a scale-equivariant and an ordinary network on real digits (no compiler)
+# make test         the whole suite (compiles MMCV's ops once, and keeps them)
+# make lint         ruff
+#
+# Each does its own set-up in .venv and skips what is done. Versions: requirements/constraints.txt.
+#
+# PYTHON=...        the Python to make .venv with; default: the first on the PATH from 3.10 on
+# MMCV_WHEELS=...   a folder with a wheel of MMCV with ops, for this Python and PyTorch
+# PYTEST_ARGS=...   arguments of pytest
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test lint ops
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+# A stamp per finished step. Only a step that succeeded leaves one.
+STAMPS := $(VENV)/stamps
+REQ := requirements
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c $(REQ)/constraints.txt
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+PYTEST_ARGS ?=
+
+# $(call say,what happens,how long it takes)
+say = printf '\n==> %s (%s)\n' "$(1)" "$(2)"
+# command || $(call failed,what,how to go on)
+failed = { printf '\nFAILED: %s\n  %s\n  Then run the same make command again; finished steps are kept.\n' \
+	'$(1)' '$(2)' >&2; exit 1; }
+
+help:
+	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
+
+quickstart: $(STAMPS)/mmscale
+	@$(call say,quickstart: train and compare two networks,up to 4 minutes on 2 CPU cores)
+	@$(BIN)/python tools/quickstart.py \
+		|| $(call failed,the quickstart,The lines above say why.)
+
+test: $(STAMPS)/mmscale ops
+	@$(call say,tests,about 10 minutes on 2 CPU cores)
+	@$(BIN)/python -m pytest $(PYTEST_ARGS) \
+		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
+
+lint: $(STAMPS)/mmscale
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+$(STAMPS)/venv:
+	@$(call say,virtual environment in $(VENV),seconds)
+	@test -n "$(PYTHON)" \
+		|| $(call failed,no Python from 3.10 on,Install one or name it: make PYTHON=/path/to/python3)
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
+		|| { rm -rf $(VENV); $(call failed,making $(VENV),On Debian and Ubuntu: apt install python3-venv); }
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/torch: $(REQ)/constraints.txt | $(STAMPS)/venv
+	@$(call say,PyTorch,about 5 minutes; 3 GB to download and 7 GB on disk)
+	@$(PIP) torch torchvision \
+		|| $(call failed,installing PyTorch,Check the network and the space left on this disk.)
+	@touch $@
+
+# MMCV is compiled with its ops only where the build sees torch. Built in isolation, as here, it
+# has none and needs no compiler. pip's cache cannot tell the two apart, hence no cache. An MMCV
+# that is installed, with ops or without, stays.
+$(STAMPS)/packages: $(wildcard $(REQ)/*.txt) | $(STAMPS)/torch
+	@$(call say,the other packages,about 2 minutes)
+	@$(PIP) --no-cache-dir --no-deps onedl-mmcv \
+		&& $(PIP) -r $(REQ)/runtime.txt -r $(REQ)/mminstall.txt -r $(REQ)/tests.txt setuptools \
+		|| $(call failed,installing the packages of $(REQ)/,Check the network.)
+	@touch $@
+
+$(STAMPS)/mmscale: setup.py pyproject.toml mmscale/version.py | $(STAMPS)/packages
+	@$(call say,mmscale itself,seconds)
+	@$(PIP) --no-deps --no-build-isolation --editable . \
+		|| $(call failed,installing mmscale from this folder,The lines above say why.)
+	@touch $@
+
+# ---- MMCV with compiled ops
+
+HAS_OPS := $(BIN)/python -c 'import torch, mmcv._ext'
+MMCV_WHEELS ?= $${XDG_CACHE_HOME:-$$HOME/.cache}/mmscale/wheels/$$($(BIN)/python tools/misc/wheel_key.py)
+INSTALL_OPS = $(PIP) --no-index --no-deps --force-reinstall --find-links "$$wheels" onedl-mmcv
+BUILD_OPS = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip wheel \
+	--disable-pip-version-check -c $(REQ)/constraints.txt \
+	--no-cache-dir --no-deps --no-build-isolation --wheel-dir "$$wheels" onedl-mmcv
+
+# Not a stamp: whoever reinstalls MMCV by hand is found out.
+ops: $(STAMPS)/mmscale
+	@$(HAS_OPS) 2>/dev/null || { \
+		wheels="$(MMCV_WHEELS)"; \
+		if ! ls "$$wheels"/onedl_mmcv-*.whl >/dev/null 2>&1; then \
+			$(call say,MMCV with ops: compiling once into $$wheels,10 to 20 minutes on 2 CPU cores); \
+			$(PIP) -r $(REQ)/build-ops.txt && $(BUILD_OPS) \
+				|| $(call failed,compiling the ops of MMCV,It needs a C++ compiler and the headers of Python (apt install g++ python3-dev); with a GPU also its CUDA toolkit (CUDA_VISIBLE_DEVICES= make test does without).); \
+		fi; \
+		$(call say,MMCV with ops: installing the wheel of $$wheels,seconds); \
+		$(INSTALL_OPS) && $(HAS_OPS) \
+			|| $(call failed,installing MMCV with ops,The wheel does not fit this Python or PyTorch: delete it and it is compiled anew.); \
+	}

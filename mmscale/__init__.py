@@ -1,0 +1,21 @@
+# Copyright (c) mmscale contributors.
+"""Scale-equivariant networks for MMPretrain, MMDetection and MMSegmentation.
+
+Importing the package, or naming it in a config's ``custom_imports``, registers all models,
+datasets, transforms and hooks under the scope ``mmscale`` and, where MMPretrain is installed, the
+models of the model index by name.
+"""
+
+from ._requirements import check_requirements, has_module
+from .version import __version__
+
+check_requirements()
+
+from . import datasets, engine, models  # noqa: E402
+
+if has_module('mmpretrain'):
+    from .model_index import register_model_index
+
+    register_model_index()
+
+__all__ = ['__version__', 'datasets', 'engine', 'models']

@@ -1,0 +1,118 @@
+# Copyright (c) mmscale contributors.
+"""Arrays that are made once and kept in a file."""
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from mmengine.logging import print_log
+
+Arrays = dict[str, np.ndarray]
+
+_DIGESTS = 'digests'
+
+
+def load_or_build(
+    path: Path, build: Callable[[], Arrays], published: dict[str, str] | None = None
+) -> Arrays:
+    """Read arrays from ``path``, or build them and write them there.
+
+    A file that cannot be read, or whose contents are not those of the digests stored in it (and,
+    where known, of the published ones), is reported and built anew. Any number of processes may
+    do this at once: a file appears under its name only when it is complete. Where the folder
+    cannot be written the arrays are built in memory, with a warning, each time.
+
+    Args:
+        path (Path): An ``.npz`` file.
+        build (Callable): Returns the arrays by name.
+        published (dict[str, str], optional): SHA-256 that arrays of these names must have.
+
+    Raises:
+        RuntimeError: If what was built has not the published digests.
+    """
+    arrays = _load(path, published or {})
+    if arrays is not None:
+        return arrays
+    arrays = build()
+    digests = {name: digest(array) for name, array in arrays.items()}
+    wrong = _differing(published or {}, digests)
+    if wrong:
+        raise RuntimeError(
+            f'The {wrong} made for {path} differ from the published ones. '
+            f'{_library_versions()} do not reproduce them; another version does.'
+        )
+    try:
+        _save(path, arrays, digests)
+    except OSError as error:
+        print_log(
+            f'Cannot keep {path} ({error}): it will be made anew each time. Give a folder that '
+            'can be written as `cache_dir`.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    return arrays
+
+
+def digest(array: np.ndarray) -> str:
+    """SHA-256 of an array's bytes in C order."""
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+
+
+def _load(path: Path, published: dict[str, str]) -> Arrays | None:
+    """The arrays of a sound file; None if there is no file, or it is damaged."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        expected = {**json.loads(str(arrays.pop(_DIGESTS))), **published}
+        wrong = _differing(expected, {name: digest(array) for name, array in arrays.items()})
+        fault = f'its {wrong} do not have the digest that they should' if wrong else None
+    # A damaged zip archive fails in many ways: BadZipFile, EOFError, zlib.error, KeyError, ...
+    except Exception as error:
+        fault = f'{type(error).__name__}: {error}'
+    if fault is None:
+        return arrays
+    print_log(
+        f'{path} is damaged ({fault}) and will be made anew.',
+        logger='current',
+        level=logging.WARNING,
+    )
+    return None
+
+
+def _save(path: Path, arrays: Arrays, digests: dict[str, str]) -> None:
+    """Write all arrays, or nothing, under ``path``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One file holds the digests too: two files could not be replaced in one step.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}-', suffix='.tmp')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            np.savez(file, **arrays, **{_DIGESTS: np.array(json.dumps(digests))})
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes the file readable by nobody else, but a data folder is often shared.
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def _differing(expected: dict[str, str], actual: dict[str, str]) -> str:
+    """Names whose digests differ, for a message; '' if none."""
+    return ' and '.join(name for name in expected if actual.get(name) != expected[name])
+
+
+def _library_versions() -> str:
+    import PIL
+    import sklearn
+
+    return (
+        f'Pillow {PIL.__version__}, NumPy {np.__version__} and scikit-learn {sklearn.__version__}'
+    )

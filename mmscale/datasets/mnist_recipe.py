@@ -1,0 +1,97 @@
+# Copyright (c) mmscale contributors.
+"""The recipe of MNIST-Scale, as pure functions on arrays.
+
+Source: Sosnovik, Szmaja & Smeulders, *Scale-Equivariant Steerable Networks*, ICLR 2020, whose
+data preparation follows Kanazawa et al. 2014. It drew from the global generators of NumPy and
+Python, both seeded with the number of the realization; the same streams are drawn here from
+generators of their own.
+"""
+
+import random
+from collections.abc import Sequence
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from .rescaling import rescale
+
+SPLIT_SIZES = {'train': 10000, 'val': 2000, 'test': 50000}
+PUBLISHED_RANGE = (0.3, 1.0)
+# The published preparation takes w / 2 + 1 / 2 for the centre, half a pixel off the middle.
+CENTER = (14.5, 14.5)
+
+# The order in which the published scale factors were drawn.
+_DRAWING_ORDER = ('train', 'test', 'val')
+
+
+def split_pool(
+    labels: np.ndarray, realization: int, sizes: dict[str, int] = SPLIT_SIZES
+) -> dict[str, np.ndarray]:
+    """Draw the stratified splits of one realization.
+
+    Args:
+        labels (np.ndarray): Labels of the pool: the training images, then the test images.
+        realization (int): Seed of the draw.
+        sizes (dict): Number of images of 'train', 'val' and 'test'.
+
+    Returns:
+        dict[str, np.ndarray]: Indices into the pool, in the order in which they were drawn.
+    """
+    rng = np.random.RandomState(realization)
+    train_val, test = train_test_split(
+        np.arange(len(labels)),
+        train_size=sizes['train'] + sizes['val'],
+        test_size=sizes['test'],
+        stratify=labels,
+        random_state=rng,
+    )
+    train, val = train_test_split(
+        train_val,
+        train_size=sizes['train'],
+        test_size=sizes['val'],
+        stratify=labels[train_val],
+        random_state=rng,
+    )
+    return {'train': train, 'val': val, 'test': test}
+
+
+def draw_split_factors(
+    seed: int, scale_range: Sequence[float] = PUBLISHED_RANGE, sizes: dict[str, int] = SPLIT_SIZES
+) -> dict[str, np.ndarray]:
+    """Draw the scale factor of every image, uniform in ``scale_range``.
+
+    Returns:
+        dict[str, np.ndarray]: float64 factors of each split, in the order of its images.
+    """
+    rng = random.Random(seed)
+    factors = {}
+    for split in _DRAWING_ORDER:
+        drawn = []
+        for _ in range(sizes[split]):
+            rng.uniform(0.0, 0.0)  # the angle of the published affine map, always zero
+            drawn.append(rng.uniform(*scale_range))
+        factors[split] = np.array(drawn)
+    return factors
+
+
+def rescale_digits(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
+    """Rescale each 28x28 digit by its factor about (14.5, 14.5), bicubic, not anti-aliased.
+
+    Args:
+        images (np.ndarray): uint8, ``(n, 28, 28)``.
+        factors (np.ndarray): ``(n, )``.
+
+    Returns:
+        np.ndarray: uint8, ``(n, 28, 28)``.
+    """
+    return np.stack(
+        [
+            rescale(image, factor, center=CENTER, antialias=False)
+            for image, factor in zip(images, factors)
+        ]
+    )
+
+
+def double(images: np.ndarray) -> np.ndarray:
+    """Double height and width by nearest-neighbour interpolation, as in the 56x56 experiments."""
+    return images.repeat(2, axis=1).repeat(2, axis=2)

@@ -1,0 +1,235 @@
+# Copyright (c) mmscale contributors.
+"""Rescaling the content of an image on a canvas that stays as it is.
+
+Positions are Pillow's: continuous, in pixels from the upper left corner, pixel ``i`` covering
+``[i, i + 1)``. An image of width ``w`` has its centre at ``w / 2``.
+"""
+
+import math
+import numbers
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image
+
+_BORDERS = {
+    'zeros': cv2.BORDER_CONSTANT,
+    'reflect': cv2.BORDER_REFLECT_101,
+    'replicate': cv2.BORDER_REPLICATE,
+}
+PADDINGS = tuple(_BORDERS)
+
+# Beyond these an image is a dot, or one pixel fills the canvas; below the lower one the padded
+# source of an anti-aliased shrink grows without bound.
+SMALLEST_FACTOR, LARGEST_FACTOR = 0.05, 20.0
+
+# Reach of a bicubic kernel, in pixels of the coarser of the two grids.
+_KERNEL_REACH = 2
+
+
+def rescale(
+    image: np.ndarray,
+    factor: float,
+    canvas: tuple[int, int] | None = None,
+    center: tuple[float, float] | None = None,
+    padding: str = 'zeros',
+    antialias: bool = True,
+) -> np.ndarray:
+    """Rescale the content of an image by ``factor``, about ``center``, in one bicubic resampling.
+
+    The canvas keeps its size: content shrunk by ``factor < 1`` is surrounded by ``padding``,
+    content grown by ``factor > 1`` is cropped. Nothing is rounded to whole pixels, so an object
+    of ``n`` pixels becomes one of ``factor * n`` pixels, at ``center + factor * (z - center)``.
+
+    With ``antialias`` the kernel widens by ``1 / factor`` when the content shrinks, as in
+    ``PIL.Image.Image.resize``: what a camera twice as far away would see. Without it the image is
+    sampled with the narrow kernel whatever the factor, as in ``PIL.Image.Image.transform``: the
+    published MNIST-Scale was made so (about ``center=(14.5, 14.5)``), and fine detail aliases.
+
+    Args:
+        image (np.ndarray): ``(H, W)`` or ``(H, W, C)``, uint8 or float32.
+        factor (float): Size of the content afterwards relative to before, 0.05 to 20.
+        canvas (tuple[int, int], optional): Height and width of the result, each at least those of
+            the image, which is first laid in the middle of it. Defaults to the image's own.
+        center (tuple[float, float], optional): The fixed point, x then y, within the image.
+            Defaults to the middle, ``(W / 2, H / 2)``.
+        padding (str): What surrounds the image: 'zeros', 'reflect' (the edge pixel not repeated)
+            or 'replicate'.
+        antialias (bool): Whether to low-pass when the content shrinks.
+
+    Returns:
+        np.ndarray: The image on its canvas, of the input's dtype and number of channels.
+
+    Raises:
+        ValueError: For an argument outside what is described here.
+        TypeError: For another dtype.
+    """
+    check_factor('factor', factor)
+    check_padding(padding)
+    if image.dtype not in (np.uint8, np.float32):
+        raise TypeError(f'image must be uint8 or float32, got {image.dtype}')
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ValueError(f'image must be (H, W) or (H, W, C) and not empty, got {image.shape}')
+    height, width = image.shape[:2]
+    rows, cols = (height, width) if canvas is None else canvas
+    if rows < height or cols < width:
+        raise ValueError(
+            f'canvas must be at least as large as the image ({height}, {width}), '
+            f'got ({rows}, {cols})'
+        )
+    check_center(center)
+    center_x, center_y = (width / 2, height / 2) if center is None else center
+    if not (0 <= center_x <= width and 0 <= center_y <= height):
+        raise ValueError(
+            f'center must be an (x, y) within the image of width {width} and height '
+            f'{height}, got {tuple(center)}'
+        )
+
+    x_axis = (width, cols, float(center_x))
+    y_axis = (height, rows, float(center_y))
+    if antialias:
+        return _resize(image, factor, x_axis, y_axis, padding)
+    return _sample(image, factor, x_axis, y_axis, padding)
+
+
+def draw_factors(
+    count: int, scale_range: Sequence[float], scale: float | None, rng: np.random.Generator
+) -> np.ndarray:
+    """One factor per image: ``scale`` for all where given, else uniform in ``scale_range``.
+
+    Returns:
+        np.ndarray: float64, of shape ``(count, )``.
+    """
+    if scale is not None:
+        return np.full(count, float(scale))
+    return rng.uniform(*scale_range, size=count)
+
+
+def check_factor(name: str, value: float) -> None:
+    """Raise ValueError unless ``value`` is a number that :func:`rescale` takes as a factor."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Real)
+        or not SMALLEST_FACTOR <= value <= LARGEST_FACTOR
+    ):
+        raise ValueError(
+            f'{name} must be a number from {SMALLEST_FACTOR} to {LARGEST_FACTOR}, got {value!r}'
+        )
+
+
+def check_scale_range(scale_range: Sequence[float]) -> tuple[float, float]:
+    """Return ``scale_range`` as two floats, or raise ValueError."""
+    if (
+        isinstance(scale_range, str)
+        or not isinstance(scale_range, Sequence)
+        or len(scale_range) != 2
+    ):
+        raise ValueError(f'scale_range must be two numbers (lowest, highest), got {scale_range!r}')
+    for value in scale_range:
+        check_factor('scale_range', value)
+    lowest, highest = scale_range
+    if lowest > highest:
+        raise ValueError(f'scale_range must be (lowest, highest), got {scale_range!r}')
+    return float(lowest), float(highest)
+
+
+def check_padding(padding: str) -> None:
+    """Raise ValueError unless ``padding`` is one that :func:`rescale` knows."""
+    if padding not in PADDINGS:
+        raise ValueError(f'padding must be one of {PADDINGS}, got {padding!r}')
+
+
+def check_center(center: Sequence[float] | None) -> None:
+    """Raise ValueError unless ``center`` is None or two numbers."""
+    if center is None:
+        return
+    sound = isinstance(center, Sequence) and not isinstance(center, str) and len(center) == 2
+    if not sound or not all(isinstance(value, numbers.Real) for value in center):
+        raise ValueError(f'center must be two numbers (x, y) or None, got {center!r}')
+
+
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless ``seed`` is a non-negative integer."""
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
+        raise ValueError(f'seed must be an integer of at least 0, got {seed!r}')
+
+
+def _resize(image, factor, x_axis, y_axis, padding):
+    """Anti-aliased: Pillow's resize of a fractional box of the padded image."""
+    (left, right), x_pad, x_box = _window(*x_axis, factor, padding)
+    (top, bottom), y_pad, y_box = _window(*y_axis, factor, padding)
+    padded = _pad(image, y_pad, x_pad, padding)
+    box = (x_box[0], y_box[0], x_box[1], y_box[1])
+    size = (right - left, bottom - top)
+    content = _by_pillow(padded, lambda plane: plane.resize(size, Image.Resampling.BICUBIC, box))
+
+    result = np.zeros((y_axis[1], x_axis[1]) + image.shape[2:], image.dtype)
+    result[top:bottom, left:right] = content
+    return result
+
+
+def _sample(image, factor, x_axis, y_axis, padding):
+    """Not anti-aliased: Pillow's affine transform, which itself gives zeros off the image."""
+    x_pad = y_pad = (0, 0)
+    if padding != 'zeros':
+        x_pad = _window(*x_axis, factor, padding)[1]
+        y_pad = _window(*y_axis, factor, padding)[1]
+        image = _pad(image, y_pad, x_pad, padding)
+    step = 1.0 / factor
+    # These sums, in this order, are those of the published MNIST-Scale: its pixels depend on the
+    # last bit of them.
+    x_shift = step * -_on_canvas(*x_axis) + x_axis[2] + x_pad[0]
+    y_shift = step * -_on_canvas(*y_axis) + y_axis[2] + y_pad[0]
+    coefficients = (step, 0.0, x_shift, 0.0, step, y_shift)
+    size = (x_axis[1], y_axis[1])
+    return _by_pillow(
+        image,
+        lambda plane: plane.transform(
+            size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
+        ),
+    )
+
+
+def _on_canvas(size: int, canvas: int, center: float) -> float:
+    """Where the fixed point lies on the canvas, in the middle of which the image is laid."""
+    return center + (canvas - size) / 2
+
+
+def _window(size: int, canvas: int, center: float, factor: float, padding: str):
+    """Along one axis: the output pixels to compute, and what of the padded image they show.
+
+    Returns:
+        tuple: ``(start, stop)`` of the output pixels; the pixels of padding before and after the
+        image; the box of the padded image, in its own positions, that the output pixels cover.
+    """
+    target = _on_canvas(size, canvas, center)
+    reach = _KERNEL_REACH * max(1.0, 1.0 / factor)
+    start, stop = 0, canvas
+    if padding == 'zeros':
+        # Off the reach of the kernel around the content there are only zeros.
+        start = max(0, math.floor(target - factor * (center + reach)))
+        stop = min(canvas, math.ceil(target + factor * (size - center + reach)))
+    low = (start - target) / factor + center
+    high = (stop - target) / factor + center
+    # The kernel must not meet the border of the padded image, where Pillow would renormalise it.
+    before = max(0, math.ceil(reach - low))
+    after = max(0, math.ceil(high + reach - size))
+    return (start, stop), (before, after), (low + before, high + before)
+
+
+def _pad(
+    image: np.ndarray, rows: tuple[int, int], cols: tuple[int, int], padding: str
+) -> np.ndarray:
+    padded = cv2.copyMakeBorder(image, *rows, *cols, _BORDERS[padding], value=0)
+    return padded.reshape(padded.shape[:2] + image.shape[2:])  # OpenCV drops a single channel
+
+
+def _by_pillow(image: np.ndarray, operation: Callable[[Image.Image], Image.Image]) -> np.ndarray:
+    """Apply an operation on Pillow images to ``(H, W)`` or ``(H, W, C)``."""
+    one_call = image.ndim == 2 or (image.dtype == np.uint8 and image.shape[2] == 3)
+    if one_call:
+        return np.array(operation(Image.fromarray(image)))
+    # Pillow has no other multi-channel mode fit for this: RGBA weighs colours by their alpha.
+    planes = [np.ascontiguousarray(image[..., c]) for c in range(image.shape[2])]
+    return np.stack([np.asarray(operation(Image.fromarray(p))) for p in planes], axis=-1)

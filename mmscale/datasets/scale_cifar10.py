@@ -1,0 +1,208 @@
+# Copyright (c) mmscale contributors.
+import hashlib
+import os
+import pickle
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import mmengine.dist as dist
+import numpy as np
+from mmpretrain.datasets import CIFAR10
+from mmpretrain.datasets.utils import extract_archive
+from sklearn.model_selection import train_test_split
+
+from mmscale.registry import DATASETS
+
+from .base import RescaledDataset
+from .download import download
+from .rescaling import check_padding, draw_factors, rescale
+
+
+@DATASETS.register_module()
+class ScaleCIFAR10(RescaledDataset):
+    """CIFAR-10, each image rescaled by a factor of its own on its 32x32 canvas.
+
+    The content is shrunk about the middle, anti-aliased (see :func:`mmscale.datasets.rescale`),
+    and surrounded by ``padding``. An image's factor depends on ``seed`` and the image only, not on
+    the split that holds it. Images are RGB.
+
+    The files are CIFAR-10's original pickles, whose checksums are verified. A copy with other
+    checksums (re-encoded, or made by ``tools/dataset_converters/images_to_cifar10.py``) is read
+    with ``check_integrity=False``; pickles run code when they are read, so only ones that you
+    trust. Only the files of the asked split are needed: without ``test_batch`` the training and
+    validation splits can be used all the same.
+
+    Args:
+        data_root (str): Folder of ``cifar-10-batches-py``.
+        split (str): 'train', 'val' (carved from the training images) or 'test'. Defaults to
+            'train'.
+        scale_range (Sequence[float]): Lowest and highest factor, drawn uniformly. Defaults to
+            (0.3, 1.0).
+        scale (float, optional): One factor for the whole split; ``scale_range`` then has no
+            effect. Defaults to None.
+        seed (int): Seed of the validation split and of the factors. Defaults to 0.
+        padding (str): 'zeros', 'reflect' or 'replicate'. Defaults to 'zeros'.
+        val_size (int): Number of validation images, stratified by class. Defaults to 5000.
+        check_integrity (bool): Whether to demand the checksums of the original files. Defaults to
+            True.
+        download (bool): Whether to download CIFAR-10, from where MMPretrain's does, if
+            ``data_root`` has no ``cifar-10-batches-py``. Nothing there is ever overwritten.
+            Defaults to True.
+        **kwargs: Other arguments of :class:`mmpretrain.datasets.BaseDataset`, such as
+            ``pipeline`` and ``indices``.
+
+    Raises:
+        ValueError: For an argument that is not as described.
+        FileNotFoundError: If a file of the split is missing and was not downloaded.
+        RuntimeError: If a file is damaged or not the original, or a download failed.
+    """
+
+    METAINFO = CIFAR10.METAINFO
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'train',
+        scale_range: Sequence[float] = (0.3, 1.0),
+        scale: float | None = None,
+        seed: int = 0,
+        padding: str = 'zeros',
+        val_size: int = 5000,
+        check_integrity: bool = True,
+        download: bool = True,
+        **kwargs,
+    ):
+        check_padding(padding)
+        if not data_root:
+            raise ValueError(f'data_root must name the folder of CIFAR-10, got {data_root!r}')
+        if isinstance(val_size, bool) or not isinstance(val_size, int) or val_size < 0:
+            raise ValueError(f'val_size must be an integer of at least 0, got {val_size!r}')
+        if split == 'val' and val_size == 0:
+            raise ValueError("val_size must be positive for split='val', got 0")
+        self.padding = padding
+        self.val_size = val_size
+        self.check_integrity = check_integrity
+        self.download = download
+        super().__init__(
+            split=split,
+            scale_range=scale_range,
+            scale=scale,
+            seed=seed,
+            data_root=str(Path(data_root).expanduser()),
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """Read the batches, draw split and factors, and rescale."""
+        folder = Path(self.data_root) / CIFAR10.base_folder
+        if self.download:
+            _download_where_absent(folder)
+        is_test = self.split == 'test'
+        batches = CIFAR10.test_list if is_test else CIFAR10.train_list
+        images, labels = read_batches(folder, batches, self.check_integrity)
+        factors = draw_factors(
+            len(labels), self.scale_range, self.scale, np.random.default_rng((self.seed, is_test))
+        )
+        chosen = np.arange(len(labels)) if is_test else self._choose(labels)
+        rescaled = [rescale(images[i], factors[i], padding=self.padding) for i in chosen]
+        return self.to_data_list(rescaled, labels[chosen], factors[chosen])
+
+    def extra_repr(self) -> list[str]:
+        """What distinguishes this dataset, for ``repr``."""
+        return [*super().extra_repr(), f'Padding: \t{self.padding}']
+
+    def _choose(self, labels: np.ndarray) -> np.ndarray:
+        """Indices of the training images that belong to the split, in ascending order."""
+        if self.val_size == 0:
+            return np.arange(len(labels))
+        try:
+            train, val = train_test_split(
+                np.arange(len(labels)),
+                test_size=self.val_size,
+                stratify=labels,
+                random_state=self.seed,
+            )
+        except ValueError as error:
+            raise ValueError(
+                f'val_size={self.val_size} does not fit {len(labels)} training images: {error}'
+            ) from error
+        return np.sort(train if self.split == 'train' else val)
+
+
+def read_batches(
+    folder: Path, batches: Sequence[tuple[str, str]], check_integrity: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read files of CIFAR-10's Python version.
+
+    Args:
+        folder (Path): ``cifar-10-batches-py``.
+        batches (Sequence): Names and MD5s of the files.
+        check_integrity (bool): Whether to verify the MD5s.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: uint8 RGB images ``(n, 32, 32, 3)``, labels ``(n, )``.
+    """
+    missing = [name for name, _ in batches if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f'CIFAR-10 file {", ".join(missing)} not found in {folder}. Set data_root to the '
+            f'folder that has {folder.name}/, extract {CIFAR10.url} there, or, where there is no '
+            f'{folder.name}/, use download=True.'
+        )
+    parts = [_read_batch(folder / name, md5 if check_integrity else None) for name, md5 in batches]
+    pixels = np.concatenate([pixels for pixels, _ in parts]).reshape(-1, 3, 32, 32)
+    labels = np.concatenate([labels for _, labels in parts])
+    return pixels.transpose(0, 2, 3, 1), labels
+
+
+def _read_batch(path: Path, md5: str | None) -> tuple[np.ndarray, np.ndarray]:
+    remedy = f'Delete it, and extract it again from {CIFAR10.url}.'
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RuntimeError(f'CIFAR-10 file {path} cannot be read ({error}).') from error
+    if md5 is not None:
+        actual = hashlib.md5(content).hexdigest()
+        if actual != md5:
+            raise RuntimeError(
+                f'CIFAR-10 file {path} is not the original: its MD5 is {actual} instead of {md5}. '
+                f'{remedy} Or, if it is meant to differ, set check_integrity=False.'
+            )
+    try:
+        batch = pickle.loads(content, encoding='latin1')
+        pixels, labels = np.asarray(batch['data']), np.asarray(batch['labels'])
+    # Unpickling a damaged file can raise nearly anything.
+    except Exception as error:
+        raise RuntimeError(
+            f'CIFAR-10 file {path} is damaged ({type(error).__name__}: {error}). {remedy}'
+        ) from error
+    sound = (
+        pixels.dtype == np.uint8
+        and pixels.shape == (len(pixels), 3072)
+        and labels.shape == (len(pixels),)
+        and np.isin(labels, range(10)).all()
+    )
+    if not sound:
+        raise RuntimeError(
+            f'CIFAR-10 file {path} must hold uint8 data (n, 3072) and n labels from 0 to 9, has '
+            f'{pixels.dtype} {pixels.shape} and labels {labels.shape}. {remedy}'
+        )
+    return pixels, labels
+
+
+def _download_where_absent(folder: Path) -> None:
+    """Download CIFAR-10 in the main process, unless its folder is there already.
+
+    A folder that is there may be a user's own copy, which extracting the archive would overwrite.
+    """
+    try:
+        if dist.is_main_process() and not folder.exists():
+            root = folder.parent
+            archive = download(CIFAR10.url, root, CIFAR10.tgz_md5)
+            with tempfile.TemporaryDirectory(dir=root) as extracted:
+                extract_archive(str(archive), extracted)
+                os.replace(Path(extracted) / folder.name, folder)
+    finally:
+        # After an error too: the other processes then find the files missing, and say so.
+        dist.barrier()

@@ -1,0 +1,276 @@
+# Copyright (c) mmscale contributors.
+import gzip
+import hashlib
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urljoin
+
+import mmengine.dist as dist
+import numpy as np
+from mmengine.utils import ProgressBar
+from mmpretrain.datasets import MNIST
+
+from mmscale.registry import DATASETS
+
+from . import mnist_recipe
+from .base import RescaledDataset
+from .cache import Arrays, digest, load_or_build
+from .download import download
+from .mnist_digests import PUBLISHED_DIGESTS
+
+# MD5 of the uncompressed files: compressed copies differ with the compressor.
+IDX_FILES = {
+    'train-images-idx3-ubyte': '6bbc9ace898e44ae57da46a324031adb',
+    'train-labels-idx1-ubyte': 'a25bea736e30d166cdddb491f175f624',
+    't10k-images-idx3-ubyte': '2646ac647ad5339dbf082846283269ea',
+    't10k-labels-idx1-ubyte': '27ae3e4e09519cfbb04c329615203637',
+}
+
+# Where MMPretrain and torchvision keep them under their data roots.
+_FOLDERS = ('', 'raw', 'MNIST/raw')
+
+# Images rescaled between two updates of the progress bar.
+_PER_UPDATE = 1000
+
+
+@DATASETS.register_module()
+class ScaleMNIST(RescaledDataset):
+    """MNIST-Scale: handwritten digits, each rescaled by a random factor on its 28x28 canvas.
+
+    ``ScaleMNIST(root, split, realization)`` is the published dataset bit for bit: 10,000 training,
+    2,000 validation and 50,000 test images with factors uniform in [0.3, 1], in six realizations
+    (Sosnovik, Szmaja & Smeulders, Scale-Equivariant Steerable Networks, ICLR 2020; the recipe is
+    in :mod:`mmscale.datasets.mnist_recipe`, the digests in :mod:`mmscale.datasets.mnist_digests`).
+
+    The realization always says which digits are in which split. ``seed``, ``scale_range`` and
+    ``scale`` change the factors and nothing else, so that the test digits of a realization are
+    unseen under any of them.
+
+    A split is made once (a few seconds) and kept in ``cache_dir``.
+
+    Args:
+        data_root (str): Folder of the four IDX files of MNIST, compressed by gzip or not, or of
+            ``raw/`` or ``MNIST/raw/`` with them.
+        split (str): 'train', 'val' or 'test'. Defaults to 'train'.
+        realization (int): 0 to 5. Defaults to 0.
+        image_size (int): 28, or 56 for the digits doubled by nearest-neighbour interpolation as
+            published. Defaults to 28.
+        scale_range (Sequence[float]): Lowest and highest factor. Defaults to (0.3, 1.0).
+        scale (float, optional): One factor for the whole split; ``scale_range`` and ``seed`` then
+            have no effect. Defaults to None.
+        seed (int, optional): Seed of the factors. Defaults to None, the realization.
+        cache_dir (str, optional): Defaults to ``data_root/mnist_scale``.
+        download (bool): Whether to download files that are missing, from where MMPretrain's MNIST
+            does, to ``data_root``. Defaults to True.
+        **kwargs: Other arguments of :class:`mmpretrain.datasets.BaseDataset`, such as
+            ``pipeline`` and ``indices``.
+
+    Raises:
+        ValueError: For an argument that is not as described.
+        FileNotFoundError: If a file of MNIST is missing and was not downloaded.
+        RuntimeError: If a file of MNIST is damaged, or a download failed.
+    """
+
+    METAINFO = MNIST.METAINFO
+
+    def __init__(
+        self,
+        data_root: str,
+        split: str = 'train',
+        realization: int = 0,
+        image_size: int = 28,
+        scale_range: Sequence[float] = mnist_recipe.PUBLISHED_RANGE,
+        scale: float | None = None,
+        seed: int | None = None,
+        cache_dir: str | None = None,
+        download: bool = True,
+        **kwargs,
+    ):
+        known = range(len(PUBLISHED_DIGESTS))
+        if type(realization) is not int or realization not in known:
+            raise ValueError(
+                f'realization must be an integer from {known[0]} to {known[-1]}, '
+                f'got {realization!r}'
+            )
+        if image_size not in (28, 56):
+            raise ValueError(f'image_size must be 28 or 56, got {image_size!r}')
+        if not data_root:
+            raise ValueError(f'data_root must name the folder of MNIST, got {data_root!r}')
+        self.realization = realization
+        self.image_size = image_size
+        self.download = download
+        root = Path(data_root).expanduser()
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else root / 'mnist_scale'
+        super().__init__(
+            split=split,
+            scale_range=scale_range,
+            scale=scale,
+            seed=realization if seed is None else seed,
+            data_root=str(root),
+            **kwargs,
+        )
+
+    @property
+    def published(self) -> bool:
+        """Whether this is a split of a published realization."""
+        return (
+            self.scale is None
+            and self.seed == self.realization
+            and self.scale_range == mnist_recipe.PUBLISHED_RANGE
+        )
+
+    def load_data_list(self) -> list[dict]:
+        """Read the split from the cache, where need be after making it."""
+        arrays = self._load_when_made()
+        images = arrays['images']
+        if self.image_size == 56:
+            images = mnist_recipe.double(images)
+        return self.to_data_list(images, arrays['labels'], arrays['factors'])
+
+    def verify(self) -> dict[str, str]:
+        """Compare the items of this dataset with the digests of the published realization.
+
+        Returns:
+            dict[str, str]: SHA-256 of the 28x28 uint8 images and of the uint8 labels.
+
+        Raises:
+            ValueError: If the arguments are not those of a published split.
+            RuntimeError: If a digest differs.
+        """
+        if not self.published or self._indices is not None:
+            raise ValueError(
+                'Only whole splits with the published scale range and seed have published '
+                f'digests, not {self!r}'
+            )
+        step = self.image_size // 28
+        items = [self.get_data_info(i) for i in range(len(self))]
+        digests = {
+            'images': digest(np.stack([item['img'][::step, ::step] for item in items])),
+            'labels': digest(np.array([item['gt_label'] for item in items], np.uint8)),
+        }
+        expected = self._published_digests()
+        for name, value in digests.items():
+            if value != expected[name]:
+                raise RuntimeError(
+                    f'The {name} of realization {self.realization}, split {self.split}, have '
+                    f'SHA-256 {value}; published are {expected[name]}'
+                )
+        return digests
+
+    def extra_repr(self) -> list[str]:
+        """What distinguishes this dataset, for ``repr``."""
+        return [f'Realization: \t{self.realization}', *super().extra_repr()]
+
+    def _published_digests(self) -> dict[str, str]:
+        return dict(zip(('images', 'labels'), PUBLISHED_DIGESTS[self.realization][self.split]))
+
+    def _load_when_made(self) -> Arrays:
+        """Of several processes let the main one make the file, then read it."""
+        if not dist.is_main_process():
+            dist.barrier()
+            return self._load_or_build()
+        try:
+            return self._load_or_build()
+        finally:
+            # After an error too: the other processes then meet, and name, the same one.
+            dist.barrier()
+
+    def _load_or_build(self) -> Arrays:
+        if self.scale is not None:
+            factors = f'scale{float(self.scale)}'
+        else:
+            factors = 'range{}-{}_seed{}'.format(*self.scale_range, self.seed)
+        path = self.cache_dir / f'realization{self.realization}_{factors}_{self.split}.npz'
+        return load_or_build(
+            path, self._build, self._published_digests() if self.published else None
+        )
+
+    def _build(self) -> Arrays:
+        may_download = self.download and dist.is_main_process()
+        images, labels = read_pool(Path(self.data_root), may_download)
+        chosen = mnist_recipe.split_pool(labels, self.realization)[self.split]
+        if self.scale is not None:
+            factors = np.full(len(chosen), float(self.scale))
+        else:
+            factors = mnist_recipe.draw_split_factors(self.seed, self.scale_range)[self.split]
+        rescaled = self._rescale(images[chosen], factors)
+        return dict(images=rescaled, labels=labels[chosen], factors=factors, sources=chosen)
+
+    def _rescale(self, images: np.ndarray, factors: np.ndarray) -> np.ndarray:
+        """Rescale with a progress bar, in the main process."""
+        if not dist.is_main_process():
+            return mnist_recipe.rescale_digits(images, factors)
+        print(f'Making MNIST-Scale, realization {self.realization}, split {self.split}')
+        bar = ProgressBar(len(images))
+        parts = []
+        for start in range(0, len(images), _PER_UPDATE):
+            part = slice(start, start + _PER_UPDATE)
+            parts.append(mnist_recipe.rescale_digits(images[part], factors[part]))
+            bar.update(len(parts[-1]))
+        print()
+        return np.concatenate(parts)
+
+
+def read_pool(root: Path, may_download: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Read MNIST's 60,000 training images, then its 10,000 test images.
+
+    Args:
+        root (Path): Folder as described in :class:`ScaleMNIST`.
+        may_download (bool): Whether to download missing files to ``root``.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: uint8 images ``(70000, 28, 28)`` and labels ``(70000, )``.
+    """
+    contents = {name: _read_file(root, name, may_download) for name in IDX_FILES}
+    images = [
+        np.frombuffer(contents[name], np.uint8, offset=16).reshape(-1, 28, 28)
+        for name in ('train-images-idx3-ubyte', 't10k-images-idx3-ubyte')
+    ]
+    labels = [
+        np.frombuffer(contents[name], np.uint8, offset=8)
+        for name in ('train-labels-idx1-ubyte', 't10k-labels-idx1-ubyte')
+    ]
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _read_file(root: Path, name: str, may_download: bool) -> bytes:
+    """Read one IDX file, which is then known to be the original."""
+    path = _find(root, name)
+    if path is None and may_download:
+        _download(root, name)
+        path = _find(root, name)
+    if path is None:
+        raise FileNotFoundError(
+            f'MNIST file {name}.gz (or {name}) not found in {root}, {root / "raw"} or '
+            f'{root / "MNIST/raw"}. Set data_root to the folder of the four IDX files, or '
+            'download=True.'
+        )
+    remedy = f'Delete it, and get it again from {MNIST.url_prefix}{name}.gz or with download=True.'
+    try:
+        content = path.read_bytes()
+        if path.suffix == '.gz':
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise RuntimeError(f'MNIST file {path} is damaged ({error}). {remedy}') from error
+    md5 = hashlib.md5(content).hexdigest()
+    if md5 != IDX_FILES[name]:
+        raise RuntimeError(
+            f'MNIST file {path} is not the original: its uncompressed contents, '
+            f'{len(content)} bytes, have MD5 {md5} instead of {IDX_FILES[name]}. {remedy}'
+        )
+    return content
+
+
+def _find(root: Path, name: str) -> Path | None:
+    for folder in _FOLDERS:
+        for path in (root / folder / name, root / folder / f'{name}.gz'):
+            if path.is_file():
+                return path
+    return None
+
+
+def _download(root: Path, name: str) -> None:
+    archive = f'{name}.gz'
+    md5 = dict(MNIST.train_list + MNIST.test_list)[archive]
+    download(urljoin(MNIST.url_prefix, archive), root, md5)

@@ -1,0 +1,4 @@
+# Copyright (c) mmscale contributors.
+from .rescale import FixedRescale, RandomRescale
+
+__all__ = ['FixedRescale', 'RandomRescale']

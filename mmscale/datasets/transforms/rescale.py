@@ -1,0 +1,171 @@
+# Copyright (c) mmscale contributors.
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from mmcv.transforms import BaseTransform
+from mmcv.transforms.utils import cache_randomness
+
+from mmscale.registry import TRANSFORMS
+
+from ..rescaling import (
+    check_center,
+    check_factor,
+    check_padding,
+    check_scale_range,
+    check_seed,
+    rescale,
+)
+
+DISTRIBUTIONS = ('uniform', 'log_uniform')
+
+# Annotations with positions, which would be wrong once the image's content has moved.
+_POSITIONAL_KEYS = ('gt_bboxes', 'gt_masks', 'gt_seg_map', 'gt_keypoints')
+
+
+@TRANSFORMS.register_module()
+class FixedRescale(BaseTransform):
+    """Rescale the content of the image by one factor on a canvas that keeps its size.
+
+    Two modes, explained in :func:`mmscale.datasets.rescale`: anti-aliased about the middle (the
+    default), or, with ``antialias=False`` and ``center=(14.5, 14.5)``, as the published
+    MNIST-Scale.
+
+    **Required Keys:** ``img`` (uint8 or float32, ``(H, W)`` or ``(H, W, C)``)
+
+    **Modified Keys:** ``img``, ``rescale_factor`` (the product of all rescalings so far, so that
+    it stays the size of the content relative to the original)
+
+    Args:
+        scale (float): Size of the content afterwards relative to before.
+        padding (str): What surrounds a shrunken image: 'zeros', 'reflect' or 'replicate'.
+            Defaults to 'zeros'.
+        center (tuple[float, float], optional): The fixed point, x then y, in pixels from the upper
+            left corner. Defaults to None, the middle of the image.
+        antialias (bool): Whether to low-pass when shrinking. Defaults to True.
+
+    Raises:
+        ValueError: For an argument that is not as described; in use, for an image with boxes,
+            masks or keypoints, which it does not transform.
+    """
+
+    def __init__(
+        self,
+        scale: float,
+        padding: str = 'zeros',
+        center: tuple[float, float] | None = None,
+        antialias: bool = True,
+    ):
+        check_factor('scale', scale)
+        check_padding(padding)
+        check_center(center)
+        self.scale = scale
+        self.padding = padding
+        self.center = center
+        self.antialias = antialias
+
+    def transform(self, results: dict) -> dict:
+        """Rescale ``results['img']``."""
+        return _rescale_results(results, self.scale, self.padding, self.center, self.antialias)
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(scale={self.scale}, padding={self.padding!r}, '
+            f'center={self.center}, antialias={self.antialias})'
+        )
+
+
+@TRANSFORMS.register_module()
+class RandomRescale(BaseTransform):
+    """Rescale the content of the image by a random factor on a canvas that keeps its size.
+
+    The augmentation of the scale-equivariance literature draws from [0.5, 2]; log-uniformly, twice
+    as large is as likely as half as large. The published experiments drew uniformly.
+
+    Without a ``seed`` a factor is drawn from NumPy's global generator each time an image is
+    loaded. As for every random transform, MMEngine seeds that generator when a worker starts:
+    without ``persistent_workers`` each epoch draws the same sequence, for images in another order.
+    With a ``seed`` the factor of an image is a function of ``(seed, sample_idx)``: the same in
+    every epoch, whatever the order and number of workers.
+
+    **Required Keys:** ``img`` (uint8 or float32, ``(H, W)`` or ``(H, W, C)``), and with a ``seed``
+    ``sample_idx``, which every dataset of MMEngine sets
+
+    **Modified Keys:** ``img``, ``rescale_factor`` (the product of all rescalings so far)
+
+    Args:
+        scale_range (Sequence[float]): Lowest and highest factor. Defaults to (0.5, 2.0).
+        distribution (str): 'log_uniform' or 'uniform'. Defaults to 'log_uniform'.
+        seed (int, optional): Fixes the factor of each image. Defaults to None.
+        padding, center, antialias: As in :class:`FixedRescale`.
+
+    Raises:
+        ValueError: As :class:`FixedRescale`.
+    """
+
+    def __init__(
+        self,
+        scale_range: Sequence[float] = (0.5, 2.0),
+        distribution: str = 'log_uniform',
+        seed: int | None = None,
+        padding: str = 'zeros',
+        center: tuple[float, float] | None = None,
+        antialias: bool = True,
+    ):
+        if distribution not in DISTRIBUTIONS:
+            raise ValueError(f'distribution must be one of {DISTRIBUTIONS}, got {distribution!r}')
+        check_padding(padding)
+        check_center(center)
+        if seed is not None:
+            check_seed(seed)
+        self.scale_range = check_scale_range(scale_range)
+        self.distribution = distribution
+        self.seed = seed
+        self.padding = padding
+        self.center = center
+        self.antialias = antialias
+
+    def transform(self, results: dict) -> dict:
+        """Rescale ``results['img']``."""
+        if self.seed is None:
+            position = self._draw_position()
+        elif 'sample_idx' in results:
+            position = np.random.default_rng((self.seed, results['sample_idx'])).random()
+        else:
+            raise ValueError(
+                "RandomRescale with a seed needs results['sample_idx'], which the dataset must set"
+            )
+        return _rescale_results(
+            results, self._factor(position), self.padding, self.center, self.antialias
+        )
+
+    @cache_randomness
+    def _draw_position(self) -> float:
+        return np.random.random()
+
+    def _factor(self, position: float) -> float:
+        """The factor at a position, from 0 to 1, of the range."""
+        lowest, highest = self.scale_range
+        if self.distribution == 'log_uniform':
+            return lowest * math.exp(position * math.log(highest / lowest))
+        return lowest + position * (highest - lowest)
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(scale_range={self.scale_range}, '
+            f'distribution={self.distribution!r}, seed={self.seed}, padding={self.padding!r}, '
+            f'center={self.center}, antialias={self.antialias})'
+        )
+
+
+def _rescale_results(results, factor, padding, center, antialias):
+    positional = [key for key in _POSITIONAL_KEYS if key in results]
+    if positional:
+        raise ValueError(
+            f'Rescaling moves what {", ".join(positional)} refer to, and transforms only the image'
+        )
+    results['img'] = rescale(
+        results['img'], factor, padding=padding, center=center, antialias=antialias
+    )
+    results['rescale_factor'] = results.get('rescale_factor', 1.0) * factor
+    return results

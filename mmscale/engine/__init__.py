@@ -1,0 +1,4 @@
+# Copyright (c) mmscale contributors.
+from .hooks import EpochSeedHook
+
+__all__ = ['EpochSeedHook']

@@ -1,0 +1,222 @@
+# Copyright (c) mmscale contributors.
+"""What ``tools/train.py`` and ``tools/test.py`` do between the command line and the run.
+
+Most functions take MMEngine's ``Config`` and change it in place, or raise ``ValueError`` or
+``FileNotFoundError`` with one line that says what to change.
+"""
+
+import os
+import pickle
+from argparse import ArgumentParser
+from pathlib import Path
+
+import mmengine
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.device import get_device
+from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.utils import digit_version
+
+WORLD_SIZE_VARIABLES = {
+    'pytorch': 'WORLD_SIZE',
+    'slurm': 'SLURM_NTASKS',
+    'mpi': 'OMPI_COMM_WORLD_SIZE',
+}
+
+
+def add_common_arguments(parser: ArgumentParser):
+    """Adds the arguments that training and testing share."""
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument(
+        '--work-dir', help='folder for logs and results; default: work_dirs/<name of the config>'
+    )
+    parser.add_argument('--amp', action='store_true', help='compute in automatic mixed precision')
+    parser.add_argument(
+        '--no-pin-memory', action='store_true', help='do not pin the memory of the data loaders'
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        help='settings that override the config, as key=value; nested keys with dots, lists as '
+        'key="[a,b]" or key=a,b, without white space',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', *WORLD_SIZE_VARIABLES],
+        default='none',
+        help='what has started the processes of a distributed run',
+    )
+    # The launchers of torch pass one spelling or the other, depending on its version.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_config(path: str) -> Config:
+    """Reads a config file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config: there is no file {path}')
+    return Config.fromfile(path)
+
+
+def merge_options(cfg: Config, options: dict):
+    """Merges ``--cfg-options``."""
+    try:
+        cfg.merge_from_dict(options)
+    except (KeyError, TypeError) as error:
+        raise ValueError(f'--cfg-options: {error}') from error
+
+
+def set_work_dir(cfg: Config, work_dir: str | None, config_path: str):
+    """Command line first, then the config, then ``work_dirs/<name of the config>``."""
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(config_path).stem)
+
+
+def set_dataloader_defaults(cfg: Config, fields: tuple, **defaults):
+    """Gives the loaders named in ``fields`` the defaults that their config leaves open."""
+    for field in fields:
+        loader = cfg.get(field)
+        if loader is not None:
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            # Pinned memory serves copies to an accelerator; torch warns where there is none.
+            loader.setdefault('pin_memory', get_device() != 'cpu')
+            for key, value in defaults.items():
+                loader.setdefault(key, value)
+
+
+def override_dataloaders(cfg: Config, fields: tuple, **values):
+    """Sets ``values`` in the loaders named in ``fields``, whatever their config says."""
+    for field in fields:
+        if cfg.get(field) is not None:
+            cfg[field].update(values)
+
+
+def drop_persistent_workers_without_workers(cfg: Config, fields: tuple):
+    """A loader with ``num_workers=0`` cannot have persistent workers; torch would raise."""
+    for field in fields:
+        loader = cfg.get(field)
+        if loader is not None and loader.get('num_workers', 0) == 0:
+            loader.persistent_workers = False
+
+
+def enable_amp_training(cfg: Config):
+    """Turns the optimizer wrapper into the one of automatic mixed precision."""
+    if get_device() == 'cpu':
+        raise ValueError(
+            '--amp: mixed-precision training needs an accelerator, and torch finds none'
+        )
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def enable_auto_scale_lr(cfg: Config):
+    """Has the learning rate scaled by (actual batch size) / (batch size of the recipe)."""
+    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+        raise ValueError(
+            '--auto-scale-lr: the config has no auto_scale_lr=dict(base_batch_size=...)'
+        )
+    cfg.auto_scale_lr.enable = True
+
+
+def scale_one_cycle_peak(cfg: Config):
+    """Scales the peak of a one-cycle schedule where ``auto_scale_lr`` is enabled.
+
+    MMEngine scales only the optimizer's rate, which such a schedule overrides by its ``eta_max``.
+    """
+    auto_scale_lr = cfg.get('auto_scale_lr') or {}
+    if not auto_scale_lr.get('enable', False):
+        return
+    actual = world_size(cfg.launcher) * cfg.train_dataloader.batch_size
+    ratio = actual / auto_scale_lr.base_batch_size
+    schedulers = cfg.get('param_scheduler') or []
+    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+        if scheduler.type == 'OneCycleLR':
+            scheduler.eta_max *= ratio
+
+
+def world_size(launcher: str) -> int:
+    """The number of processes that ``launcher`` has started, by the variables it sets."""
+    if launcher == 'none':
+        return 1
+    variable = WORLD_SIZE_VARIABLES[launcher]
+    if variable not in os.environ:
+        raise ValueError(
+            f'--launcher {launcher}: {variable} is not set; start through tools/dist_train.sh, '
+            'tools/slurm_train.sh or the like'
+        )
+    return int(os.environ[variable])
+
+
+def init_cpu_processes(cfg: Config):
+    """Joins the process group of a machine without accelerator, through gloo.
+
+    MMEngine would select a CUDA device, and hand its number to ``DistributedDataParallel``.
+    """
+    world_size(cfg.launcher)  # raises if the launcher's variables are missing
+    if cfg.launcher != 'pytorch' or get_device() != 'cpu':
+        return
+    torch.distributed.init_process_group(backend='gloo')
+    defaults = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+        device_ids=None,
+    )
+    cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {})}
+
+
+def build_data(runner: Runner, *loops: str):
+    """Builds the named loops of a runner, and with them its datasets, ahead of the run.
+
+    Raises:
+        FileNotFoundError: If files of a dataset are missing.
+        RuntimeError: If they are damaged.
+    """
+    for loop in loops:
+        getattr(runner, loop)
+
+
+def cannot_load_checkpoints() -> bool:
+    """Whether MMEngine here fails on checkpoints with more than weights in them.
+
+    From 2.6 on ``torch.load`` refuses other objects unless told otherwise, and the original
+    MMEngine, up to its last version 0.10.7, does not say otherwise. Its checkpoints hold the
+    logged scalars, so it cannot load what it has saved.
+    """
+    forced = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '').lower()
+    return (
+        digit_version(mmengine.__version__) <= digit_version('0.10.7')
+        and digit_version(torch.__version__.split('+')[0]) >= digit_version('2.6.0')
+        and forced not in ('1', 'y', 'yes', 'true')
+    )
+
+
+CHECKPOINT_REMEDY = (
+    f'mmengine {mmengine.__version__} cannot load its own checkpoints with torch '
+    f'{torch.__version__} (from 2.6 on torch.load refuses all but weights). Install the '
+    'maintained family (pip uninstall -y mmengine mmcv mmcv-lite mmpretrain && pip install '
+    'onedl-mmengine onedl-mmcv onedl-mmpretrain) or torch<2.6; or, for checkpoints you trust, set '
+    'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
+)
+
+
+def check_checkpoint(cfg: Config):
+    """Checks, before anything is built, that the checkpoint ``cfg`` points to can be loaded.
+
+    An address (``https://``, ``torchvision://`` ...) is left to MMEngine.
+    """
+    path = cfg.get('load_from')
+    if path is None and cfg.get('resume'):
+        path = find_latest_checkpoint(cfg.work_dir)
+    if path is None or '://' in str(path):
+        return
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'checkpoint: there is no file {path}')
+    if cannot_load_checkpoints():
+        try:
+            torch.load(path, map_location='cpu', weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise ValueError(f'checkpoint {path}: {CHECKPOINT_REMEDY}') from error

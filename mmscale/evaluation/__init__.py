@@ -1,0 +1,4 @@
+# Copyright (c) mmscale contributors.
+from .equivariance import EquivarianceError, equivariance_error, scale_signal
+
+__all__ = ['EquivarianceError', 'equivariance_error', 'scale_signal']

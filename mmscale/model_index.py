@@ -1,0 +1,37 @@
+# Copyright (c) mmscale contributors.
+"""Makes the models of ``model-index.yml`` known to MMPretrain by name."""
+
+import warnings
+from functools import cache
+from pathlib import Path
+
+from mmpretrain.apis.model import ModelHub
+
+PACKAGE_ROOT = Path(__file__).resolve().parent
+
+
+def find_model_index() -> Path | None:
+    """The model index: in ``.mim`` of an installed package, else beside it in a plain checkout."""
+    for root in (PACKAGE_ROOT / '.mim', PACKAGE_ROOT.parent):
+        if (root / 'model-index.yml').is_file() and (root / 'configs').is_dir():
+            return root / 'model-index.yml'
+    return None
+
+
+@cache  # the hub refuses a second registration
+def register_model_index():
+    """Registers our models with MMPretrain's hub, once.
+
+    Afterwards ``mmpretrain.list_models('*scale*')``, ``mmpretrain.get_model(name)`` and the
+    inferencers know them.
+    """
+    path = find_model_index()
+    if path is None:
+        warnings.warn(
+            f'mmscale finds no model-index.yml in {PACKAGE_ROOT / ".mim"} nor in '
+            f'{PACKAGE_ROOT.parent}, so MMPretrain will not know its models by name. '
+            'Install mmscale again from its source folder: pip install -e .',
+            stacklevel=2,
+        )
+        return
+    ModelHub.register_model_index(path, config_prefix=path.parent)

@@ -1,0 +1,64 @@
+# Copyright (c) mmscale contributors.
+"""Assertions for tests of scale-equivariant layers, ours and yours."""
+
+from collections.abc import Callable
+
+import torch
+
+from mmscale.scale_space import ScaleGrid, Signal, scale_scale_space, split_levels
+
+
+@torch.no_grad()
+def assert_scale_equivariant(
+    fn: Callable[[Signal], Signal],
+    signal: Signal,
+    factor: float,
+    scale_space: dict | ScaleGrid,
+    atol: float = 1e-12,
+) -> None:
+    """Asserts that a function of scale spaces commutes with scaling at every level that remains.
+
+    ``fn(L_s F)`` is compared with ``L_s fn(F)``, where ``(L_s F)(k, z) = F(k + log_base(s), s z)``
+    has ``log_base(s)`` levels fewer. Layers on an integer base hold this to rounding for factors
+    that are powers of the base, whatever their stride and interaction.
+
+    Args:
+        fn (Callable): From a scale space to a scale space: a layer in eval mode, or the body of a
+            network.
+        signal (Tensor | tuple[Tensor, ...]): Dense ``(N, C, S, H, W)`` or a pyramid; random
+            values test most. Use float64 for the default tolerance and about 1e-5 in float32.
+        factor (float): ``s``, a power of the base greater than 1.
+        scale_space (dict | ScaleGrid): The levels of the signal.
+        atol (float): Largest difference allowed, relative to the largest value of the output.
+
+    Raises:
+        AssertionError: Naming the level that differs most.
+
+    Example:
+        >>> import torch
+        >>> from mmscale.models import ScaleConv
+        >>> from mmscale.testing import assert_scale_equivariant
+        >>> grid = dict(base=2, num_scales=3)
+        >>> conv = ScaleConv(4, 8, 3, stride=2, padding=1, interaction=2, scale_space=grid)
+        >>> signal = torch.randn(1, 4, 3, 17, 23, dtype=torch.float64)
+        >>> assert_scale_equivariant(conv.double(), signal, 2, grid)
+    """
+    grid = ScaleGrid.build(scale_space)
+    expected = split_levels(scale_scale_space(fn(signal), factor, grid))
+    found = split_levels(fn(scale_scale_space(signal, factor, grid)))
+    shapes = [[tuple(level.shape) for level in levels] for levels in (expected, found)]
+    if shapes[0] != shapes[1]:
+        raise AssertionError(
+            f'factor {factor}: L_s fn(F) has levels of shape {shapes[0]}, fn(L_s F) of {shapes[1]}'
+        )
+    largest = max(level.abs().max().item() for level in expected)
+    if not 0 < largest < float('inf'):
+        raise AssertionError(f'the output is zero or not finite (largest value {largest})')
+    errors = [(a - b).abs().max().item() / largest for a, b in zip(expected, found)]
+    worst = max(range(len(errors)), key=errors.__getitem__)
+    if not errors[worst] <= atol:
+        raise AssertionError(
+            f'not scale-equivariant at factor {factor}: level {grid.levels[worst]} differs by '
+            f'{errors[worst]:.3g} of the largest value, allowed {atol:.3g} (all levels: '
+            f'{", ".join(f"{error:.3g}" for error in errors)})'
+        )

@@ -1,0 +1,22 @@
+# Copyright (c) mmscale contributors.
+"""Networks as they are after training, as far as their layers can tell."""
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def as_if_trained(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Gives every norm statistics and an affine map of its own; eval mode, float64."""
+    generator = torch.Generator().manual_seed(seed)
+    model.double()
+    model.eval()  # MMPretrain's ResNet returns nothing here
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            shape = module.weight.shape
+            with torch.no_grad():
+                module.running_mean.copy_(torch.randn(shape, generator=generator) * 0.1)
+                module.running_var.copy_(torch.rand(shape, generator=generator) + 0.5)
+                module.weight.copy_(torch.rand(shape, generator=generator) + 0.5)
+                module.bias.copy_(torch.randn(shape, generator=generator) * 0.1)
+    return model

@@ -1,0 +1,137 @@
+# Copyright (c) mmscale contributors.
+import mmengine
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+
+from mmscale.engine import launch
+
+LOADERS = ('train_dataloader', 'val_dataloader')
+
+
+def make_cfg(**kwargs) -> Config:
+    return Config(
+        dict(
+            launcher='none',
+            train_dataloader=dict(batch_size=32, num_workers=0),
+            val_dataloader=dict(batch_size=32, num_workers=2, pin_memory=True),
+            param_scheduler=dict(type='OneCycleLR', eta_max=0.01),
+            auto_scale_lr=dict(base_batch_size=128),
+            **kwargs,
+        )
+    )
+
+
+def test_load_config_names_a_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no file .*missing.py'):
+        launch.load_config(tmp_path / 'missing.py')
+
+
+@pytest.mark.parametrize(
+    'argument, configured, expected',
+    [('given', 'configured', 'given'), (None, 'configured', 'configured'), (None, None, None)],
+)
+def test_work_dir_priority(argument, configured, expected):
+    cfg = Config(dict(work_dir=configured))
+    launch.set_work_dir(cfg, argument, 'configs/dss/name.py')
+    assert cfg.work_dir == (expected or 'work_dirs/name')
+
+
+def test_defaults_do_not_override_the_config(monkeypatch):
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    cfg = make_cfg()
+    launch.set_dataloader_defaults(cfg, (*LOADERS, 'absent'), persistent_workers=True)
+    assert cfg.train_dataloader.pin_memory is False
+    assert cfg.val_dataloader.pin_memory is True
+    assert cfg.train_dataloader.persistent_workers is True
+    assert 'absent' not in cfg
+
+
+def test_persistent_workers_need_workers():
+    cfg = make_cfg()
+    launch.override_dataloaders(cfg, LOADERS, persistent_workers=True)
+    launch.drop_persistent_workers_without_workers(cfg, LOADERS)
+    assert cfg.train_dataloader.persistent_workers is False
+    assert cfg.val_dataloader.persistent_workers is True
+
+
+def test_one_cycle_peak_scales_with_batch_size_and_processes(monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '8')
+    cfg = make_cfg()
+    cfg.launcher = 'pytorch'
+    launch.scale_one_cycle_peak(cfg)
+    assert cfg.param_scheduler.eta_max == 0.01  # not asked for
+    launch.enable_auto_scale_lr(cfg)
+    launch.scale_one_cycle_peak(cfg)
+    assert cfg.param_scheduler.eta_max == pytest.approx(0.01 * 8 * 32 / 128)
+
+
+def test_auto_scale_lr_needs_a_base_batch_size():
+    with pytest.raises(ValueError, match='base_batch_size'):
+        launch.enable_auto_scale_lr(Config(dict()))
+
+
+def test_launcher_without_its_variables(monkeypatch):
+    monkeypatch.delenv('SLURM_NTASKS', raising=False)
+    with pytest.raises(ValueError, match='SLURM_NTASKS is not set'):
+        launch.world_size('slurm')
+
+
+def test_amp_needs_an_accelerator(monkeypatch):
+    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))))
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
+    with pytest.raises(ValueError, match='--amp'):
+        launch.enable_amp_training(cfg)
+    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    launch.enable_amp_training(cfg)
+    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
+    assert cfg.optim_wrapper.loss_scale == 'dynamic'
+
+
+@pytest.fixture
+def upstream_fault(monkeypatch):
+    """The original MMEngine with a new torch."""
+    monkeypatch.setattr(mmengine, '__version__', '0.10.7')
+    monkeypatch.setattr(torch, '__version__', '2.6.0+cpu')
+    monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', raising=False)
+
+
+def save_checkpoint(path, **more) -> str:
+    torch.save(dict(state_dict=dict(weight=torch.zeros(1)), **more), path)
+    return str(path)
+
+
+def test_checkpoint_that_mmengine_cannot_load_is_refused(upstream_fault, tmp_path, monkeypatch):
+    path = save_checkpoint(tmp_path / 'epoch_1.pth', message_hub=dict(loss=HistoryBuffer([1], [1])))
+    cfg = make_cfg(load_from=path)
+    with pytest.raises(ValueError, match='cannot load its own checkpoints.*onedl-mmengine'):
+        launch.check_checkpoint(cfg)
+    (tmp_path / 'last_checkpoint').write_text(path)
+    with pytest.raises(ValueError, match='epoch_1.pth'):
+        launch.check_checkpoint(make_cfg(load_from=None, resume=True, work_dir=str(tmp_path)))
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    launch.check_checkpoint(cfg)
+
+
+def test_checkpoint_of_weights_alone_is_accepted(upstream_fault, tmp_path):
+    launch.check_checkpoint(make_cfg(load_from=save_checkpoint(tmp_path / 'weights.pth')))
+
+
+@pytest.mark.parametrize(
+    'mmengine_version, torch_version, faulty',
+    [('0.10.7', '2.5.1', False), ('0.10.8', '2.11.0', False), ('0.10.7', '2.11.0+cu130', True)],
+)
+def test_versions_that_cannot_load_checkpoints(
+    upstream_fault, monkeypatch, mmengine_version, torch_version, faulty
+):
+    monkeypatch.setattr(mmengine, '__version__', mmengine_version)
+    monkeypatch.setattr(torch, '__version__', torch_version)
+    assert launch.cannot_load_checkpoints() is faulty
+
+
+def test_missing_checkpoint_is_named_and_addresses_are_left_alone(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no file .*missing.pth'):
+        launch.check_checkpoint(make_cfg(load_from=str(tmp_path / 'missing.pth')))
+    launch.check_checkpoint(make_cfg(load_from='torchvision://resnet50'))
+    launch.check_checkpoint(make_cfg(load_from=None))

@@ -1,0 +1,155 @@
+# Copyright (c) mmscale contributors.
+"""Exactness statement 3: with one level a ScaleResNet is MMPretrain's ResNet, weight for weight."""
+
+import pytest
+import torch
+from mmengine.runner import save_checkpoint
+from mmpretrain.models import ResNet, ResNet_CIFAR
+from naive import largest_difference
+from networks import as_if_trained
+from torch import nn
+
+from mmscale.models import ScaleConv, ScaleResNet, ScaleResNet_CIFAR
+
+SMALL = dict(base_channels=8, stem_channels=8, out_indices=(0, 1, 2, 3))
+VARIANTS = [
+    dict(depth=18),
+    dict(depth=34),
+    dict(depth=50),
+    dict(depth=50, style='caffe'),
+    dict(depth=50, deep_stem=True, avg_down=True),
+    dict(depth=18, avg_down=True),
+    dict(depth=50, strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4)),
+    dict(depth=18, in_channels=1, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1),
+         out_indices=(1, 2)),
+    dict(depth=50, expansion=2),
+    dict(depth=18, cifar=True),
+    dict(depth=50, cifar=True),
+]  # fmt: skip
+
+
+def pair(variant, pyramid=False):
+    """MMPretrain's network and ours with one level and the same state."""
+    variant = {**SMALL, **variant}
+    ours, theirs = ScaleResNet, ResNet
+    if variant.pop('cifar', False):
+        ours, theirs = ScaleResNet_CIFAR, ResNet_CIFAR
+    lift = dict(type='mmscale.GaussianPyramidLift' if pyramid else 'mmscale.GaussianLift')
+    ours = ours(scale_space=dict(num_scales=1), lift=lift, **variant)
+    theirs = as_if_trained(theirs(**variant)).float()
+    result = ours.load_state_dict(theirs.state_dict(), strict=True)
+    assert not result.missing_keys and not result.unexpected_keys
+    return theirs, ours.eval()
+
+
+def single_level(outputs, pyramid):
+    return [output[0] if pyramid else output[:, :, 0] for output in outputs]
+
+
+@pytest.mark.parametrize('variant', VARIANTS, ids=str)
+@pytest.mark.parametrize('pyramid', [False, True])
+@pytest.mark.parametrize('train, dtype, tolerance', [
+    (False, torch.float32, 1e-5),
+    # Statistics of 16 values amplify the rounding of float32 too far to tell it from a fault.
+    (True, torch.float64, 1e-10),
+])  # fmt: skip
+def test_outputs_and_gradients(variant, pyramid, train, dtype, tolerance):
+    theirs, ours = (network.to(dtype) for network in pair(variant, pyramid))
+    theirs.train(train), ours.train(train)
+    image = torch.randn(4, variant.get('in_channels', 3), 64, 49, dtype=dtype)
+    images = [image.clone().requires_grad_(), image.clone().requires_grad_()]
+    expected, found = theirs(images[0]), single_level(ours(images[1]), pyramid)
+    for a, b in zip(expected, found, strict=True):
+        assert largest_difference(a, b) <= tolerance * max(1, a.abs().max().item())
+    for outputs in (expected, found):
+        sum(y.mean() for y in outputs).backward()
+    gradients = {name: (p.grad, q.grad) for (name, p), q in zip(
+        theirs.named_parameters(), ours.parameters(), strict=True)}  # fmt: skip
+    gradients['image'] = images[0].grad, images[1].grad
+    for name, (a, b) in gradients.items():
+        scale = max(1, a.abs().max().item())
+        assert largest_difference(a, b.reshape(a.shape)) <= tolerance * scale, name
+    buffers = dict(ours.named_buffers())
+    for name, buffer in theirs.named_buffers():
+        assert largest_difference(buffers[name].double(), buffer.double()) < tolerance, name
+
+
+@pytest.mark.parametrize('variant', VARIANTS, ids=str)
+def test_every_variant_has_the_parameters_of_resnet_in_their_order(variant):
+    """The order matters too: optimizers store their state by it."""
+    theirs, ours = pair(variant)
+    assert [name for name, _ in ours.named_parameters()] == [
+        name for name, _ in theirs.named_parameters()
+    ]
+    assert sum(p.numel() for p in ours.parameters()) == sum(
+        p.numel() for p in theirs.parameters()
+    )
+
+
+@pytest.mark.parametrize('variant', [dict(depth=18), dict(depth=50, deep_stem=True, avg_down=True)])
+@pytest.mark.parametrize('interaction', [1, 2])
+def test_an_imagenet_checkpoint_loads_by_init_cfg(variant, interaction, tmp_path):
+    """As MMPretrain saves classifiers: the backbone under a prefix, beside a head."""
+    theirs, _ = pair(variant)
+    classifier = nn.ModuleDict(dict(backbone=theirs, head=nn.Linear(8, 10)))
+    path = tmp_path / 'resnet.pth'
+    save_checkpoint(
+        dict(meta=dict(epoch=1), state_dict=classifier.state_dict()), str(path)
+    )
+    model = ScaleResNet(
+        scale_space=dict(base=2, num_scales=4),
+        interaction=interaction,
+        init_cfg=dict(type='Pretrained', checkpoint=str(path), prefix='backbone.'),
+        **{**SMALL, **variant},
+    )
+    model.init_weights()
+    expected, loaded = theirs.state_dict(), model.state_dict()
+    assert list(loaded) == list(expected)
+    inflated = 0
+    for name, value in expected.items():
+        if value.ndim == 4:
+            assert torch.equal(loaded[name][:, :, 0], value), name
+            assert (loaded[name][:, :, 1:] == 0).all(), name
+            inflated += loaded[name].shape[2] > 1
+        else:
+            assert torch.equal(loaded[name], value), name
+    assert (inflated > 0) == (interaction > 1)
+    # Level 0 of the network is the ordinary network then.
+    image = torch.randn(1, 3, 64, 64)
+    for a, b in zip(theirs(image), model.eval()(image), strict=True):
+        assert largest_difference(b[:, :, 0], a) <= 1e-5 * max(1, a.abs().max().item())
+
+
+def test_weights_start_as_those_of_resnet():
+    torch.manual_seed(0)
+    theirs = ResNet(50, **SMALL)
+    theirs.init_weights()
+    torch.manual_seed(0)
+    ours = ScaleResNet(50, dict(num_scales=1), **SMALL)
+    ours.init_weights()
+    for (name, a), b in zip(theirs.named_parameters(), ours.parameters(), strict=True):
+        # Kaiming's normal of fan-out: the same distribution, not the same draws.
+        assert a.std().item() == pytest.approx(b.std().item(), rel=0.25, abs=1e-6), name
+        assert a.mean().item() == pytest.approx(b.mean().item(), abs=0.03), name
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize('zero', [True, False])
+def test_zero_init_residual(depth, zero):
+    model = ScaleResNet(depth, dict(num_scales=2), zero_init_residual=zero, **SMALL)
+    model.init_weights()
+    last = 'bn2.weight' if depth == 18 else 'bn3.weight'
+    weights = {n: p for n, p in model.named_parameters() if n.endswith('weight') and p.ndim == 1}
+    for name, weight in weights.items():
+        is_last = name.endswith(last) and name.startswith('layer')
+        assert (weight == (0 if zero and is_last else 1)).all(), name
+
+
+def test_pretrained_weights_are_not_zeroed(tmp_path):
+    theirs, _ = pair(dict(depth=18))
+    torch.save(dict(state_dict=theirs.state_dict()), tmp_path / 'a.pth')
+    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
+    model = ScaleResNet(18, dict(num_scales=2), init_cfg=init_cfg, **SMALL)
+    model.init_weights()
+    assert model.layer1[0].bn2.weight.abs().min() > 0
+    assert all(m.weight.abs().sum() > 0 for m in model.modules() if isinstance(m, ScaleConv))

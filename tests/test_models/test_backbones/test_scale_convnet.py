@@ -1,0 +1,92 @@
+# Copyright (c) mmscale contributors.
+import pytest
+import torch
+from mmengine.registry import MODELS
+from naive import largest_difference
+from torch import nn
+
+from mmscale.models import ScaleConvNet
+from mmscale.scale_space import split_levels
+
+GRID = dict(base=2, num_scales=3)
+
+
+def test_one_level_is_the_ordinary_network_of_the_literature():
+    """Convolution, ReLU, pooling, norm, twice; then a stage without pooling."""
+    model = ScaleConvNet(dict(num_scales=1)).train()
+    layers, before = [], 1
+    for i, width in enumerate((32, 63, 95)):
+        layers += [nn.Conv2d(before, width, 7, padding=3), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if i < 2 else []
+        layers += [nn.BatchNorm2d(width)]
+        before = width
+    ordinary = nn.Sequential(*layers)
+    named = dict(zip(ordinary.state_dict(), ordinary.state_dict().values()))
+    convs = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
+    norms = [i for i, layer in enumerate(layers) if isinstance(layer, nn.BatchNorm2d)]
+    state = {}
+    for key, value in named.items():
+        index, name = key.split('.')
+        kind, places = ('convs', convs) if int(index) in convs else ('norms', norms)
+        state[f'{kind}.{places.index(int(index))}.{name}'] = value
+    model.load_state_dict(state, strict=True)
+    image = torch.rand(4, 1, 28, 28)
+    (found,) = model(image)
+    assert found.shape == (4, 95, 1, 7, 7)
+    assert largest_difference(found[:, :, 0], ordinary.train()(image)) < 1e-4
+
+
+@pytest.mark.parametrize('interaction', [1, 2, (3, 2, 1)])
+@pytest.mark.parametrize('lift', ['GaussianLift', 'GaussianPyramidLift', 'BilinearPyramidLift'])
+def test_shapes(interaction, lift):
+    model = ScaleConvNet(
+        GRID, dict(type=f'mmscale.{lift}'), interaction, in_channels=3, channels=(4, 5, 6),
+        out_indices=(0, 1, 2),
+    )  # fmt: skip
+    outputs = model(torch.rand(2, 3, 28, 31))
+    assert model.feat_dim == 6
+    sizes = [(14, 16), (7, 8), (7, 8)]
+    for channels, size, output in zip((4, 5, 6), sizes, outputs, strict=True):
+        for k, level in enumerate(split_levels(output)):
+            step = 1 if lift == 'GaussianLift' else 2**k
+            assert level.shape == (2, channels, *(len(range(0, n, step)) for n in size))
+
+
+def test_the_configuration_with_levels_finer_than_the_image():
+    """Base sqrt(2), two finer and two coarser levels, as DESIGN's best MNIST-Scale network."""
+    grid = dict(base=2**0.5, num_scales=5, first_level=-2)
+    model = ScaleConvNet(grid, dict(type='mmscale.GaussianPyramidLift'))
+    levels = model(torch.rand(2, 1, 28, 28))[0]
+    assert [level.shape[-1] for level in levels] == [14, 10, 7, 5, 4]
+    assert all(level.isfinite().all() for level in levels)
+
+
+def test_has_the_parameters_of_the_literature_with_its_head():
+    import mmpretrain.models  # noqa: F401  registers the head
+
+    backbone = MODELS.build(dict(type='mmscale.ScaleConvNet', scale_space=GRID))
+    head = MODELS.build(
+        dict(type='mmpretrain.StackedLinearClsHead', num_classes=10, in_channels=95 * 4,
+             mid_channels=[256], dropout_rate=0.7, norm_cfg=dict(type='BN1d'))
+    )  # fmt: skip
+    count = sum(p.numel() for m in (backbone, head) for p in m.parameters())
+    assert abs(count - 494_000) < 3_000, count
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(kernel_size=6), 'kernel_size must be odd, got 6'),
+        (dict(interaction=(1, 2)), r'interaction must be an int or .* 3 channels, got \(1, 2\)'),
+        (dict(interaction=4), 'interaction must be from 1 to num_scales=3, got 4'),
+        (dict(out_indices=(3,)), r'out_indices must name stages from 0 to 2, got \(3,\)'),
+        (dict(out_indices=()), 'out_indices must name stages'),
+        (dict(pool_size=0), 'kernel_size must be at least 1, got 0'),
+        (dict(channels=()), r'channels must .*\(\)'),
+        (dict(norm_cfg=dict(type='BN')), "norm_cfg=.*'BN'.* use .*mmscale.ScaleBN"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_are_named_with_their_value(change, message):
+    with pytest.raises(ValueError, match=message):
+        ScaleConvNet(**{'scale_space': GRID, **change})

@@ -1,0 +1,59 @@
+# Copyright (c) mmscale contributors.
+import pytest
+import torch
+from mmengine.registry import MODELS
+from naive import largest_difference
+
+from mmscale.models import ScaleAvgPool2d, ScaleMaxPool2d
+from mmscale.ops import scale_avg_pool2d, scale_max_pool2d
+from mmscale.scale_space import ScaleGrid
+from mmscale.testing import assert_scale_equivariant
+
+GRID = dict(base=2, num_scales=3)
+POOLS = [(ScaleMaxPool2d, scale_max_pool2d), (ScaleAvgPool2d, scale_avg_pool2d)]
+X = torch.randn(2, 3, 3, 17, 14, generator=torch.Generator().manual_seed(0)).double()
+
+
+@pytest.mark.parametrize('module, function', POOLS)
+def test_is_the_function_of_the_same_name(module, function):
+    cfg = dict(type=f'mmscale.{module.__name__}', kernel_size=3, stride=(2, 1), padding=1)
+    pool = MODELS.build(dict(cfg, scale_space=GRID))
+    assert isinstance(pool, module)
+    grid = ScaleGrid.build(GRID)
+    expected = function(X, (3, 3), (2, 1), (1, 1), grid=grid)
+    assert largest_difference(pool(X), expected) == 0
+    pyramid = tuple(X[:, :, k, :: 2**k, :: 2**k] for k in range(3))
+    expected = function(pyramid, (3, 3), (2, 1), (1, 1), grid=grid)
+    assert largest_difference(pool(pyramid), expected) == 0
+    assert not list(pool.state_dict())
+    assert 'kernel_size=(3, 3), stride=(2, 1), padding=(1, 1)' in repr(pool)
+
+
+@pytest.mark.parametrize('module, function', POOLS)
+def test_the_stride_is_the_window_unless_said_otherwise(module, function):
+    assert module(2, scale_space=GRID)(X).shape == (2, 3, 3, 9, 7)
+
+
+@pytest.mark.parametrize('module, function', POOLS)
+@pytest.mark.parametrize('window', [(2,), (3, 2, 1), (3, 1, 1), (2, 1)])
+def test_commutes_with_scaling(module, function, window):
+    pool = module(*window, scale_space=GRID)
+    for factor in (2, 4):
+        assert_scale_equivariant(pool, X, factor, GRID)
+        pyramid = tuple(X[:, :, k, :: 2**k, :: 2**k] for k in range(3))
+        assert_scale_equivariant(pool, pyramid, factor, GRID)
+
+
+@pytest.mark.parametrize('module, function', POOLS)
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (dict(kernel_size=0), 'kernel_size must be at least 1, got 0'),
+        (dict(kernel_size=2, stride=0), 'stride must be at least 1, got 0'),
+        (dict(kernel_size=2, padding=2), 'padding must be from 0 to kernel_size - 1 = 1, got 2'),
+        (dict(kernel_size=2, scale_space=dict(num_scales=0)), 'num_scales must be at least 1'),
+    ],
+)
+def test_wrong_arguments_raise_when_the_layer_is_made(module, function, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        module(**{'scale_space': GRID, **arguments})

@@ -1,0 +1,208 @@
+# Copyright (c) mmscale contributors.
+import itertools
+import math
+
+import mmpretrain.models  # noqa: F401  registers classifiers, necks and heads
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS
+from mmpretrain.structures import DataSample
+from naive import largest_difference, read, to_levels
+from torch import nn
+
+from mmscale.models import ScaleConvNet, ScaleGlobalPooling, ScalePooling, ScaleResNet
+
+GRID = dict(base=2, num_scales=3)
+ROOT2 = dict(base=2**0.5, num_scales=4, first_level=-1)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
+
+
+DENSE = randn(2, 3, 3, 7, 5)
+PYRAMID = tuple(randn(2, 3, *size, seed=i) for i, size in enumerate([(11, 9), (6, 5), (3, 3)]))
+REDUCE = dict(max=np.max, avg=np.mean)
+
+
+def cells(size, count):
+    """The bins of adaptive pooling: every sample in at least one of ``count`` bins."""
+    return [
+        slice(math.floor(i * size / count), math.ceil((i + 1) * size / count))
+        for i in range(count)
+    ]
+
+
+def pool_cells(level, rows, columns, reduce):
+    """Reduces each of rows x columns cells of (N, C, H, W)."""
+    pooled = np.empty((*level.shape[:2], rows, columns))
+    spans = enumerate(cells(level.shape[2], rows)), enumerate(cells(level.shape[3], columns))
+    for (i, row), (j, column) in itertools.product(*map(list, spans)):
+        pooled[:, :, i, j] = reduce(level[:, :, row, column], axis=(2, 3))
+    return pooled
+
+
+class TestScalePooling:
+    @pytest.mark.parametrize('mode', ['max', 'avg'])
+    @pytest.mark.parametrize('align', ['smallest', 'largest'])
+    def test_dense(self, mode, align):
+        outputs = ScalePooling(mode, align, GRID)((DENSE, DENSE[..., :2]))
+        expected = REDUCE[mode](np.stack(to_levels(DENSE)), axis=0)
+        assert isinstance(outputs, tuple) and len(outputs) == 2
+        assert largest_difference(outputs[0], expected) < 1e-14
+        assert largest_difference(outputs[1], expected[..., :2]) < 1e-14
+
+    @pytest.mark.parametrize('mode', ['max', 'avg'])
+    def test_pyramids_brought_to_the_smallest_map_by_max_pooling(self, mode):
+        levels = [pool_cells(level, 3, 3, np.max) for level in to_levels(PYRAMID)]
+        (found,) = ScalePooling(mode)((PYRAMID,))
+        assert largest_difference(found, REDUCE[mode](np.stack(levels), axis=0)) < 1e-14
+
+    @pytest.mark.parametrize('mode', ['max', 'avg'])
+    @pytest.mark.parametrize('grid', [GRID, ROOT2], ids=['base2', 'root2'])
+    def test_pyramids_brought_to_the_largest_map_by_interpolation(self, mode, grid):
+        """A sample of level k lies a^k pixels from the next: that is where it is read."""
+        levels = to_levels(PYRAMID)
+        if grid is ROOT2:
+            sizes = [(15, 12), (11, 9), (8, 7), (6, 5)]
+            levels = [randn(2, 3, *size, seed=i).numpy() for i, size in enumerate(sizes)]
+        height, width = levels[0].shape[2:]
+        read_levels = np.empty((len(levels), 2, 3, height, width))
+        for k, i, j in itertools.product(range(len(levels)), range(height), range(width)):
+            at = i / grid['base'] ** k, j / grid['base'] ** k
+            at = [min(p, n - 1) for p, n in zip(at, levels[k].shape[2:])]
+            read_levels[k, :, :, i, j] = read(levels[k], *at)
+        pyramid = tuple(map(torch.from_numpy, levels))
+        (found,) = ScalePooling(mode, 'largest', grid)((pyramid,))
+        assert largest_difference(found, REDUCE[mode](read_levels, axis=0)) < 1e-12
+
+    def test_samples_of_the_largest_map_keep_their_places(self):
+        ramp = torch.arange(16.0).double().expand(1, 1, 16, 16)
+        pyramid = tuple(ramp[..., :: 2**k, :: 2**k] for k in range(3))
+        (found,) = ScalePooling('avg', 'largest', GRID)((pyramid,))
+        assert largest_difference(found[..., :13], ramp[..., :13]) < 1e-13
+
+    def test_a_bare_dense_signal_is_a_tuple_of_one(self):
+        assert largest_difference(ScalePooling()(DENSE), ScalePooling()((DENSE,))) == 0
+
+    def test_wrong_arguments(self):
+        with pytest.raises(ValueError, match="mode must be one of 'max', 'avg', got 'sum'"):
+            ScalePooling('sum')
+        with pytest.raises(ValueError, match="align must be one of .*, got 'middle'"):
+            ScalePooling(align='middle')
+        with pytest.raises(ValueError, match='needs scale_space'):
+            ScalePooling(align='largest')
+        with pytest.raises(ValueError, match='has 3 levels, but .* num_scales=2'):
+            ScalePooling('max', 'largest', dict(num_scales=2))((PYRAMID,))
+
+
+class TestScaleGlobalPooling:
+    @pytest.mark.parametrize('scale', ['max', 'avg'])
+    @pytest.mark.parametrize('space', ['max', 'avg'])
+    @pytest.mark.parametrize('size', [1, 2, 3])
+    @pytest.mark.parametrize('x', [DENSE, PYRAMID], ids=['dense', 'pyramid'])
+    def test_is_pooling_over_space_and_then_over_scale(self, scale, space, size, x):
+        levels = [pool_cells(level, size, size, REDUCE[space]) for level in to_levels(x)]
+        expected = REDUCE[scale](np.stack(levels), axis=0).reshape(2, -1)
+        outputs = ScaleGlobalPooling(scale, space, size)((x, x))
+        assert len(outputs) == 2
+        for found in outputs:
+            assert found.shape == (2, 3 * size**2)
+            assert largest_difference(found, expected) < 1e-14
+
+    def test_is_invariant_to_the_order_of_levels_and_not_to_their_values(self):
+        pool = ScaleGlobalPooling()
+        assert largest_difference(pool((PYRAMID,)), pool((PYRAMID[::-1],))) == 0
+        assert largest_difference(pool((PYRAMID,)), pool((PYRAMID[:1],))) > 0.01
+
+    def test_wrong_arguments(self):
+        with pytest.raises(ValueError, match="scale must be one of 'max', 'avg', got 'sum'"):
+            ScaleGlobalPooling('sum')
+        with pytest.raises(ValueError, match="space must be one of 'max', 'avg', got 'sum'"):
+            ScaleGlobalPooling(space='sum')
+        with pytest.raises(ValueError, match='output_size must be at least 1, got 0'):
+            ScaleGlobalPooling(output_size=0)
+
+
+@pytest.mark.parametrize('neck', [ScalePooling, ScaleGlobalPooling])
+def test_ordinary_maps_and_bare_pyramids_are_refused(neck):
+    """A 4-D tensor taken for a scale space would silently be pooled over its rows."""
+    for inputs in ((randn(1, 3, 7, 5),), randn(1, 3, 7, 5), PYRAMID):
+        with pytest.raises(ValueError, match=r'dense tensor \(N, C, S, H, W\)'):
+            neck()(inputs)
+
+
+@pytest.mark.parametrize('lift', ['GaussianLift', 'GaussianPyramidLift', 'BilinearPyramidLift'])
+class TestOrdinaryToolboxBehindThem:
+    """Classifiers of MMPretrain, built from configs as users write them."""
+
+    def check_classifier(self, backbone, neck, head, channels=3):
+        model = MODELS.build(
+            dict(type='mmpretrain.ImageClassifier', backbone=backbone, neck=neck, head=head)
+        )
+        model.init_weights()
+        images = torch.randn(4, channels, 32, 32)
+        samples = [DataSample().set_gt_label(i) for i in range(4)]
+        loss = model.train()(images, samples, mode='loss')['loss']
+        loss.backward()
+        assert loss.isfinite() and 0.1 < loss < 20
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert all(p.grad is not None and p.grad.isfinite().all() for p in trained)
+        results = model.eval()(images, samples, mode='predict')
+        assert [r.pred_score.shape for r in results] == [(10,)] * 4
+        assert all(r.pred_score.sum().item() == pytest.approx(1, abs=1e-5) for r in results)
+
+    @pytest.mark.parametrize(
+        'pooling',
+        [dict(), dict(mode='avg'), dict(align='largest', scale_space=GRID)],
+        ids=['max', 'avg', 'largest'],
+    )
+    def test_global_average_pooling_and_a_linear_head(self, lift, pooling):
+        self.check_classifier(
+            dict(type='mmscale.ScaleResNet', depth=18, scale_space=GRID, base_channels=4,
+                 stem_channels=4, lift=dict(type=f'mmscale.{lift}'), interaction=2),
+            [dict(type='mmscale.ScalePooling', **pooling), dict(type='GlobalAveragePooling')],
+            dict(type='LinearClsHead', num_classes=10, in_channels=32),
+        )  # fmt: skip
+
+    def test_scale_global_pooling_and_a_stacked_head(self, lift):
+        self.check_classifier(
+            dict(type='mmscale.ScaleConvNet', scale_space=GRID, lift=dict(type=f'mmscale.{lift}'),
+                 channels=(4, 5, 6)),
+            dict(type='mmscale.ScaleGlobalPooling', output_size=2),
+            dict(type='StackedLinearClsHead', num_classes=10, in_channels=6 * 4,
+                 mid_channels=[16], dropout_rate=0.7, norm_cfg=dict(type='BN1d')),
+            channels=1,
+        )  # fmt: skip
+
+    @pytest.mark.parametrize('align', ['smallest', 'largest'])
+    def test_a_feature_pyramid_network(self, lift, align):
+        """Lateral 1x1 convolutions and top-down doubling, as FPN: shapes must fit each other."""
+        model = ScaleResNet(
+            18, GRID, dict(type=f'mmscale.{lift}'), out_indices=(0, 1, 2, 3), base_channels=4,
+            stem_channels=4,
+        )  # fmt: skip
+        maps = ScalePooling(align=align, scale_space=GRID)(model(torch.randn(2, 3, 64, 96)))
+        laterals = [nn.Conv2d(4 * 2**i, 8, 1)(x) for i, x in enumerate(maps)]
+        smallest = 4 if lift != 'GaussianLift' and align == 'smallest' else 1
+        for i, x in enumerate(laterals):
+            stride = 4 * 2**i * smallest
+            assert x.shape == (2, 8, math.ceil(64 / stride), math.ceil(96 / stride))
+        for i in range(3, 0, -1):
+            up = nn.functional.interpolate(laterals[i], size=laterals[i - 1].shape[2:])
+            laterals[i - 1] = laterals[i - 1] + up
+        sum(x.square().mean() for x in laterals).backward()
+        assert model.conv1.weight.grad.abs().sum() > 0
+
+
+def test_pooled_features_of_a_scaled_signal_are_the_same():
+    """Max over all levels and positions of a body whose levels shift: the sampled levels agree."""
+    from networks import as_if_trained
+
+    model = as_if_trained(ScaleConvNet(GRID, in_channels=3, channels=(4, 5, 6)))
+    signal = randn(1, 3, 3, 40, 36)
+    shifted = model.body(signal[:, :, 1:, ::2, ::2])[0]
+    kept = model.body(signal)[0][:, :, 1:, ::2, ::2]
+    pool = ScaleGlobalPooling(space='max')
+    assert largest_difference(pool((shifted,)), pool((kept,))) < 1e-12

@@ -1,0 +1,198 @@
+# Copyright (c) mmscale contributors.
+"""Registration, the model index, and what an installation contains."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import mmpretrain
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+
+import mmscale
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = sorted(
+    path.relative_to(ROOT).as_posix()
+    for path in (ROOT / 'configs').glob('*/*.py')
+    if path.parent.name != '_base_'
+)
+INDEXED = [
+    model
+    for path in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
+    for model in yaml.safe_load((ROOT / path).read_text())['Models']
+]
+
+
+def run_python(code: str, cwd=ROOT) -> str:
+    """What a fresh interpreter prints, without the chatter of the MM packages."""
+    result = subprocess.run(
+        [sys.executable, '-W', 'ignore', '-c', code], cwd=cwd, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.splitlines()[-1]
+
+
+def test_a_foreign_scope_finds_our_classes_before_any_import():
+    out = run_python("""
+import sys
+from mmengine.registry import DATASETS, MODELS, DefaultScope, Registry
+toolbox = Registry('model', parent=MODELS, scope='toolbox')
+DefaultScope.get_instance('test', scope_name='toolbox')
+assert 'mmscale' not in sys.modules
+model = toolbox.build(dict(type='mmscale.ScaleResNet', depth=18, scale_space=dict(num_scales=2)))
+print(type(model).__module__, DATASETS.get('mmscale.ScaleDigits').__name__)
+""")
+    assert out == 'mmscale.models.backbones.scale_resnet ScaleDigits'
+
+
+def test_models_work_without_mmpretrain():
+    out = run_python("""
+import sys
+sys.modules['mmpretrain'] = None  # from here on importing it fails, as if it were not installed
+import mmscale, torch
+from mmengine.registry import MODELS
+model = MODELS.build(dict(type='mmscale.ScaleResNet', depth=18, scale_space=dict(num_scales=2)))
+print(tuple(model(torch.rand(1, 3, 32, 32))[0].shape))
+""")
+    assert out == '(1, 512, 2, 1, 1)'
+
+
+def test_a_wrong_environment_is_not_mistaken_for_a_wrong_name():
+    """MMEngine swallows ImportErrors of a scope; our error must come through."""
+    out = run_python("""
+from mmengine.registry import MODELS
+from importlib import metadata
+version = metadata.Distribution.version
+metadata.Distribution.version = property(
+    lambda self: '9.9' if 'mmcv' in self.metadata['Name'] else version.fget(self))
+try:
+    MODELS.build(dict(type='mmscale.ScaleResNet', depth=18, scale_space=dict(num_scales=2)))
+except RuntimeError as error:
+    print(str(error).splitlines()[-1])
+""")
+    assert 'mmcv 9.9 is installed, but mmcv' in out.replace('-lite', '')
+
+
+def test_every_config_is_in_the_model_index_under_its_own_name():
+    assert sorted(model['Config'] for model in INDEXED) == CONFIGS
+    assert all(Path(model['Config']).stem == model['Name'] for model in INDEXED)
+
+
+def test_mmpretrain_lists_our_models():
+    names = {model['Name'] for model in INDEXED}
+    assert names <= set(mmpretrain.list_models('*scale*'))
+    assert names <= set(mmpretrain.list_models('*scale*', task='Image Classification'))
+    assert names <= set(mmpretrain.ImageClassificationInferencer.list_models('*scale*'))
+
+
+def test_registering_the_index_twice_is_harmless():
+    from mmscale.model_index import register_model_index
+
+    before = mmpretrain.list_models()
+    register_model_index()
+    assert mmpretrain.list_models() == before
+
+
+@pytest.mark.parametrize('model', INDEXED, ids=lambda model: model['Name'])
+def test_indexed_models_build_by_name(model):
+    net = mmpretrain.get_model(model['Name'])
+    assert sum(p.numel() for p in net.parameters()) == model['Metadata']['Parameters']
+    channels = net._config.model.backbone.get('in_channels', 3)
+    with torch.no_grad():
+        scores = net(torch.rand(1, channels, 32, 32))
+    assert scores.shape == (1, net._config.data_preprocessor.num_classes)
+    assert len(net._dataset_meta['classes']) == net._config.data_preprocessor.num_classes
+
+
+@pytest.mark.parametrize('model', INDEXED, ids=lambda model: model['Name'])
+def test_index_repeats_what_the_config_says(model):
+    cfg = Config.fromfile(ROOT / model['Config'])
+    assert model['Metadata']['Epochs'] == cfg.train_cfg.max_epochs
+    assert model['Metadata']['Batch Size'] == cfg.auto_scale_lr.base_batch_size
+    assert cfg.default_scope == 'mmpretrain'
+    assert cfg.custom_imports.imports == ['mmscale']
+    if cfg.param_scheduler.type == 'OneCycleLR':
+        assert cfg.param_scheduler.total_steps == cfg.train_cfg.max_epochs
+
+
+def test_inferencer_takes_a_model_by_name():
+    digit = torch.zeros(28, 28, dtype=torch.uint8).numpy()
+    result = mmpretrain.inference_model('scaleconvnet-s3_1xb128-20e_scalemnist', digit)
+    assert result['pred_scores'].shape == (10,)
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory) -> Path:
+    """A copy of the source tree: building leaves traces in the one it builds from."""
+    source = tmp_path_factory.mktemp('source') / 'mmscale'
+    source.mkdir()
+    for name in ('mmscale', 'configs', 'tools', 'requirements'):
+        shutil.copytree(
+            ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '.mim')
+        )
+    for path in ROOT.glob('*'):
+        if path.is_file():
+            shutil.copy2(path, source)
+    return source
+
+
+def build(source: Path, hook: str) -> Path:
+    """Calls a hook of setuptools' build backend, as pip does; returns the wheel."""
+    run_python(
+        f"from setuptools import build_meta; print(build_meta.{hook}('dist-{hook}'))", cwd=source
+    )
+    (wheel,) = (source / f'dist-{hook}').glob('*.whl')
+    return wheel
+
+
+def test_wheel_contains_the_package_and_its_mim_folder(source):
+    with zipfile.ZipFile(build(source, 'build_wheel')) as wheel:
+        names = set(wheel.namelist())
+        (metadata,) = [name for name in names if name.endswith('.dist-info/METADATA')]
+        metadata = Parser().parsestr(wheel.read(metadata).decode())
+    for path in [*CONFIGS, 'model-index.yml', 'configs/dss/metafile.yml', 'tools/dist_train.sh']:
+        assert f'mmscale/.mim/{path}' in names
+    assert 'mmscale/scale_space/__init__.py' in names
+    assert not any(name.startswith('tests') or '__pycache__' in name for name in names)
+    assert not (source / 'mmscale' / '.mim').exists()
+
+    assert metadata['Version'] == mmscale.__version__
+    required = metadata.get_all('Requires-Dist')
+    assert any(line.startswith('torch') for line in required)
+    assert not [r for r in required if r.startswith(('mm', 'onedl')) and 'extra ==' not in r]
+    assert {'onedl', 'openmmlab', 'tests'} <= set(metadata.get_all('Provides-Extra'))
+
+
+def test_editable_install_links_the_mim_folder(source):
+    build(source, 'build_editable')
+    mim = source / 'mmscale' / '.mim'
+    for name in ('configs', 'tools', 'model-index.yml'):
+        assert (mim / name).resolve() == source / name
+    build(source, 'build_editable')  # a second time, over the links of the first
+    assert (mim / 'configs' / 'dss').is_dir()
+
+
+def test_model_index_is_found_in_a_plain_checkout(source):
+    shutil.rmtree(source / 'mmscale' / '.mim', ignore_errors=True)
+    out = run_python(
+        'import mmscale, mmscale.model_index as index; print(index.find_model_index())', cwd=source
+    )
+    assert Path(out) == source / 'model-index.yml'
+
+
+def test_import_needs_no_checkout_around_it(source, tmp_path):
+    """From a wheel: the index in ``.mim`` serves ``get_model``, and MMEngine finds the configs."""
+    with zipfile.ZipFile(build(source, 'build_wheel')) as wheel:
+        wheel.extractall(tmp_path)
+    out = run_python(
+        'import mmscale, mmpretrain; '
+        "print(mmpretrain.get_model('scaleresnet50-s4_8xb32_in1k')._config.filename)",
+        cwd=tmp_path,
+    )
+    assert Path(out) == tmp_path / 'mmscale/.mim/configs/dss/scaleresnet50-s4_8xb32_in1k.py'

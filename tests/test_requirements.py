@@ -1,0 +1,151 @@
+# Copyright (c) mmscale contributors.
+"""The check of the installed MM packages, against made-up environments."""
+
+import importlib.machinery
+import warnings
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from mmscale import _requirements
+from mmscale._requirements import REQUIREMENTS, check_requirements
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class FakeDistribution:
+    """What the check reads of a distribution."""
+
+    def __init__(self, name, version, folder='/site'):
+        self.metadata = {'Name': name}
+        self.version = version
+        self.folder = Path(folder)
+
+    def locate_file(self, path):
+        return self.folder / path
+
+
+@pytest.fixture
+def install(monkeypatch):
+    """Makes the check see exactly the given distributions, ``{name: version}``."""
+
+    def install(packages, folders=None, loaded_from='/site'):
+        folders = folders or {}
+        modules = {name.removeprefix('onedl-').removesuffix('-lite') for name in packages}
+
+        def distribution(name):
+            if name not in packages:
+                raise PackageNotFoundError(name)
+            return FakeDistribution(name, packages[name], folders.get(name, '/site'))
+
+        def find_spec(name):
+            if name not in modules:
+                return None
+            origin = f'{loaded_from}/{name}/__init__.py'
+            return importlib.machinery.ModuleSpec(name, None, origin=origin)
+
+        monkeypatch.setattr(_requirements, 'distribution', distribution)
+        monkeypatch.setattr(_requirements, 'find_spec', find_spec)
+
+    return install
+
+
+GOOD_ONEDL = {'onedl-mmengine': '0.10.12', 'onedl-mmcv': '2.3.6', 'onedl-mmpretrain': '1.3.6'}
+GOOD_ORIGINALS = {'mmengine': '0.10.7', 'mmcv-lite': '2.2.0', 'mmpretrain': '1.2.0'}
+
+
+@pytest.mark.parametrize(
+    'packages',
+    [
+        GOOD_ONEDL,
+        GOOD_ORIGINALS,
+        {'mmengine': '0.10.7', 'mmcv': '2.1.0'},  # as MMDetection has it, without MMPretrain
+        {**GOOD_ONEDL, 'onedl-mmengine': '0.10.8rc1'},
+    ],
+)
+def test_good_environments_pass_silently(install, packages):
+    install(packages)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        check_requirements()
+
+
+@pytest.mark.parametrize(
+    'packages, expected',
+    [
+        (
+            {**GOOD_ONEDL, 'onedl-mmcv': '3.0.0'},
+            'onedl-mmcv 3.0.0 is installed, but mmcv >=2.0.0,<3.0.0 is needed. '
+            "Run: pip install 'onedl-mmcv>=2.0.0,<3.0.0'",
+        ),
+        (
+            {**GOOD_ORIGINALS, 'mmcv-lite': '1.7.1'},
+            "Run: pip install 'mmcv-lite>=2.0.0,<3.0.0'",
+        ),
+        (
+            {**GOOD_ORIGINALS, 'mmpretrain': '1.0.0'},
+            "Run: pip install 'mmpretrain>=1.2.0,<2.0.0'",
+        ),
+        ({}, "mmengine is not installed. Run: pip install 'onedl-mmengine>=0.10.0,<1.0.0'"),
+        (
+            {'onedl-mmengine': '0.10.12'},
+            "mmcv is not installed. Run: pip install 'onedl-mmcv>=2.0.0,<3.0.0'",
+        ),
+        (
+            {'mmengine': '0.10.7'},
+            "mmcv is not installed. Run: pip install 'mmcv-lite>=2.0.0,<3.0.0'",
+        ),
+    ],
+)
+def test_message_names_fault_and_command(install, packages, expected):
+    install(packages)
+    with pytest.raises(RuntimeError) as error:
+        check_requirements()
+    assert expected in str(error.value)
+
+
+def test_all_faults_are_reported_at_once(install):
+    install({'mmcv': '1.7.0', 'mmpretrain': '0.9.0'})
+    with pytest.raises(RuntimeError) as error:
+        check_requirements()
+    lines = str(error.value).splitlines()
+    assert [line.split()[0] for line in lines] == ['mmscale', 'mmengine', 'mmcv', 'mmpretrain']
+
+
+def test_two_distributions_over_one_module_are_warned_of(install):
+    install({**GOOD_ONEDL, 'mmengine': '0.10.7'})
+    with pytest.warns(UserWarning, match='onedl-mmengine and mmengine .* pip uninstall -y'):
+        check_requirements()
+
+
+def test_only_the_distribution_that_is_loaded_counts(install):
+    install(
+        {**GOOD_ONEDL, 'mmengine': '0.5.0'}, folders={'mmengine': '/elsewhere'}, loaded_from='/site'
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        check_requirements()
+
+
+def test_a_mere_folder_is_not_a_package(tmp_path, monkeypatch):
+    (tmp_path / 'nothing_in_here').mkdir()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert not _requirements.has_module('nothing_in_here')
+
+
+@pytest.mark.parametrize('name', ['mminstall', 'openmmlab'])
+def test_extras_install_what_the_check_accepts(name):
+    lines = (ROOT / 'requirements' / f'{name}.txt').read_text().splitlines()
+    listed = [Requirement(line) for line in lines if line.startswith(('mm', 'onedl-mm'))]
+    assert len(listed) == len(REQUIREMENTS)
+    for requirement in listed:
+        checked = [r for r in REQUIREMENTS if requirement.name in (r.onedl, *r.originals)]
+        assert len(checked) == 1
+        accepted = SpecifierSet(checked[0].versions)
+        lower = next(s.version for s in requirement.specifier if s.operator == '>=')
+        upper = next(s.version for s in requirement.specifier if s.operator == '<')
+        assert accepted.contains(lower)
+        assert f'<{upper}' in str(accepted)

@@ -1,0 +1,72 @@
+# Copyright (c) mmscale contributors.
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = 'configs/resnet/resnet18-w8_1xb50-20e_scaledigits.py'
+# 200 digits: enough for a checkpoint that differs from chance, seconds to train on.
+SMALL = (
+    'train_dataloader.dataset.indices=200',
+    'val_dataloader.dataset.indices=100',
+    'test_dataloader.dataset.indices=100',
+    'train_cfg.val_interval=1',
+    'default_hooks.logger.interval=1',
+)
+
+
+def tool_environment() -> dict:
+    """One thread a process: then sums have one order, and processes do not crowd each other."""
+    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
+
+
+def run_tool(*command) -> subprocess.CompletedProcess:
+    """Runs a tool from the repository's root, as the README has it."""
+    program = [] if str(command[0]).endswith('.sh') else [sys.executable]
+    return subprocess.run(
+        [*program, *map(str, command)],
+        cwd=ROOT,
+        env=tool_environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def exit_message(monkeypatch, *command) -> str:
+    """Runs a tool in this process, which must leave it by an error; returns its one line."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'argv', [str(word) for word in command])
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    with pytest.raises(SystemExit) as error:
+        runpy.run_path(command[0], run_name='__main__')
+    assert isinstance(error.value.code, str) and '\n' not in error.value.code
+    return error.value.code
+
+
+def train(work_dir: Path, *arguments, options=(), config=CONFIG) -> subprocess.CompletedProcess:
+    """Trains on the small digits."""
+    return run_tool(
+        'tools/train.py', config, '--work-dir', work_dir, *arguments,
+        '--cfg-options', *SMALL, *options,
+    )  # fmt: skip
+
+
+def logged_scalars(work_dir: Path) -> list:
+    """All lines that MMEngine has logged under a work directory, the latest run last."""
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory) -> Path:
+    """Work directory of a finished run of one epoch."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    result = train(work_dir, options=['train_cfg.max_epochs=1'])
+    assert result.returncode == 0, result.stderr
+    return work_dir

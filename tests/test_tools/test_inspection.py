@@ -1,0 +1,45 @@
+# Copyright (c) mmscale contributors.
+"""The tools that only look at a config."""
+
+import re
+
+import pytest
+from mmengine.config import Config
+
+from .conftest import CONFIG, exit_message, run_tool
+
+
+def test_print_config_prints_a_config_that_loads(tmp_path):
+    result = run_tool(
+        'tools/misc/print_config.py', CONFIG, '--cfg-options', 'model.backbone.depth=34'
+    )
+    assert result.returncode == 0, result.stderr
+    printed = tmp_path / 'printed.py'
+    printed.write_text(result.stdout)
+    expected = Config.fromfile(CONFIG)
+    expected.model.backbone.depth = 34
+    assert Config.fromfile(printed).to_dict() == expected.to_dict()
+
+
+@pytest.mark.parametrize(
+    'config, shape, ratio',
+    [
+        ('configs/cnn/cnn_1xb128-20e_scalemnist.py', [28], 1.0),
+        ('configs/dss/scaleconvnet-s3_1xb128-20e_scalemnist.py', [1, 28, 28], 3.0),
+    ],
+)
+def test_get_flops_counts_every_level(config, shape, ratio):
+    """The first convolution alone: 28 x 28 positions, 7 x 7 taps, 1 -> 32 channels, by level."""
+    result = run_tool('tools/analysis_tools/get_flops.py', config, '--shape', *shape)
+    assert result.returncode == 0, result.stderr
+    assert 'Input shape (C, H, W): (1, 28, 28)' in result.stdout
+    assert re.search(r'Parameters: 0\.495M', result.stdout)
+    number, unit = re.search(r'Multiply-adds: ([\d.]+)([MG])', result.stdout).groups()
+    stages = 28**2 * 49 * 32 + 14**2 * 49 * 32 * 63 + 7**2 * 49 * 63 * 95
+    assert float(number) * {'M': 1e6, 'G': 1e9}[unit] == pytest.approx(ratio * stages, rel=0.02)
+
+
+def test_get_flops_refuses_a_shape_of_four_numbers(monkeypatch):
+    tool = 'tools/analysis_tools/get_flops.py'
+    line = exit_message(monkeypatch, tool, CONFIG, '--shape', 1, 1, 32, 32)
+    assert line.startswith('error: --shape: needs one to three')

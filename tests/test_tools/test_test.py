@@ -1,0 +1,70 @@
+# Copyright (c) mmscale contributors.
+import json
+import pickle
+
+import pytest
+
+from .conftest import CONFIG, SMALL, exit_message, logged_scalars, run_tool
+
+# The validation data of the training run, as the test set.
+ON_VALIDATION_DATA = (
+    'test_dataloader.dataset.split=val',
+    'test_dataloader.dataset.scale=1.0',
+)
+
+
+def run_test(trained, work_dir, *arguments):
+    return run_tool(
+        'tools/test.py', CONFIG, trained / 'epoch_1.pth', '--work-dir', work_dir, *arguments,
+        '--cfg-options', *SMALL, *ON_VALIDATION_DATA,
+    )  # fmt: skip
+
+
+def validation_accuracy(trained) -> float:
+    return [line for line in logged_scalars(trained) if 'accuracy/top1' in line][-1][
+        'accuracy/top1'
+    ]
+
+
+def test_repeats_the_accuracy_of_the_validation(trained, tmp_path):
+    out = tmp_path / 'metrics.json'
+    result = run_test(trained, tmp_path, '--out', out, '--out-item', 'metrics')
+    assert result.returncode == 0, result.stderr
+    assert json.loads(out.read_text())['accuracy/top1'] == validation_accuracy(trained)
+
+
+def test_writes_predictions_and_images(trained, tmp_path):
+    out, images = tmp_path / 'predictions.pkl', tmp_path / 'images'
+    result = run_test(
+        trained, tmp_path, '--out', out, '--show-dir', images, '--interval', '40'
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    predictions = pickle.loads(out.read_bytes())
+    right = sum(int(p['pred_label'] == p['gt_label']) for p in predictions)
+    assert len(predictions) == 100
+    assert 100 * right / len(predictions) == pytest.approx(validation_accuracy(trained))
+    assert len(list(images.glob('*.png'))) == 3  # samples 0, 40 and 80
+
+
+def test_two_processes_with_flips(trained, tmp_path):
+    out = tmp_path / 'metrics.json'
+    result = run_tool(
+        'tools/dist_test.sh', CONFIG, trained / 'epoch_1.pth', 2, '--work-dir', tmp_path, '--tta',
+        '--out', out, '--out-item', 'metrics', '--cfg-options', *SMALL,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert 'accuracy/top1' in json.loads(out.read_text())
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['missing.py', 'missing.pth'], 'error: config: there is no file missing.py'),
+        ([CONFIG, 'missing.pth'], 'error: checkpoint: there is no file missing.pth'),
+        ([CONFIG, 'x.pth', '--out-item', 'pred'], 'error: --out-item: name the file with --out'),
+        ([CONFIG, 'x.pth', '--out', 'x.txt'], 'error: --out: x.txt must end in one of .pkl'),
+        ([CONFIG, 'x.pth', '--tta', '--show'], 'error: --show, --show-dir: MMPretrain cannot'),
+    ],
+)
+def test_bad_arguments_give_one_line(arguments, message, monkeypatch):
+    assert exit_message(monkeypatch, 'tools/test.py', *arguments).startswith(message)

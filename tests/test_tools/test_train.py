@@ -1,0 +1,119 @@
+# Copyright (c) mmscale contributors.
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from .conftest import (
+    CONFIG,
+    ROOT,
+    SMALL,
+    exit_message,
+    logged_scalars,
+    run_tool,
+    tool_environment,
+    train,
+)
+
+EPOCHS = 4
+# A head with dropout: a resumed run must draw the masks that the uninterrupted one drew.
+RESUME_OPTIONS = (
+    f'train_cfg.max_epochs={EPOCHS}',
+    'model.head.type=StackedLinearClsHead',
+    'model.head.mid_channels=[32]',
+    'model.head.dropout_rate=0.5',
+    'randomness.deterministic=True',
+)
+
+
+def weights(path) -> dict:
+    return torch.load(path, map_location='cpu', weights_only=False)['state_dict']
+
+
+def train_and_kill_after_first_epoch(work_dir):
+    """Kills a run as soon as it has a checkpoint, like a machine that goes down."""
+    command = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(work_dir)]
+    with open(work_dir / 'output', 'w') as output:
+        process = subprocess.Popen(
+            [*command, '--cfg-options', *SMALL, *RESUME_OPTIONS],
+            cwd=ROOT, env=tool_environment(), stdout=output, stderr=output,
+        )  # fmt: skip
+        while not (work_dir / 'last_checkpoint').exists() and process.poll() is None:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+
+
+def test_resume_after_a_kill_gives_the_weights_of_an_uninterrupted_run(tmp_path):
+    whole, killed = tmp_path / 'whole', tmp_path / 'killed'
+    killed.mkdir()
+    assert train(whole, options=RESUME_OPTIONS).returncode == 0
+    train_and_kill_after_first_epoch(killed)
+    assert (killed / 'epoch_1.pth').exists(), (killed / 'output').read_text()
+    assert not (killed / f'epoch_{EPOCHS}.pth').exists()
+
+    result = train(killed, '--resume', options=RESUME_OPTIONS)
+    assert result.returncode == 0, result.stderr
+    assert 'resumed epoch: ' in result.stdout + result.stderr
+
+    expected = weights(whole / f'epoch_{EPOCHS}.pth')
+    actual = weights(killed / f'epoch_{EPOCHS}.pth')
+    assert expected.keys() == actual.keys()
+    for name, value in expected.items():
+        assert torch.equal(value, actual[name]), name
+
+
+def test_two_processes_train_one_model_on_half_the_batches_each(tmp_path):
+    result = run_tool(
+        'tools/dist_train.sh', CONFIG, 2, '--work-dir', tmp_path, '--auto-scale-lr',
+        '--cfg-options', *SMALL, 'train_cfg.max_epochs=1',
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    training = [line for line in logged_scalars(tmp_path) if 'loss' in line]
+    assert len(training) == 200 // 50 // 2
+    # One cycle starts at a 25th of its peak, and twice the batch size doubles the peak.
+    assert training[0]['lr'] == pytest.approx(2 * 0.01 / 25)
+    assert weights(tmp_path / 'epoch_1.pth')
+
+
+def test_no_workers_and_no_validation(tmp_path):
+    result = train(
+        tmp_path,
+        '--no-validate',
+        '--no-pin-memory',
+        options=[
+            'train_cfg.max_epochs=1',
+            'train_dataloader.num_workers=0',
+            'train_dataloader.persistent_workers=True',
+        ],
+    )
+    assert result.returncode == 0, result.stderr
+    assert all('accuracy/top1' not in line for line in logged_scalars(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['missing.py'], 'error: config: there is no file missing.py'),
+        ([CONFIG, '--resume', 'missing.pth'], 'error: checkpoint: there is no file missing.pth'),
+        ([CONFIG, '--launcher', 'pytorch'], 'error: --launcher pytorch: WORLD_SIZE is not set'),
+        ([CONFIG, '--cfg-options', 'model.type.depth=18'], 'error: --cfg-options: '),
+    ],
+)
+def test_bad_arguments_give_one_line(arguments, message, monkeypatch, tmp_path):
+    monkeypatch.delenv('WORLD_SIZE', raising=False)
+    line = exit_message(monkeypatch, 'tools/train.py', *arguments, '--work-dir', tmp_path)
+    assert line.startswith(message)
+
+
+def test_missing_data_gives_one_line(tmp_path):
+    result = run_tool(
+        'tools/train.py', 'configs/cnn/cnn_1xb128-20e_scalemnist.py', '--work-dir', tmp_path,
+        '--cfg-options', f'train_dataloader.dataset.data_root={tmp_path}',
+        'train_dataloader.dataset.download=False',
+    )  # fmt: skip
+    assert result.returncode == 1
+    assert str(tmp_path) in result.stderr.splitlines()[-1]
+    assert 'Traceback' not in result.stderr

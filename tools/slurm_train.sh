@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Trains on a Slurm cluster; GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS from the environment:
+#   tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]
+set -euo pipefail
+
+if [ $# -lt 4 ]; then
+    echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]" >&2
+    exit 2
+fi
+PARTITION=$1
+JOB_NAME=$2
+CONFIG=$3
+WORK_DIR=$4
+TOOLS=$(dirname "$0")
+
+# SRUN_ARGS holds several words, so it stays unquoted.
+PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}" exec srun \
+    --partition="$PARTITION" \
+    --job-name="$JOB_NAME" \
+    --gres="gpu:${GPUS_PER_NODE:-8}" \
+    --ntasks="${GPUS:-8}" \
+    --ntasks-per-node="${GPUS_PER_NODE:-8}" \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" \
+    --kill-on-bad-exit=1 \
+    ${SRUN_ARGS:-} \
+    "${PYTHON:-python}" -u "$TOOLS/train.py" "$CONFIG" \
+    --work-dir="$WORK_DIR" --launcher=slurm "${@:5}"

@@ -1,0 +1,144 @@
+# Copyright (c) mmscale contributors.
+"""Tests a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
+
+import argparse
+import os
+import sys
+from copy import deepcopy
+from pathlib import Path
+
+import mmengine
+from mmengine.config import ConfigDict
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+import mmscale  # noqa: F401  (checks the environment and registers everything)
+from mmscale.engine import launch
+
+LOADERS = ('test_dataloader',)
+OUT_SUFFIXES = {
+    'pred': ('.pkl', '.pickle'),
+    'metrics': ('.json', '.yaml', '.yml', '.pkl', '.pickle'),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Test a checkpoint')
+    launch.add_common_arguments(parser)
+    parser.add_argument('checkpoint', help='path or address of the checkpoint')
+    parser.add_argument('--out', help='file for the predictions (.pkl) or the metrics (.json ...)')
+    parser.add_argument(
+        '--out-item', choices=['metrics', 'pred'], help='what to write to --out; default: pred'
+    )
+    parser.add_argument('--show-dir', help='folder for images with the predictions drawn in')
+    parser.add_argument(
+        '--show', action='store_true', help='show images with the predictions in a window'
+    )
+    parser.add_argument(
+        '--interval', type=int, default=1, help='draw one sample in this many; default: 1'
+    )
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds for which a window stays; default: 2'
+    )
+    parser.add_argument(
+        '--tta',
+        action='store_true',
+        help="test-time augmentation: the config's tta_model and tta_pipeline, or else the mean "
+        'score over an image and its mirror image',
+    )
+    return parser.parse_args()
+
+
+def check_out(args: argparse.Namespace):
+    """Checks ``--out`` before the test, not after it."""
+    if args.out is None:
+        if args.out_item is not None:
+            raise ValueError('--out-item: name the file with --out')
+        return
+    item = args.out_item or 'pred'
+    if Path(args.out).suffix not in OUT_SUFFIXES[item]:
+        allowed = ', '.join(OUT_SUFFIXES[item])
+        raise ValueError(f'--out: {args.out} must end in one of {allowed} for --out-item {item}')
+
+
+def enable_visualization(cfg, args: argparse.Namespace):
+    """Has the predictions drawn into the images."""
+    if args.tta:
+        raise ValueError('--show, --show-dir: MMPretrain cannot draw the several views of --tta')
+    hook = cfg.get('default_hooks', {}).get('visualization')
+    if hook is None:
+        raise ValueError(
+            '--show, --show-dir: the config has no VisualizationHook; add '
+            "default_hooks=dict(visualization=dict(type='VisualizationHook'))"
+        )
+    hook.update(
+        enable=True,
+        show=args.show,
+        wait_time=args.wait_time,
+        out_dir=args.show_dir,
+        interval=args.interval,
+    )
+
+
+def enable_tta(cfg):
+    """Wraps the model and its pipeline for test-time augmentation."""
+    dataset = cfg.test_dataloader.dataset
+    if 'tta_pipeline' not in cfg:
+        *transforms, pack = deepcopy(dataset.pipeline)
+        flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
+        cfg.tta_pipeline = [*transforms, dict(type='TestTimeAug', transforms=[flips, [pack]])]
+    tta_model = cfg.get('tta_model') or dict(type='mmpretrain.AverageClsScoreTTA')
+    cfg.model = ConfigDict(**tta_model, module=cfg.model)
+    dataset.pipeline = cfg.tta_pipeline
+
+
+def make_config(args: argparse.Namespace):
+    """The config file with the command line merged in."""
+    check_out(args)
+    cfg = launch.load_config(args.config)
+    cfg.launcher = args.launcher
+    cfg.resume = False
+    cfg.load_from = args.checkpoint
+    launch.set_work_dir(cfg, args.work_dir, args.config)
+
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show or args.show_dir is not None:
+        enable_visualization(cfg, args)
+    if args.tta:
+        enable_tta(cfg)
+
+    launch.set_dataloader_defaults(cfg, LOADERS)
+    if args.no_pin_memory:
+        launch.override_dataloaders(cfg, LOADERS, pin_memory=False)
+
+    launch.merge_options(cfg, args.cfg_options)
+    launch.drop_persistent_workers_without_workers(cfg, LOADERS)
+    launch.check_checkpoint(cfg)
+    return cfg
+
+
+def main():
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    try:
+        cfg = make_config(args)
+        launch.init_cpu_processes(cfg)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'error: {error}')
+
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    try:
+        launch.build_data(runner, 'test_loop')
+    except (FileNotFoundError, RuntimeError) as error:
+        sys.exit(f'error: {error}')
+    if args.out and args.out_item != 'metrics':
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    metrics = runner.test()
+    if args.out and args.out_item == 'metrics':
+        mmengine.dump(metrics, args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,95 @@
+# Copyright (c) mmscale contributors.
+"""Trains a model: ``python tools/train.py CONFIG``."""
+
+import argparse
+import os
+import sys
+import warnings
+
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+import mmscale  # noqa: F401  (checks the environment and registers everything)
+from mmscale.engine import launch
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a model')
+    launch.add_common_arguments(parser)
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='path of a checkpoint to resume from; without a path: the latest in the work '
+        'directory, and a new run if there is none',
+    )
+    parser.add_argument(
+        '--no-validate', action='store_true', help='do not evaluate during training'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the ratio of the actual batch size to that of the recipe',
+    )
+    parser.add_argument(
+        '--no-persistent-workers',
+        action='store_true',
+        help='start the workers of the data loaders anew in each epoch',
+    )
+    return parser.parse_args()
+
+
+def make_config(args: argparse.Namespace):
+    """The config file with the command line merged in."""
+    cfg = launch.load_config(args.config)
+    cfg.launcher = args.launcher
+    launch.set_work_dir(cfg, args.work_dir, args.config)
+
+    if args.amp:
+        launch.enable_amp_training(cfg)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.auto_scale_lr:
+        launch.enable_auto_scale_lr(cfg)
+
+    launch.set_dataloader_defaults(cfg, LOADERS, persistent_workers=True)
+    if args.no_pin_memory:
+        launch.override_dataloaders(cfg, LOADERS, pin_memory=False)
+    if args.no_persistent_workers:
+        launch.override_dataloaders(cfg, LOADERS, persistent_workers=False)
+
+    launch.merge_options(cfg, args.cfg_options)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    launch.drop_persistent_workers_without_workers(cfg, LOADERS)
+    launch.scale_one_cycle_peak(cfg)
+    launch.check_checkpoint(cfg)
+    return cfg
+
+
+def main():
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    try:
+        cfg = make_config(args)
+        launch.init_cpu_processes(cfg)
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f'error: {error}')
+
+    if launch.cannot_load_checkpoints():
+        warnings.warn(
+            f'This run cannot be resumed nor tested here: {launch.CHECKPOINT_REMEDY}', stacklevel=1
+        )
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    try:
+        launch.build_data(runner, 'train_loop', 'val_loop')
+    except (FileNotFoundError, RuntimeError) as error:
+        sys.exit(f'error: {error}')
+    runner.train()
+
+
+if __name__ == '__main__':
+    main()
