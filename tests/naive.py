@@ -60,9 +60,7 @@ def scale_conv(levels, weight, bias=None, stride=(1, 1), dilation=(1, 1), groups
                     continue
                 for o in range(out_channels):
                     first = o // (out_channels // groups) * per_group
-                    y[:, o, i, j] += value[:, first : first + per_group] @ weight[
-                        o, :, shift, u, v
-                    ]
+                    y[:, o, i, j] += value[:, first : first + per_group] @ weight[o, :, shift, u, v]
         if bias is not None:
             y += bias[:, None, None]
         outputs.append(y)

@@ -6,6 +6,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.utils import _pair
 
 from mmscale.scale_space import (
     ScaleGrid,
@@ -45,8 +46,8 @@ def scale_conv2d(
     x: Signal,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: tuple[int, int] = (1, 1),
-    dilation: tuple[int, int] = (1, 1),
+    stride: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     *,
     grid: ScaleGrid,
@@ -68,8 +69,8 @@ def scale_conv2d(
             ``(N, C_in, H_k, W_k)``. S may be less than ``grid.num_scales``: the finest levels.
         weight (Tensor): ``(C_out, C_in / groups, K, kh, kw)``, ``kh`` and ``kw`` odd.
         bias (Tensor, optional): ``(C_out,)``.
-        stride (tuple[int, int]): Distance of the outputs, in samples of their level.
-        dilation (tuple[int, int]): Distance of the taps, multiplied by :math:`a^k`.
+        stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
+        dilation (int | tuple[int, int]): Distance of the taps, multiplied by :math:`a^k`.
         groups (int): Blocked connections from inputs to outputs, as in ``torch.nn.Conv2d``.
         grid (ScaleGrid): The levels.
 
@@ -78,15 +79,22 @@ def scale_conv2d(
         ``ceil(size / stride)``.
 
     Raises:
-        ValueError: If the signal does not fit the weight or the grid.
+        ValueError: If an argument is out of range, or the signal does not fit the weight or the
+            grid.
     """
+    if weight.ndim != 5:
+        raise ValueError(
+            f'weight must be (C_out, C_in / groups, K, kh, kw), got the shape {tuple(weight.shape)}'
+        )
+    stride, dilation = _pair(stride), _pair(dilation)
+    padding = tuple(d * (n // 2) for d, n in zip(dilation, weight.shape[3:], strict=True))
+    check_window(weight.shape[3:], stride, padding, dilation)
     check_signal(x, grid, weight.shape[1] * groups)
     if is_pyramid(x):
         return _conv_pyramid(x, weight, bias, stride, dilation, groups, grid)
     num_levels = x.shape[2]
     if weight.shape[3:] == (1, 1):
-        levels = fold_levels(x[..., :: stride[0], :: stride[1]])
-        y = _conv_pointwise(levels, weight, bias, groups, num_levels)
+        y = _conv_pointwise(fold_levels(x), weight, bias, stride, groups, num_levels)
     else:
         levels = fold_levels(x).chunk(num_levels)
         y = torch.cat(
@@ -99,12 +107,13 @@ def scale_conv2d(
     return unfold_levels(y, num_levels)
 
 
-def _conv_pointwise(levels, weight, bias, groups, num_levels) -> Tensor:
+def _conv_pointwise(levels, weight, bias, stride, groups, num_levels) -> Tensor:
     """1x1 kernels: all levels are one batch, and level l + k is the same batch, shifted."""
     per_level = levels.shape[0] // num_levels
-    y = F.conv2d(levels, weight[:, :, 0], bias, groups=groups)
+    y = F.conv2d(levels, weight[:, :, 0], bias, stride, groups=groups)
     for shift in range(1, min(weight.shape[2], num_levels)):
-        coarser = F.conv2d(levels[shift * per_level :], weight[:, :, shift], groups=groups)
+        sources = levels[shift * per_level :]
+        coarser = F.conv2d(sources, weight[:, :, shift], None, stride, groups=groups)
         y = y + F.pad(coarser, (0, 0, 0, 0, 0, 0, 0, shift * per_level))
     return y
 

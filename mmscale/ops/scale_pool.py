@@ -7,6 +7,7 @@ from functools import lru_cache
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.utils import _pair
 
 from mmscale.scale_space import ScaleGrid, Signal, check_signal, is_pyramid, stack_levels
 from mmscale.scale_space.resample import resample, resampling_matrix
@@ -31,9 +32,9 @@ def check_pool(kernel_size: tuple, stride: tuple, padding: tuple) -> None:
 
 def scale_max_pool2d(
     x: Signal,
-    kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int] = (0, 0),
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int] = 0,
     *,
     grid: ScaleGrid,
 ) -> Signal:
@@ -46,9 +47,9 @@ def scale_max_pool2d(
 
     Args:
         x (Tensor | tuple[Tensor, ...]): Dense ``(N, C, S, H, W)`` or a pyramid.
-        kernel_size (tuple[int, int]): Taps of the window.
-        stride (tuple[int, int]): Distance of the outputs, in samples of their level.
-        padding (tuple[int, int]): Taps of the window before its origin.
+        kernel_size (int | tuple[int, int]): Taps of the window.
+        stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
+        padding (int | tuple[int, int]): Taps of the window before its origin.
         grid (ScaleGrid): The levels.
 
     Returns:
@@ -60,9 +61,9 @@ def scale_max_pool2d(
 
 def scale_avg_pool2d(
     x: Signal,
-    kernel_size: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int] = (0, 0),
+    kernel_size: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    padding: int | tuple[int, int] = 0,
     *,
     grid: ScaleGrid,
 ) -> Signal:
@@ -75,12 +76,14 @@ def scale_avg_pool2d(
 
 
 def _pool_levels(pool_level, x, kernel_size, stride, padding, grid) -> Signal:
+    window = _pair(kernel_size), _pair(stride), _pair(padding)
+    check_pool(*window)
     check_signal(x, grid)
     if is_pyramid(x):
-        return tuple(pool_level(level, kernel_size, stride, padding, 1) for level in x)
+        return tuple(pool_level(level, *window, 1) for level in x)
     return stack_levels(
         [
-            pool_level(level, kernel_size, stride, padding, dilation)
+            pool_level(level, *window, dilation)
             for level, dilation in zip(x.unbind(2), grid.dilations, strict=False)
         ]
     )

@@ -55,7 +55,7 @@ def _bicubic(distance: np.ndarray) -> np.ndarray:
     return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=32)
 def _matrix64(size, positions, variance, interpolation, padding) -> np.ndarray:
     positions = np.asarray(positions)
     first = np.floor(positions).astype(np.int64)
@@ -75,7 +75,7 @@ def _matrix64(size, positions, variance, interpolation, padding) -> np.ndarray:
 
 
 @torch.compiler.assume_constant_result
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=128)
 def resampling_matrix(
     size: int,
     positions: tuple[float, ...],

@@ -65,9 +65,7 @@ def test_is_the_sum_that_defines_it(
         groups, base=base, first_level=first_level, pyramid=pyramid,
     )  # fmt: skip
     for level, source in zip(to_levels(found), to_levels(x), strict=True):
-        assert level.shape[2:] == tuple(
-            math.ceil(n / s) for n, s in zip(source.shape[2:], stride)
-        )
+        assert level.shape[2:] == tuple(math.ceil(n / s) for n, s in zip(source.shape[2:], stride))
     assert largest_difference(to_levels(found), expected) < 1e-12
 
 

@@ -50,9 +50,7 @@ def test_is_the_reduction_of_the_taps_inside(
     assert isinstance(found, tuple) == pyramid
     factors = [1, 1, 1] if pyramid else [base**k for k in grid.levels]
     factors = [round(f) if abs(f - round(f)) < 1e-9 else f for f in factors]
-    expected = scale_pool(
-        to_levels(x), kernel, stride, padding, factors=factors, reduce=reduce
-    )
+    expected = scale_pool(to_levels(x), kernel, stride, padding, factors=factors, reduce=reduce)
     assert largest_difference(to_levels(found), expected) < 1e-12
 
 
@@ -67,9 +65,7 @@ def test_one_level_is_ordinary_pooling(kernel, stride, padding, height, width):
     assert torch.equal(scale_max_pool2d(x[:, :, None], *window, grid=grid)[:, :, 0], expected)
     assert torch.equal(scale_max_pool2d((x,), *window, grid=grid)[0], expected)
     if stride == kernel:
-        expected = F.avg_pool2d(
-            x, kernel, stride, padding, ceil_mode=True, count_include_pad=False
-        )
+        expected = F.avg_pool2d(x, kernel, stride, padding, ceil_mode=True, count_include_pad=False)
         found = scale_avg_pool2d(x[:, :, None], *window, grid=grid)[:, :, 0]
         assert largest_difference(found, expected) < 1e-14
 
@@ -148,7 +144,9 @@ class TestWrongArguments:
             pool(randn(1, 2, 8, 8), (2, 2), (2, 2), grid=ScaleGrid(2, 3))
 
     def test_windows_without_their_origin(self, pool, reduce):
-        with pytest.raises(ValueError, match='padding must be from 0 to kernel_size - 1 = 1, got 2'):
+        with pytest.raises(
+            ValueError, match='padding must be from 0 to kernel_size - 1 = 1, got 2'
+        ):
             pool(randn(1, 2, 3, 8, 8), (2, 2), (2, 2), (2, 2), grid=ScaleGrid(2, 3))
 
     def test_takes_single_numbers_like_torch(self, pool, reduce):

@@ -144,9 +144,7 @@ class TestScaleScaleSpace:
             found = scale_scale_space(pyramid, 2, grid)
             for a, b in zip(found, pyramid[2:], strict=True):
                 rows, columns = (min(m, n) for m, n in zip(a.shape[2:], b.shape[2:]))
-                assert largest_difference(
-                    a[..., :rows, :columns], b[..., :rows, :columns]
-                ) < 1e-12
+                assert largest_difference(a[..., :rows, :columns], b[..., :rows, :columns]) < 1e-12
                 # ceil(ceil(H / 2) / f) may be one more than ceil(H / 2f), no more.
                 assert max(abs(m - n) for m, n in zip(a.shape, b.shape)) <= 1
 

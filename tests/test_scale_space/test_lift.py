@@ -81,9 +81,7 @@ def test_gaussian_lift_is_the_published_formula(
     lifted = gaussian_lift(image, grid, padding)
     assert lifted.shape == (1, 2, num_scales, height, width) and lifted.dtype == torch.float64
     variances = [max(0.25 * (base ** (2 * k) - 1), 0) for k in grid.levels]
-    expected = [
-        naive_blur(image.numpy(), 0 if t < 1e-9 else t, padding) for t in variances
-    ]
+    expected = [naive_blur(image.numpy(), 0 if t < 1e-9 else t, padding) for t in variances]
     assert largest_difference(to_levels(lifted), expected) < 1e-12
 
 

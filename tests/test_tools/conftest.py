@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CONFIG = 'configs/resnet/resnet18-w8_1xb50-20e_scaledigits.py'
+CONFIG = 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py'
 # 200 digits: enough for a checkpoint that differs from chance, seconds to train on.
 SMALL = (
     'train_dataloader.dataset.indices=200',

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Prints what a compiled wheel depends on, such as ``torch-2.11.0-cp311``; the Makefile's folder."""
+"""Prints what a compiled wheel depends on: ``torch-2.11.0-cp311``, the name of its folder."""
 
 import sys
 

@@ -1,10 +1,10 @@
-# DSS v1 of the width of resnet18_digits.py: the same parameters, shared by four levels.
+# DSS v1 of the width of resnet18_digits.py: the same parameters, shared by three levels.
 model = dict(
     type='ImageClassifier',
     backbone=dict(
         type='mmscale.ScaleResNet_CIFAR',
         depth=18,
-        scale_space=dict(base=2.0, num_scales=4, zero_scale=0.5),
+        scale_space=dict(base=2.0, num_scales=3, zero_scale=0.5),
         lift=dict(type='mmscale.GaussianLift'),
         in_channels=1,
         stem_channels=8,

@@ -156,7 +156,7 @@ class ScaleResNet(BaseModule):
         avg_down (bool): Average pooling in place of the stride of a shortcut (ResNet-V1d).
         frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
             counting from 0. -1 freezes nothing.
-        norm_cfg (dict): The norm layers, with statistics shared by all levels: ``'mmscale.ScaleBN'``,
+        norm_cfg (dict): The norms, with statistics shared by all levels: ``'mmscale.ScaleBN'``,
             ``'SyncBN'`` or ``'GN'``.
         act_cfg (dict): The activation.
         norm_eval (bool): Keep batch norms in eval mode while training.

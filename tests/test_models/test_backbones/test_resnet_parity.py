@@ -81,9 +81,7 @@ def test_every_variant_has_the_parameters_of_resnet_in_their_order(variant):
     assert [name for name, _ in ours.named_parameters()] == [
         name for name, _ in theirs.named_parameters()
     ]
-    assert sum(p.numel() for p in ours.parameters()) == sum(
-        p.numel() for p in theirs.parameters()
-    )
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
 
 @pytest.mark.parametrize('variant', [dict(depth=18), dict(depth=50, deep_stem=True, avg_down=True)])
@@ -93,9 +91,7 @@ def test_an_imagenet_checkpoint_loads_by_init_cfg(variant, interaction, tmp_path
     theirs, _ = pair(variant)
     classifier = nn.ModuleDict(dict(backbone=theirs, head=nn.Linear(8, 10)))
     path = tmp_path / 'resnet.pth'
-    save_checkpoint(
-        dict(meta=dict(epoch=1), state_dict=classifier.state_dict()), str(path)
-    )
+    save_checkpoint(dict(meta=dict(epoch=1), state_dict=classifier.state_dict()), str(path))
     model = ScaleResNet(
         scale_space=dict(base=2, num_scales=4),
         interaction=interaction,

@@ -98,9 +98,7 @@ class TestInflation:
                 conv.load_state_dict(other.state_dict())
 
     def test_its_own_state_loads_unchanged(self):
-        a, b = (
-            ScaleConv(4, 6, 3, padding=1, interaction=2, scale_space=GRID) for _ in range(2)
-        )
+        a, b = (ScaleConv(4, 6, 3, padding=1, interaction=2, scale_space=GRID) for _ in range(2))
         b.load_state_dict(a.state_dict())
         assert torch.equal(a.weight, b.weight)
 

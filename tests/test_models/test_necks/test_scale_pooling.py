@@ -29,8 +29,7 @@ REDUCE = dict(max=np.max, avg=np.mean)
 def cells(size, count):
     """The bins of adaptive pooling: every sample in at least one of ``count`` bins."""
     return [
-        slice(math.floor(i * size / count), math.ceil((i + 1) * size / count))
-        for i in range(count)
+        slice(math.floor(i * size / count), math.ceil((i + 1) * size / count)) for i in range(count)
     ]
 
 

@@ -1,0 +1,180 @@
+# Copyright (c) mmscale contributors.
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from mmscale.evaluation import equivariance_error, scale_signal
+from mmscale.models import ScaleConv, ScaleConvNet, ScaleMaxPool2d
+from mmscale.scale_space import ScaleGrid, gaussian_lift, gaussian_pyramid_lift
+
+GRID = ScaleGrid(base=2, num_scales=4, zero_scale=1.0)
+
+
+def smooth_images(count=3, size=48):
+    """Random images whose spectrum falls off, so that scaling them loses little."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(count, 1, size, size, dtype=torch.double, generator=generator)
+    return gaussian_lift(noise, ScaleGrid(base=2, num_scales=2, zero_scale=1.2))[:, :, 1] * 8
+
+
+def dense(size=33):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(2, 3, 4, size, size + 4, dtype=torch.double, generator=generator)
+
+
+@pytest.mark.parametrize('canvas', ['shrink', 'keep'])
+def test_identity_has_no_error(canvas):
+    images = smooth_images()
+    result = equivariance_error(lambda x: x, images, canvas=canvas)
+    assert result.per_sample.shape == (6, 3)
+    assert torch.equal(result.per_sample, torch.zeros_like(result.per_sample))
+
+
+def test_vectors_are_compared_as_they_are():
+    """The error of a mean is its own definition, computed here by hand."""
+    images = smooth_images()
+    result = equivariance_error(lambda x: x.mean((2, 3)), images, [2], zero_scale=0.5)
+    before = images.mean((2, 3))
+    after = scale_signal(images, 2, zero_scale=0.5).mean((2, 3))
+    expected = (before - after).square().sum(1) / before.square().sum(1)
+    torch.testing.assert_close(result.per_sample[0], expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize('interaction', [1, 2, 3])
+@pytest.mark.parametrize('factor', [2, 4])
+def test_scale_convolution_of_a_scale_space_has_no_error(interaction, factor):
+    layers = nn.Sequential(
+        ScaleConv(3, 4, 3, 2, 1, interaction=interaction, scale_space=GRID),
+        nn.ReLU(),
+        ScaleMaxPool2d(3, 2, 1, scale_space=GRID),
+    ).double()
+    result = equivariance_error(layers, dense(), [factor], scale_space=GRID)
+    assert result.per_sample.max() < 1e-24  # squares of rounding errors
+
+
+class NormPerLevel(nn.Module):
+    """What a norm in eval mode does that kept its statistics per level."""
+
+    def forward(self, x):
+        deviations = torch.tensor([1.0, 0.8, 0.6, 0.5], dtype=x.dtype)
+        return x / deviations[: x.shape[2], None, None]
+
+
+@pytest.mark.parametrize(
+    'broken',
+    [
+        NormPerLevel(),
+        nn.MaxPool3d((1, 3, 3), (1, 1, 1), (0, 1, 1)),
+        nn.Conv3d(3, 3, (1, 3, 3), padding=(0, 1, 1)).double(),
+        ScaleConv(
+            3, 3, 3, 1, 1, scale_space=ScaleGrid(1.5, 4, 1.0, truncate_dilation=True)
+        ).double(),
+    ],
+    ids=['norm per level', 'undilated pooling', 'undilated convolution', 'truncated dilation'],
+)
+def test_broken_layers_are_caught(broken):
+    torch.manual_seed(0)
+    grid = broken.grid if isinstance(broken, ScaleConv) else GRID
+    signal = gaussian_lift(smooth_images(2).repeat(1, 3, 1, 1), grid)
+    sound = ScaleConv(3, 3, 3, 1, 1, scale_space=ScaleGrid(grid.base, 4, 1.0)).double()
+    factor = grid.base
+    error = equivariance_error(broken, signal, [factor], scale_space=grid, border=4).mean
+    reference = equivariance_error(sound, signal, [factor], scale_space=grid, border=4).mean
+    assert error > 5e-3
+    assert error > 5 * reference
+
+
+def test_levels_that_interaction_cut_off_are_reported_apart():
+    layer = ScaleConv(1, 2, 3, padding=1, interaction=2, scale_space=GRID).double()
+    net = nn.Sequential(LiftOnly(), layer)
+    result = equivariance_error(net, smooth_images(), [2.0], scale_space=GRID)
+    # Of the three levels left, the coarsest lacks its term in L_s Phi(f) but not in Phi(L_s f).
+    assert result.mean < 1e-2
+    assert result.truncated.min() > 10 * result.mean
+    without = equivariance_error(net, smooth_images(), [2.0], scale_space=GRID, truncation=0)
+    assert without.mean > result.mean
+    assert without.truncated.isnan().all()
+
+
+class LiftOnly(nn.Module):
+    def forward(self, x):
+        return gaussian_lift(x, GRID)
+
+
+@given(batch_size=st.integers(1, 4))
+@settings(max_examples=4, deadline=None)
+def test_batch_size_changes_nothing(batch_size):
+    net = ScaleConvNet(GRID, channels=(3, 4), kernel_size=3, out_indices=(1,)).double().eval()
+
+    def phi(x):
+        return net(x)[0]
+
+    images = smooth_images()
+    one = equivariance_error(phi, images, [1.5, 2], scale_space=GRID, batch_size=batch_size)
+    all_at_once = equivariance_error(phi, images, [1.5, 2], scale_space=GRID)
+    torch.testing.assert_close(one.per_sample, all_at_once.per_sample, rtol=1e-9, atol=1e-20)
+
+
+def test_pyramids_equal_dense_on_the_same_samples():
+    """At a power of the base both forms hold the same numbers up to where they sample."""
+    images = smooth_images()
+    pyramid = equivariance_error(
+        lambda x: gaussian_pyramid_lift(x, GRID), images, [2], scale_space=GRID
+    )
+    expected = []
+    lifted, scaled = (
+        gaussian_pyramid_lift(x, GRID) for x in (images, scale_signal(images, 2, GRID, 1.0))
+    )
+    difference = sum((a - b).square().sum((1, 2, 3)) for a, b in zip(lifted[1:], scaled))
+    reference = sum(a.square().sum((1, 2, 3)) for a in lifted[1:])
+    expected = difference / reference
+    torch.testing.assert_close(pyramid.per_sample[0], expected, rtol=1e-9, atol=1e-20)
+
+
+def test_mean_standard_error_and_root():
+    images = smooth_images()
+    result = equivariance_error(lambda x: x.relu(), images, [2.0], zero_scale=0.5)
+    sample = result.per_sample[0]
+    assert result.mean[0] == pytest.approx(sample.mean().item())
+    assert result.standard_error[0] == pytest.approx((sample.var() / 3).sqrt().item())
+    root = equivariance_error(lambda x: x.relu(), images, [2.0], zero_scale=0.5, squared=False)
+    torch.testing.assert_close(root.per_sample, result.per_sample.sqrt())
+
+
+def test_zero_feature_is_nan_and_warned_of():
+    with pytest.warns(UserWarning, match='nan'):
+        result = equivariance_error(torch.zeros_like, smooth_images(), [2.0])
+    assert result.per_sample.isnan().all()
+
+
+def test_mode_of_the_module_is_restored():
+    net = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1)).double()
+    before = net[1].running_mean.clone()
+    equivariance_error(net, smooth_images(), [2.0])
+    assert net.training and net[1].training
+    assert torch.equal(net[1].running_mean, before)
+    net.eval()
+    equivariance_error(net, smooth_images(), [2.0])
+    assert not net.training
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (dict(factors=[0.5]), r'factors must be at least 1, got 0\.5'),
+        (dict(factors=[]), 'factors must name at least one'),
+        (dict(canvas='crop'), r"canvas must be one of 'shrink', 'keep', got 'crop'"),
+        (dict(border=30), 'border=30 leaves nothing'),
+        (dict(scale_space=dict(base=1)), 'base must be'),
+    ],
+)
+def test_invalid_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        equivariance_error(lambda x: x, smooth_images(), **arguments)
+
+
+def test_scale_space_is_asked_for():
+    with pytest.raises(ValueError, match='scale_space must be given'):
+        equivariance_error(lambda x: gaussian_lift(x, GRID), smooth_images(), [2.0])

@@ -1,0 +1,181 @@
+# Copyright (c) mmscale contributors.
+"""Trains an ordinary and two scale-equivariant ResNets on digits and compares them over scale.
+
+All are trained on digits of one size by ``tools/train.py`` and tested on held-out digits that are
+1 to 3 times smaller. A table on the terminal and a figure say how the accuracy holds, and how far
+the features are from moving as the image is scaled. Run again, it goes on where it was stopped.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner, load_checkpoint
+from mmpretrain.registry import MODELS
+
+from mmscale.evaluation import equivariance_error
+from mmscale.evaluation.equivariance import FACTORS
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = {
+    'ResNet': 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py',
+    'DSS v1': 'configs/dss/scaleresnet18-s3-w8_1xb50-10e_scaledigits.py',
+    'pyramid': 'configs/dss/scaleresnet18-pyramid-s3-w8_1xb50-10e_scaledigits.py',
+}
+COLOURS = {'ResNet': '#7f7f7f', 'DSS v1': '#1f77b4', 'pyramid': '#d62728'}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='one training each')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/quickstart'))
+    return parser.parse_args()
+
+
+def train(config: str, seed: int, work_dir: Path) -> Path:
+    """Trains a config unless it was trained already; returns the checkpoint."""
+    cfg = Config.fromfile(ROOT / config)
+    checkpoint = work_dir / f'epoch_{cfg.train_cfg.max_epochs}.pth'
+    if not checkpoint.is_file():
+        command = ['tools/train.py', config, '--work-dir', str(work_dir.resolve()), '--resume']
+        command += ['--cfg-options', f'randomness.seed={seed}']
+        print('\n$ python', *command, flush=True)
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    return checkpoint
+
+
+def load(config: str, checkpoint: Path) -> tuple[Config, torch.nn.Module]:
+    cfg = Config.fromfile(ROOT / config)
+    cfg.model.data_preprocessor = cfg.data_preprocessor
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    load_checkpoint(model, str(checkpoint), map_location='cpu', logger='silent')
+    return cfg, model.eval()
+
+
+@torch.no_grad()
+def accuracy(cfg: Config, model: torch.nn.Module, scale: float) -> float:
+    """Share of test digits of one size that are recognised, in percent."""
+    right, count = 0, 0
+    for batch in test_batches(cfg, scale):
+        for sample in model.test_step(batch):
+            right += int(sample.pred_label == sample.gt_label)
+            count += 1
+    return 100 * right / count
+
+
+def test_batches(cfg: Config, scale: float):
+    loader = dict(cfg.test_dataloader, num_workers=0, persistent_workers=False)
+    loader['dataset'] = dict(loader['dataset'], scale=scale)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return Runner.build_dataloader(loader, seed=0)
+
+
+def errors(cfg: Config, model: torch.nn.Module) -> dict[str, list[float]]:
+    """Equivariance error of the features, of the whole backbone and of what follows the lift."""
+    images = model.data_preprocessor(next(iter(test_batches(cfg, 1.0))))['inputs']
+    backbone = model.backbone
+    whole = equivariance_error(
+        lambda x: backbone(x)[-1], images, scale_space=getattr(backbone, 'grid', None)
+    )
+    if not hasattr(backbone, 'body'):
+        return dict(network=whole.mean.tolist(), body=whole.mean.tolist())
+    body = equivariance_error(
+        lambda x: backbone.body(x)[-1], backbone.lift(images), scale_space=backbone.grid
+    )
+    return dict(network=whole.mean.tolist(), body=body.mean.tolist())
+
+
+def measure(name: str, seed: int, out: Path) -> dict:
+    """Trains and measures one model, unless its results are there already."""
+    folder = out / f'{Path(CONFIGS[name]).stem}_seed{seed}'
+    results = folder / 'results.json'
+    checkpoint = train(CONFIGS[name], seed, folder)
+    if not results.is_file() or results.stat().st_mtime < checkpoint.stat().st_mtime:
+        cfg, model = load(CONFIGS[name], checkpoint)
+        print(f'measuring {name} at {len(FACTORS)} scale factors', flush=True)
+        values = dict(accuracy=[accuracy(cfg, model, 1 / s) for s in FACTORS])
+        values.update(errors(cfg, model))
+        write(results, json.dumps(values, indent=2))
+    return json.loads(results.read_text())
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file as a whole or not at all."""
+    part = path.with_suffix('.part')
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def table(results: dict[str, list[dict]]) -> str:
+    """Means over seeds, a line a model."""
+    lines = []
+
+    def add(title: str, key: str, form: str):
+        lines.append(
+            f'{title:<34}' + ''.join(f'{f"1/{s:g}" if s > 1 else "1":>9}' for s in FACTORS)
+        )
+        for name, runs in results.items():
+            means = np.mean([run[key] for run in runs], axis=0)
+            lines.append(f'  {name:<32}' + ''.join(f'{mean:>9{form}}' for mean in means))
+        lines.append('')
+
+    add('accuracy in % on digits of size', 'accuracy', '.1f')
+    add('equivariance error, whole network', 'network', '.1e')
+    add('equivariance error, behind the lift', 'body', '.1e')
+    return '\n'.join(lines)
+
+
+def draw(results: dict[str, list[dict]], path: Path) -> None:
+    """Accuracy and equivariance error against scale."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
+    for name, runs in results.items():
+        values = {key: np.array([run[key] for run in runs]) for key in runs[0]}
+        style = dict(color=COLOURS[name], marker='o', markersize=4)
+        for axes, key in ((left, 'accuracy'), (right, 'network')):
+            part = slice(int(axes is right), None)  # the error at 1 is 0 by definition
+            axes.plot(FACTORS[part], values[key].mean(0)[part], label=name, **style)
+            for run in values[key] if len(runs) > 1 else ():
+                axes.plot(FACTORS[part], run[part], color=style['color'], alpha=0.25, lw=0.8)
+    left.axhline(10, color='black', lw=0.8, ls=':')
+    left.text(3, 11, 'chance', ha='right', va='bottom', fontsize=8)
+    left.set(ylabel='accuracy on 500 held-out digits (%)', ylim=(0, 102))
+    left.set_title('Trained on digits of one size', fontsize=10)
+    right.set(ylabel=r'equivariance error $\Delta(s)$ of the features', yscale='log')
+    right.set_title('Features of the whole network, 100 digits', fontsize=10)
+    for axes in (left, right):
+        axes.set_xlabel('scale factor s: digits are s times smaller')
+        axes.set_xticks(FACTORS, [f'{s:g}' for s in FACTORS])
+        axes.grid(alpha=0.3)
+    left.legend(frameon=False)
+    part = path.with_suffix('.part.png')
+    figure.savefig(part, dpi=150)
+    os.replace(part, path)
+
+
+def main():
+    warnings.filterwarnings('ignore', message='a feature was zero')
+    args = parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    results = {name: [measure(name, seed, args.out) for seed in args.seeds] for name in CONFIGS}
+    print(f'\nMeans over {len(args.seeds)} training run(s), seeds {args.seeds}\n')
+    print(table(results))
+    write(args.out / 'quickstart.json', json.dumps(dict(factors=FACTORS, models=results), indent=2))
+    draw(results, args.out / 'quickstart.png')
+    print(f'figure: {(args.out / "quickstart.png").resolve()}')
+
+
+if __name__ == '__main__':
+    main()
