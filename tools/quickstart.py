@@ -1,8 +1,8 @@
 # Copyright (c) mmscale contributors.
 """Trains an ordinary and two scale-equivariant ResNets on digits and compares them over scale.
 
-All are trained on digits of one size by ``tools/train.py`` and tested on held-out digits that are
-1 to 3 times smaller. A table on the terminal and a figure say how the accuracy holds, and how far
+All are trained by ``tools/train.py`` on digits that are 1 to 1.5 times smaller than full size, and
+tested on held-out digits that are 1 to 3 times smaller. A table on the terminal and a figure say how the accuracy holds, and how far
 the features are from moving as the image is scaled. Run again, it goes on where it was stopped.
 """
 
@@ -151,8 +151,10 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
                 axes.plot(FACTORS[part], run[part], color=style['color'], alpha=0.25, lw=0.8)
     left.axhline(10, color='black', lw=0.8, ls=':')
     left.text(3, 11, 'chance', ha='right', va='bottom', fontsize=8)
-    left.set(ylabel='accuracy on 500 held-out digits (%)', ylim=(0, 102))
-    left.set_title('Trained on digits of one size', fontsize=10)
+    left.set(ylabel='accuracy (%)', ylim=(0, 102))
+    left.axvspan(1, 1.5, color='black', alpha=0.07, lw=0)
+    left.text(1.25, 2, 'trained on', ha='center', va='bottom', fontsize=8)
+    left.set_title('500 held-out digits', fontsize=10)
     right.set(ylabel=r'equivariance error $\Delta(s)$ of the features', yscale='log')
     right.set_title('Features of the whole network, 100 digits', fontsize=10)
     for axes in (left, right):

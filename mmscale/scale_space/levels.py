@@ -50,7 +50,14 @@ def check_signal(x: Signal, grid: ScaleGrid, channels: int | None = None) -> Non
 
 def split_levels(x: Signal) -> tuple[Tensor, ...]:
     """The levels of a signal, each ``(N, C, H_k, W_k)``."""
-    return tuple(x) if is_pyramid(x) else x.unbind(2)
+    if is_pyramid(x):
+        return tuple(x)
+    if x.ndim != 5:
+        raise ValueError(
+            'a scale-space signal is a dense tensor (N, C, S, H, W) or a pyramid, got the shape '
+            f'{tuple(x.shape)}'
+        )
+    return x.unbind(2)
 
 
 def stack_levels(levels: Sequence[Tensor]) -> Tensor:

@@ -2,7 +2,8 @@
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='ResNet_CIFAR', depth=18, in_channels=1, stem_channels=8, base_channels=8),
-    neck=dict(type='GlobalAveragePooling'),
+    # Max pooling, as its scale-equivariant counterparts have it.
+    neck=dict(type='mmscale.ScaleGlobalPooling', space='max'),
     head=dict(
         type='LinearClsHead',
         num_classes=10,

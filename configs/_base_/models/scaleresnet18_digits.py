@@ -10,7 +10,7 @@ model = dict(
         stem_channels=8,
         base_channels=8,
     ),
-    neck=dict(type='mmscale.ScaleGlobalPooling', scale='max', space='avg'),
+    neck=dict(type='mmscale.ScaleGlobalPooling', scale='max', space='max'),
     head=dict(
         type='LinearClsHead',
         num_classes=10,

@@ -90,12 +90,15 @@ class ScaleGlobalPooling(BaseModule):
 
     Args:
         scale (str): ``'max'`` or ``'avg'`` over levels.
-        space (str): ``'avg'`` or ``'max'`` over positions.
+        space (str): ``'avg'`` or ``'max'`` over positions. On a canvas that stays as it is, a
+            smaller object fills less of the mean but keeps its maximum: ``'max'`` is the
+            invariant one.
         output_size (int): Cells along each side that are kept apart: 1 is global pooling; 2 gives
             the four quarters of the image, as the MNIST-Scale networks have it.
 
     Shape:
-        - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids.
+        - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids; or the one feature map
+          ``(N, C, H, W)`` of an ordinary network, so that both can have the same neck.
         - Output: a tuple of ``(N, C output_size**2)``.
     """
 
@@ -114,9 +117,13 @@ class ScaleGlobalPooling(BaseModule):
         self.scale, self.space, self.output_size = scale, space, output_size
 
     def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
+        signals = _as_tuple(inputs)
+        # Several maps could be the levels of one pyramid; a single one is the same either way.
+        if len(signals) == 1 and not is_pyramid(signals[0]) and signals[0].ndim == 4:
+            signals = (signals,)
+        return tuple(self._pool(x) for x in signals)
+
+    def _pool(self, x: Signal) -> Tensor:
         pool = F.adaptive_max_pool2d if self.space == 'max' else F.adaptive_avg_pool2d
-        return tuple(
-            _reduce([pool(level, self.output_size) for level in split_levels(x)], self.scale)
-            .flatten(1)
-            for x in _as_tuple(inputs)
-        )  # fmt: skip
+        levels = [pool(level, self.output_size) for level in split_levels(x)]
+        return _reduce(levels, self.scale).flatten(1)

@@ -9,7 +9,10 @@ from torch import nn
 from mmscale.models import ScaleConvNet, ScalePooling, ScaleResNet
 from mmscale.scale_space import split_levels
 
-SMALL = dict(base_channels=4, stem_channels=4, interaction=2, deep_stem=True, avg_down=True)
+SMALL = dict(
+    base_channels=4, stem_channels=4, interaction=2, deep_stem=True, avg_down=True, num_stages=2,
+    strides=(1, 2), dilations=(1, 1), out_indices=(1,),
+)  # fmt: skip
 LIFTS = ['GaussianLift', 'GaussianPyramidLift', 'BilinearPyramidLift']
 BASES = [2, 2**0.5]
 

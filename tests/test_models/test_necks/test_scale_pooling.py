@@ -127,9 +127,18 @@ class TestScaleGlobalPooling:
 @pytest.mark.parametrize('neck', [ScalePooling, ScaleGlobalPooling])
 def test_ordinary_maps_and_bare_pyramids_are_refused(neck):
     """A 4-D tensor taken for a scale space would silently be pooled over its rows."""
-    for inputs in ((randn(1, 3, 7, 5),), randn(1, 3, 7, 5), PYRAMID):
+    for inputs in ((randn(1, 3, 7, 5), randn(1, 3, 4, 3)), PYRAMID):
         with pytest.raises(ValueError, match=r'dense tensor \(N, C, S, H, W\)'):
             neck()(inputs)
+
+
+def test_the_one_map_of_an_ordinary_network_is_one_level():
+    x = randn(2, 3, 7, 5)
+    for inputs in ((x,), x):
+        (found,) = ScaleGlobalPooling(space='max')(inputs)
+        assert torch.equal(found, x.amax((2, 3)))
+        with pytest.raises(ValueError, match=r'dense tensor \(N, C, S, H, W\)'):
+            ScalePooling()(inputs)
 
 
 @pytest.mark.parametrize('lift', ['GaussianLift', 'GaussianPyramidLift', 'BilinearPyramidLift'])
