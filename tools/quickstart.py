@@ -2,8 +2,9 @@
 """Trains an ordinary and two scale-equivariant ResNets on digits and compares them over scale.
 
 All are trained by ``tools/train.py`` on digits that are 1 to 1.5 times smaller than full size, and
-tested on held-out digits that are 1 to 3 times smaller. A table on the terminal and a figure say how the accuracy holds, and how far
-the features are from moving as the image is scaled. Run again, it goes on where it was stopped.
+tested on held-out digits that are 1 to 3 times smaller. A table on the terminal and a figure show
+how the accuracy holds, and how far the features are from moving as the image is scaled. Run again,
+it goes on where it was stopped.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from mmengine.runner import Runner, load_checkpoint
+from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
 from mmscale.evaluation import equivariance_error
@@ -61,7 +62,9 @@ def load(config: str, checkpoint: Path) -> tuple[Config, torch.nn.Module]:
     cfg.model.data_preprocessor = cfg.data_preprocessor
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
-    load_checkpoint(model, str(checkpoint), map_location='cpu', logger='silent')
+    # Our own file of a moment ago: it may hold more than weights.
+    state = torch.load(checkpoint, map_location='cpu', weights_only=False)
+    model.load_state_dict(state['state_dict'])
     return cfg, model.eval()
 
 
@@ -84,18 +87,27 @@ def test_batches(cfg: Config, scale: float):
 
 
 def errors(cfg: Config, model: torch.nn.Module) -> dict[str, list[float]]:
-    """Equivariance error of the features, of the whole backbone and of what follows the lift."""
+    """How the features change as 100 images of full-size digits shrink.
+
+    The last feature maps of the whole backbone and of what follows its lift, on shrinking canvases;
+    and the vector that the classifier sees, on a canvas that keeps its size as in the datasets.
+    """
     images = model.data_preprocessor(next(iter(test_batches(cfg, 1.0))))['inputs']
-    backbone = model.backbone
-    whole = equivariance_error(
-        lambda x: backbone(x)[-1], images, scale_space=getattr(backbone, 'grid', None)
+    backbone, neck = model.backbone, model.neck
+    grid = getattr(backbone, 'grid', None)
+    network = equivariance_error(lambda x: backbone(x)[-1], images, scale_space=grid)
+    vector = equivariance_error(
+        lambda x: neck(backbone(x))[-1], images, scale_space=grid, canvas='keep'
     )
-    if not hasattr(backbone, 'body'):
-        return dict(network=whole.mean.tolist(), body=whole.mean.tolist())
-    body = equivariance_error(
-        lambda x: backbone.body(x)[-1], backbone.lift(images), scale_space=backbone.grid
-    )
-    return dict(network=whole.mean.tolist(), body=body.mean.tolist())
+    body = network
+    if grid is not None:
+        body = equivariance_error(
+            lambda x: backbone.body(x)[-1], backbone.lift(images), scale_space=grid
+        )
+    return {
+        key: result.mean.tolist()
+        for key, result in dict(network=network, body=body, vector=vector).items()
+    }
 
 
 def measure(name: str, seed: int, out: Path) -> dict:
@@ -132,38 +144,43 @@ def table(results: dict[str, list[dict]]) -> str:
             lines.append(f'  {name:<32}' + ''.join(f'{mean:>9{form}}' for mean in means))
         lines.append('')
 
-    add('accuracy in % on digits of size', 'accuracy', '.1f')
-    add('equivariance error, whole network', 'network', '.1e')
-    add('equivariance error, behind the lift', 'body', '.1e')
+    add('accuracy in %, digits of size', 'accuracy', '.1f')
+    add('change of the pooled features', 'vector', '.2f')
+    add('equivariance error, whole network', 'network', '.0e')
+    add('equivariance error, body alone', 'body', '.0e')
     return '\n'.join(lines)
 
 
 def draw(results: dict[str, list[dict]], path: Path) -> None:
-    """Accuracy and equivariance error against scale."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout='constrained')
+    """Accuracy, invariance and equivariance error against scale."""
+    figure, panels = plt.subplots(1, 3, figsize=(13, 4), layout='constrained')
+    keys = ('accuracy', 'vector', 'network')
     for name, runs in results.items():
-        values = {key: np.array([run[key] for run in runs]) for key in runs[0]}
-        style = dict(color=COLOURS[name], marker='o', markersize=4)
-        for axes, key in ((left, 'accuracy'), (right, 'network')):
-            part = slice(int(axes is right), None)  # the error at 1 is 0 by definition
-            axes.plot(FACTORS[part], values[key].mean(0)[part], label=name, **style)
-            for run in values[key] if len(runs) > 1 else ():
-                axes.plot(FACTORS[part], run[part], color=style['color'], alpha=0.25, lw=0.8)
-    left.axhline(10, color='black', lw=0.8, ls=':')
-    left.text(3, 11, 'chance', ha='right', va='bottom', fontsize=8)
-    left.set(ylabel='accuracy (%)', ylim=(0, 102))
-    left.axvspan(1, 1.5, color='black', alpha=0.07, lw=0)
-    left.text(1.25, 2, 'trained on', ha='center', va='bottom', fontsize=8)
-    left.set_title('500 held-out digits', fontsize=10)
-    right.set(ylabel=r'equivariance error $\Delta(s)$ of the features', yscale='log')
-    right.set_title('Features of the whole network, 100 digits', fontsize=10)
-    for axes in (left, right):
+        for axes, key in zip(panels, keys):
+            values = np.array([run[key] for run in runs])
+            shown = slice(int(key == 'network'), None)  # the error at 1 is 0, off a log axis
+            axes.plot(FACTORS[shown], values.mean(0)[shown], 'o-', ms=4, color=COLOURS[name],
+                      label=name)  # fmt: skip
+            for run in values if len(runs) > 1 else ():
+                axes.plot(FACTORS[shown], run[shown], color=COLOURS[name], alpha=0.25, lw=0.8)
+    accuracy, vector, network = panels
+    accuracy.set(title='Accuracy on 500 held-out digits', ylabel='accuracy (%)', ylim=(0, 102))
+    accuracy.axhline(10, color='black', lw=0.8, ls=':')
+    accuracy.text(1.02, 11, 'chance', va='bottom', fontsize=8)
+    accuracy.legend(frameon=False, loc='center right')
+    vector.set(title='Change of the features that the classifier sees', ylim=(0, None),
+               ylabel=r'invariance error $\Delta(s)$')  # fmt: skip
+    network.set(title='Last feature maps, whole network', yscale='log',
+                ylabel=r'equivariance error $\Delta(s)$')  # fmt: skip
+    for axes in panels:
+        axes.axvspan(1, 1.5, color='black', alpha=0.07, lw=0)
         axes.set_xlabel('scale factor s: digits are s times smaller')
-        axes.set_xticks(FACTORS, [f'{s:g}' for s in FACTORS])
+        axes.set_xticks(FACTORS, [f'{s:g}' for s in FACTORS], fontsize=8)
+        axes.title.set_fontsize(11)
         axes.grid(alpha=0.3)
-    left.legend(frameon=False)
+    accuracy.text(1.25, 2, 'trained on', ha='center', va='bottom', fontsize=8)
     part = path.with_suffix('.part.png')
-    figure.savefig(part, dpi=150)
+    figure.savefig(part, dpi=130)
     os.replace(part, path)
 
 

@@ -15,6 +15,7 @@ SMALL = (
     'train_dataloader.dataset.indices=200',
     'val_dataloader.dataset.indices=100',
     'test_dataloader.dataset.indices=100',
+    'val_dataloader.dataset.scale=1.0',
     'train_cfg.val_interval=1',
     'default_hooks.logger.interval=1',
 )
