@@ -53,6 +53,15 @@ def test_rejects_vacuous_outputs(signal):
         assert_scale_equivariant(lambda x: x * float('nan'), signal, 2, GRID)
 
 
+def test_rejects_nan_in_any_level(signal):
+    def broken(x):
+        last = torch.arange(x.shape[2])[:, None, None] == 1
+        return x if x.shape[2] == 4 else torch.where(last, float('nan'), x)
+
+    with pytest.raises(AssertionError, match='level 1 differs by nan'):
+        assert_scale_equivariant(broken, signal, 2, GRID)
+
+
 def test_rejects_other_shapes(signal):
     with pytest.raises(AssertionError, match='levels of shape'):
         assert_scale_equivariant(lambda x: x[..., 1:], signal, 2, GRID)

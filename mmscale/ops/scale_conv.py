@@ -59,8 +59,8 @@ def scale_conv2d(
 
     with the terms of levels above the coarsest one left out and zeros outside the image. In a
     pyramid the samples are :math:`a^k` apart already; level ``k + l`` is first read at the grid of
-    level ``k`` by bilinear interpolation. Where :math:`a^k` is no integer, a dense signal is read
-    between its pixels by bilinear interpolation. 1x1 kernels are pointwise.
+    level ``k`` by bilinear interpolation, its border repeated. Where :math:`a^k` is no integer, a
+    dense signal is read between its pixels by bilinear interpolation. 1x1 kernels are pointwise.
     Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019, eq. 19; fractional bases are read
     where the published code truncates :math:`a^k` (``ScaleGrid(truncate_dilation=True)``).
 
@@ -162,6 +162,8 @@ def splat_kernel(weight: Tensor, distance: tuple[float, float]) -> Tensor:
         radius = math.ceil(step * (count // 2) - 1e-9)
         positions = tuple(step * (i - count // 2) + radius for i in range(count))
         matrices.append(
-            resampling_matrix(2 * radius + 1, positions, dtype=weight.dtype, device=weight.device)
+            resampling_matrix(
+                2 * radius + 1, positions, 0.0, 'bilinear', 'zeros', weight.dtype, weight.device
+            )
         )
     return matrices[0].mT @ weight @ matrices[1]

@@ -2,7 +2,6 @@
 """Max and average pooling with windows that grow with the level."""
 
 import math
-from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +9,7 @@ from torch import Tensor
 from torch.nn.modules.utils import _pair
 
 from mmscale.scale_space import ScaleGrid, Signal, check_signal, is_pyramid, stack_levels
-from mmscale.scale_space.resample import resample, resampling_matrix
+from mmscale.scale_space.resample import keep_constants, resample, resampling_matrix
 
 
 def check_pool(kernel_size: tuple, stride: tuple, padding: tuple) -> None:
@@ -53,8 +52,9 @@ def scale_max_pool2d(
         grid (ScaleGrid): The levels.
 
     Returns:
-        Tensor | tuple[Tensor, ...]: The same form, each side ``ceil(size / stride)``, which is
-        what ``torch.nn.MaxPool2d(..., ceil_mode=True)`` gives for windows of 2 and 3 taps.
+        Tensor | tuple[Tensor, ...]: The same form, each side ``ceil(size / stride)``. At level 0
+        that is ``torch.nn.MaxPool2d`` where ``kernel_size = 2 padding + 1``, and, with
+        ``ceil_mode=True``, where ``kernel_size = stride`` and ``padding = 0``.
     """
     return _pool_levels(_max_pool_level, x, kernel_size, stride, padding, grid)
 
@@ -136,15 +136,13 @@ def _avg_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
     return rows @ x @ columns.mT
 
 
-@torch.compiler.assume_constant_result
-@lru_cache(maxsize=256)
+@keep_constants
 def _mean_matrix(size, count, stride, padding, dilation) -> Tensor:
     """Reads the mean of each window along one axis; the mean over both is their product."""
     window = _window(size, count, stride, padding, dilation)
     inside = torch.tensor([[0 <= p < size for p in tap] for tap in window])
     taps = [
-        resampling_matrix(size, tuple(tap), padding='replicate', dtype=torch.float64)
+        resampling_matrix(size, tuple(tap), 0.0, 'bilinear', 'replicate', torch.float64)
         for tap in window
     ]
-    with torch.inference_mode(False):
-        return (torch.stack(taps) * inside[..., None]).sum(0) / inside.sum(0)[:, None]
+    return (torch.stack(taps) * inside[..., None]).sum(0) / inside.sum(0)[:, None]

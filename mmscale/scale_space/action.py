@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .grid import ScaleGrid
 from .levels import Signal, check_signal, is_pyramid, stack_levels
-from .resample import check_choice, resample
+from .resample import check_choice, grid_positions, resample
 
 CANVASES = ('shrink', 'keep')
 
@@ -24,24 +24,13 @@ def _check(factor: float, canvas: str) -> None:
 
 
 def _read_positions(
-    size: int,
-    factor: float,
-    canvas: str,
-    step: float = 1.0,
-    centre: float | None = None,
-    extent: int | None = None,
+    size: int, factor: float, canvas: str, centre: float | None
 ) -> tuple[float, ...]:
-    """Where a scaled axis reads the original one, in pixels of level 0.
-
-    ``size`` counts the samples of the original at distance ``step``; ``extent`` is the number of
-    pixels of its level 0, ``size`` where it is that level itself.
-    """
-    extent = size if extent is None else extent
+    """Where a scaled axis of ``size`` pixels reads the original one."""
     if canvas == 'shrink':
-        count = math.ceil(math.ceil(extent / factor - 1e-9) / step - 1e-9)
-        return tuple(factor * step * i for i in range(count))
-    centre = (extent - 1) / 2 if centre is None else centre
-    return tuple(factor * (step * i - centre) + centre for i in range(size))
+        return grid_positions(math.ceil(size / factor - 1e-9), factor)
+    centre = (size - 1) / 2 if centre is None else centre
+    return tuple(factor * (i - centre) + centre for i in range(size))
 
 
 def scale_image(
@@ -76,8 +65,10 @@ def scale_image(
         ValueError: If an argument is out of range.
     """
     _check(factor, canvas)
+    if not zero_scale > 0:
+        raise ValueError(f'zero_scale must be a number greater than 0, got {zero_scale}')
     rows, columns = (
-        _read_positions(size, factor, canvas, centre=None if centre is None else centre[axis])
+        _read_positions(size, factor, canvas, None if centre is None else centre[axis])
         for axis, size in enumerate(image.shape[-2:])
     )
     return _read_scaled(image, rows, columns, zero_scale**2 * (factor**2 - 1), padding,
@@ -132,39 +123,53 @@ def scale_scale_space(
             f'factor {factor} shifts by {shift:.3g} levels and leaves none of the {count}'
         )
 
-    if is_pyramid(signal):
-        sampling, levels = grid.factors, signal
-        # A pyramid does not record its extent at level 0; its finest level bounds it best.
-        extents = [size * sampling[0] for size in levels[0].shape[-2:]]
-    else:
-        sampling, levels = (1,) * count, signal.unbind(2)
-        extents = signal.shape[-2:]
-
-    def read(source: int, target: int) -> Tensor:
-        positions = (
-            _read_positions(
-                levels[target].shape[axis - 2],
-                factor,
-                canvas,
-                sampling[target],
-                None if centre is None else centre[axis],
-                math.ceil(extents[axis]),
-            )
-            for axis in (0, 1)
-        )
-        step = sampling[source]
-        rows, columns = (tuple(float(_snap_index(p / step)) for p in axis) for axis in positions)
-        return resample(levels[source], rows, columns, interpolation=interpolation)
-
+    levels = signal if is_pyramid(signal) else signal.unbind(2)
+    steps = grid.factors if is_pyramid(signal) else (1,) * count
     scaled = []
     for k in range(remaining):
-        level = read(k + whole, k)
+        finer, coarser = k + whole, min(k + whole + 1, count - 1)
+        if canvas == 'shrink':
+            ratio = steps[finer] / (factor * steps[k])
+            sizes = [math.ceil(side * ratio - 1e-9) for side in levels[finer].shape[-2:]]
+        else:
+            sizes = levels[k].shape[-2:]
+        positions = [
+            _level_positions(
+                sizes[axis],
+                factor,
+                steps[k],
+                canvas,
+                _centre(levels[0].shape[axis - 2], steps[0]) if centre is None else centre[axis],
+            )
+            for axis in (0, 1)
+        ]
+        level = _read_level(levels[finer], positions, steps[finer], interpolation)
         if part:
-            level = level.lerp(read(k + whole + 1, k), part)
+            other = _read_level(levels[coarser], positions, steps[coarser], interpolation)
+            level = level.lerp(other, part)
         scaled.append(level)
     return tuple(scaled) if is_pyramid(signal) else stack_levels(scaled)
 
 
+def _centre(size: int, step: float) -> float:
+    """Centre of the canvas in pixels of level 0, of which the finest level has every ``step``.
+
+    The canvas is the largest that has this many samples: the one there is, for finer levels.
+    """
+    return (math.floor(size * step + 1e-9) - 1) / 2
+
+
+def _level_positions(size, factor, step, canvas, centre) -> list[float]:
+    """Where a scaled level reads, in pixels of level 0."""
+    shift = (1 - factor) * centre if canvas == 'keep' else 0.0
+    return [factor * step * i + shift for i in range(size)]
+
+
+def _read_level(level, positions, step, interpolation) -> Tensor:
+    rows, columns = (tuple(_snap_index(p / step) for p in axis) for axis in positions)
+    return resample(level, rows, columns, interpolation=interpolation)
+
+
 def _snap_index(position: float) -> float:
     """Removes the rounding of ``base**k``, so that whole samples are read and not interpolated."""
-    return round(position) if abs(position - round(position)) < 1e-9 else position
+    return float(round(position)) if abs(position - round(position)) < 1e-9 else position

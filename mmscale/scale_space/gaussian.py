@@ -3,14 +3,12 @@
 
 import math
 
-import numpy as np
 import torch
-from scipy.special import ive
 from torch import Tensor
 
 
 def discrete_gaussian(variance: float, radius: int | None = None) -> Tensor:
-    """Lindeberg's discrete analogue of the Gaussian, :math:`e^{-t} I_{|n|}(t)`.
+    r"""Lindeberg's discrete analogue of the Gaussian, :math:`e^{-t} I_{|n|}(t)`.
 
     :math:`I_n` is the modified Bessel function of integer order. Unlike the sampled Gaussian it
     is a semigroup (blurring by :math:`t_1` and then :math:`t_2` is blurring by
@@ -26,7 +24,17 @@ def discrete_gaussian(variance: float, radius: int | None = None) -> Tensor:
     """
     if not 0 <= variance < math.inf:
         raise ValueError(f'variance must be a finite number of at least 0, got {variance}')
+    deviation = math.ceil(math.sqrt(variance))
     if radius is None:
-        radius = 4 * math.ceil(math.sqrt(variance))
-    taps = ive(np.abs(np.arange(-radius, radius + 1)), variance)
-    return torch.from_numpy(taps / taps.sum())
+        radius = 4 * deviation
+    # I_n / I_{n-1} by its continued fraction, from far outside inwards: positive terms only, so
+    # that every tap has full relative precision.
+    ratio, ratios = 0.0, []
+    for n in range(radius + 10 * deviation + 20, 0, -1):
+        ratio = variance / (2 * n + variance * ratio)
+        ratios.append(ratio)
+    taps = [1.0]
+    for ratio in ratios[: -radius - 1 : -1]:
+        taps.append(taps[-1] * ratio)
+    taps = torch.tensor(taps[:0:-1] + taps, dtype=torch.float64)
+    return taps / taps.sum()

@@ -10,6 +10,8 @@ from .resample import PADDINGS, check_choice, grid_positions, resample
 
 def _check(image: Tensor, grid: ScaleGrid, padding: str) -> None:
     check_choice('padding', padding, PADDINGS)
+    if not image.is_floating_point():
+        raise TypeError(f'image must be of a floating dtype, got {image.dtype}')
     if image.ndim != 4:
         raise ValueError(f'image must be (N, C, H, W), got the shape {tuple(image.shape)}')
     grid.check_image_size(*image.shape[-2:])
@@ -32,6 +34,7 @@ def gaussian_lift(image: Tensor, grid: ScaleGrid, padding: str = 'zeros') -> Ten
         Tensor: ``(N, C, S, H, W)``.
 
     Raises:
+        TypeError: If the image is of an integer dtype.
         ValueError: If the image is smaller than the coarsest level can hold.
     """
     _check(image, grid, padding)
@@ -60,6 +63,7 @@ def gaussian_pyramid_lift(
         tuple[Tensor, ...]: S tensors ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
 
     Raises:
+        TypeError: If the image is of an integer dtype.
         ValueError: If the image is smaller than the coarsest level can hold.
     """
     _check(image, grid, padding)
@@ -84,6 +88,7 @@ def bilinear_pyramid_lift(
         tuple[Tensor, ...]: S tensors ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
 
     Raises:
+        TypeError: If the image is of an integer dtype.
         ValueError: If the image is smaller than the coarsest level can hold.
     """
     _check(image, grid, padding)

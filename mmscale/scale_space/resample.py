@@ -2,20 +2,36 @@
 """Separable linear resampling, written as one matrix per image axis.
 
 Blurring, interpolating and decimating are linear and separable, so each is a product
-``A_h @ x @ A_w.T``. The matrices are made in float64 and kept per device and dtype.
+``A_h @ x @ A_w.T``. The matrices are made in float64 and, outside of compilers, kept.
 """
 
 import math
-from functools import lru_cache
+from collections.abc import Callable
+from functools import wraps
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .gaussian import discrete_gaussian
 
 PADDINGS = ('zeros', 'replicate', 'reflect', 'circular')
-INTERPOLATIONS = ('bilinear', 'bicubic')
+
+
+def _bilinear(distance: Tensor) -> Tensor:
+    return (1 - distance.abs()).clamp(min=0)
+
+
+def _bicubic(distance: Tensor) -> Tensor:
+    """Keys' cubic convolution kernel with a = -1/2, exact on quadratics (Keys 1981, eq. 15)."""
+    d = distance.abs()
+    near = (1.5 * d - 2.5) * d**2 + 1
+    far = ((-0.5 * d + 2.5) * d - 4) * d + 2
+    return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
+
+
+# Each with its reach in samples.
+_KERNELS = {'bilinear': (_bilinear, 1), 'bicubic': (_bicubic, 2)}
+INTERPOLATIONS = tuple(_KERNELS)
 
 
 def check_choice(name: str, value, choices: tuple) -> None:
@@ -24,58 +40,49 @@ def check_choice(name: str, value, choices: tuple) -> None:
         raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
 
 
-def _scatter(matrix: np.ndarray, columns: np.ndarray, weights: np.ndarray, padding: str) -> None:
-    """Adds ``weights[i]`` to row ``i`` at ``columns[i]``, folded into the image by ``padding``."""
-    size = matrix.shape[1]
-    inside = np.ones(len(columns), dtype=bool)
+def keep_constants(fn: Callable[..., Tensor], count: int = 128) -> Callable[..., Tensor]:
+    """Keeps the last tensors that a function of plain values has made.
+
+    A compiler or exporter gets them made anew, in its graph: what it makes is not for others.
+    """
+    kept = {}
+
+    @wraps(fn)
+    def wrapper(*args, **kwargs):
+        if torch.compiler.is_compiling():
+            return fn(*args, **kwargs)
+        key = args, tuple(kwargs.items())
+        if key not in kept:
+            # A tensor made under inference_mode could not be used in training afterwards.
+            with torch.inference_mode(False), torch.no_grad():
+                constant = fn(*args, **kwargs)
+            if type(constant) is not Tensor:  # of a mode that simulates tensors
+                return constant
+            if len(kept) == count:
+                del kept[next(iter(kept))]
+            kept[key] = constant
+        return kept[key]
+
+    return wrapper
+
+
+def _scatter(columns: Tensor, weights: Tensor, size: int, padding: str) -> Tensor:
+    """The matrix ``(rows, size)`` that has ``weights`` at ``columns``, folded in by ``padding``.
+
+    ``columns`` and ``weights`` are ``(rows, taps)``.
+    """
     if padding == 'zeros':
-        inside = (columns >= 0) & (columns < size)
-    elif padding == 'replicate':
-        columns = columns.clip(0, size - 1)
+        weights = weights * ((columns >= 0) & (columns < size))
     elif padding == 'circular':
         columns = columns % size
-    elif size == 1:
-        columns = np.zeros_like(columns)
-    else:
-        period = 2 * (size - 1)
-        columns = columns % period
-        columns = np.minimum(columns, period - columns)
-    np.add.at(matrix, (np.flatnonzero(inside), columns[inside]), weights[inside])
+    elif padding == 'reflect' and size > 1:
+        columns = columns % (2 * size - 2)
+        columns = torch.minimum(columns, 2 * size - 2 - columns)
+    columns = columns.clamp(0, size - 1)
+    return weights.new_zeros(len(columns), size).scatter_add(1, columns, weights)
 
 
-def _bilinear(distance: np.ndarray) -> np.ndarray:
-    return np.clip(1 - np.abs(distance), 0, None)
-
-
-def _bicubic(distance: np.ndarray) -> np.ndarray:
-    """Keys' cubic convolution kernel with a = -1/2, exact on quadratics (Keys 1981, eq. 15)."""
-    d = np.abs(distance)
-    near = (1.5 * d - 2.5) * d**2 + 1
-    far = ((-0.5 * d + 2.5) * d - 4) * d + 2
-    return np.where(d <= 1, near, np.where(d < 2, far, 0.0))
-
-
-@lru_cache(maxsize=32)
-def _matrix64(size, positions, variance, interpolation, padding) -> np.ndarray:
-    positions = np.asarray(positions)
-    first = np.floor(positions).astype(np.int64)
-    read = np.zeros((len(positions), size))
-    reach, kernel = {'bilinear': (1, _bilinear), 'bicubic': (2, _bicubic)}[interpolation]
-    for tap in range(1 - reach, reach + 1):
-        weights = kernel(positions - (first + tap))
-        _scatter(read, first + tap, weights, padding)
-    if variance == 0:
-        return read
-    taps = discrete_gaussian(variance).numpy()
-    radius = len(taps) // 2
-    blur = np.zeros((size, size))
-    for tap, weight in zip(range(-radius, radius + 1), taps, strict=True):
-        _scatter(blur, np.arange(size) + tap, np.full(size, weight), padding)
-    return read @ blur
-
-
-@torch.compiler.assume_constant_result
-@lru_cache(maxsize=128)
+@keep_constants
 def resampling_matrix(
     size: int,
     positions: tuple[float, ...],
@@ -83,7 +90,7 @@ def resampling_matrix(
     interpolation: str = 'bilinear',
     padding: str = 'zeros',
     dtype: torch.dtype = torch.float32,
-    device: torch.device | None = None,
+    device: torch.device | str = 'cpu',
 ) -> Tensor:
     """The matrix that blurs a signal and then reads it at real positions.
 
@@ -95,17 +102,23 @@ def resampling_matrix(
         padding (str): What lies outside: ``'zeros'``, ``'replicate'``, ``'reflect'`` (without
             repeating the border) or ``'circular'``.
         dtype (torch.dtype): Of the matrix returned.
-        device (torch.device, optional): Of the matrix returned.
+        device (torch.device | str): Of the matrix returned.
 
     Returns:
         Tensor: ``(len(positions), size)``, to be shared and not written to.
     """
     check_choice('interpolation', interpolation, INTERPOLATIONS)
     check_choice('padding', padding, PADDINGS)
-    matrix = _matrix64(size, positions, variance, interpolation, padding)
-    # A cached tensor made under inference_mode could never be used in training afterwards.
-    with torch.inference_mode(False):
-        return torch.as_tensor(matrix, dtype=dtype, device=device).clone()
+    kernel, reach = _KERNELS[interpolation]
+    where = torch.tensor(positions, dtype=torch.float64)[:, None]
+    columns = where.floor().long() + torch.arange(1 - reach, reach + 1)
+    matrix = _scatter(columns, kernel(where - columns), size, padding)
+    if variance > 0:
+        taps = discrete_gaussian(variance)
+        radius = len(taps) // 2
+        columns = torch.arange(size)[:, None] + torch.arange(-radius, radius + 1)
+        matrix = matrix @ _scatter(columns, taps.expand(size, -1), size, padding)
+    return matrix.to(device, dtype)
 
 
 def _is_decimation(positions: tuple[float, ...], size: int) -> int:
@@ -143,6 +156,8 @@ def resample(
         if step_h and step_w:
             x = x[..., ::step_h, ::step_w]
             return x[..., : len(rows), : len(columns)]
+    if not x.is_floating_point():
+        raise TypeError(f'images must be of a floating dtype, got {x.dtype}')
     args = (variance, interpolation, padding, x.dtype, x.device)
     # A blur in half precision would lose what the levels differ by.
     with torch.autocast(x.device.type, enabled=False):
