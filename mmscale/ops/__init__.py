@@ -1,7 +1,14 @@
 # Copyright (c) mmscale contributors.
 """Functional layers: tensors in, tensors out."""
 
-from .scale_conv import check_window, scale_conv2d
+from .scale_conv import as_pair, check_window, scale_conv2d
 from .scale_pool import check_pool, scale_avg_pool2d, scale_max_pool2d
 
-__all__ = ['check_pool', 'check_window', 'scale_avg_pool2d', 'scale_conv2d', 'scale_max_pool2d']
+__all__ = [
+    'as_pair',
+    'check_pool',
+    'check_window',
+    'scale_avg_pool2d',
+    'scale_conv2d',
+    'scale_max_pool2d',
+]

@@ -2,11 +2,12 @@
 """Scale convolution as a function of tensors."""
 
 import math
+from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.utils import _pair
 
 from mmscale.scale_space import (
     ScaleGrid,
@@ -18,6 +19,15 @@ from mmscale.scale_space import (
     unfold_levels,
 )
 from mmscale.scale_space.resample import resampling_matrix
+
+
+def as_pair(name: str, value) -> tuple[int, int]:
+    """An integer, or two of them, as (height, width)."""
+    pair = (value, value) if isinstance(value, Integral) else value
+    sound = isinstance(pair, Sequence) and len(pair) == 2
+    if not sound or not all(isinstance(size, Integral) for size in pair):
+        raise ValueError(f'{name} must be an integer or two of them, got {value!r}')
+    return tuple(pair)
 
 
 def check_window(kernel_size, stride, padding, dilation) -> None:
@@ -86,7 +96,7 @@ def scale_conv2d(
         raise ValueError(
             f'weight must be (C_out, C_in / groups, K, kh, kw), got the shape {tuple(weight.shape)}'
         )
-    stride, dilation = _pair(stride), _pair(dilation)
+    stride, dilation = as_pair('stride', stride), as_pair('dilation', dilation)
     padding = tuple(d * (n // 2) for d, n in zip(dilation, weight.shape[3:], strict=True))
     check_window(weight.shape[3:], stride, padding, dilation)
     check_signal(x, grid, weight.shape[1] * groups)

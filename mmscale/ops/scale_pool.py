@@ -6,10 +6,11 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.utils import _pair
 
 from mmscale.scale_space import ScaleGrid, Signal, check_signal, is_pyramid, stack_levels
 from mmscale.scale_space.resample import keep_constants, resample, resampling_matrix
+
+from .scale_conv import as_pair
 
 
 def check_pool(kernel_size: tuple, stride: tuple, padding: tuple) -> None:
@@ -76,7 +77,11 @@ def scale_avg_pool2d(
 
 
 def _pool_levels(pool_level, x, kernel_size, stride, padding, grid) -> Signal:
-    window = _pair(kernel_size), _pair(stride), _pair(padding)
+    window = (
+        as_pair('kernel_size', kernel_size),
+        as_pair('stride', stride),
+        as_pair('padding', padding),
+    )
     check_pool(*window)
     check_signal(x, grid)
     if is_pyramid(x):

@@ -11,6 +11,8 @@ from mmscale.models.layers import ScaleMaxPool2d
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal, apply_jointly, map_levels
 
+from .scale_resnet import check_norms, check_out_indices, per_stage
+
 
 @MODELS.register_module()
 class ScaleConvNet(BaseModule):
@@ -30,7 +32,8 @@ class ScaleConvNet(BaseModule):
         channels (Sequence[int]): Output channels of the stages.
         kernel_size (int): Taps of every convolution, odd.
         pool_size (int): Taps and stride of the pooling windows.
-        out_indices (Sequence[int]): The stages whose outputs are returned.
+        out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
+            the last.
         norm_cfg (dict): The norm layers.
         act_cfg (dict): The activation.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to PyTorch's own.
@@ -49,25 +52,20 @@ class ScaleConvNet(BaseModule):
         channels: Sequence[int] = (32, 63, 95),
         kernel_size: int = 7,
         pool_size: int = 2,
-        out_indices: Sequence[int] = (2,),
+        out_indices: Sequence[int] | None = None,
         norm_cfg: dict = dict(type='mmscale.ScaleBN'),
         act_cfg: dict = dict(type='ReLU', inplace=True),
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
         num_stages = len(channels)
-        interactions = [interaction] * num_stages if isinstance(interaction, int) else interaction
-        if len(interactions) != num_stages:
-            raise ValueError(
-                f'interaction must be an int or have one entry for each of the {num_stages} '
-                f'channels, got {interaction}'
-            )
-        if not out_indices or not all(0 <= i < num_stages for i in out_indices):
-            raise ValueError(
-                f'out_indices must name stages from 0 to {num_stages - 1}, got {out_indices}'
-            )
+        if not channels or not all(isinstance(width, int) and width >= 1 for width in channels):
+            raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
+        interactions = per_stage('interaction', interaction, num_stages)
         self.grid = ScaleGrid.build(scale_space)
-        self.out_indices = tuple(out_indices)
+        self.out_indices = check_out_indices(
+            (num_stages - 1,) if out_indices is None else out_indices, num_stages
+        )
         self.lift = MODELS.build(dict(lift, scale_space=self.grid))
         self.relu = build_activation_layer(act_cfg)
         self.pool = ScaleMaxPool2d(pool_size, scale_space=self.grid)
@@ -85,6 +83,7 @@ class ScaleConvNet(BaseModule):
             self.norms.append(build_norm_layer(norm_cfg, out_channels)[1])
             in_channels = out_channels
         self.feat_dim = in_channels
+        check_norms(self, norm_cfg)
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
         """Everything behind the lift.

@@ -4,6 +4,7 @@
 The names of all parameters are those of MMPretrain's ResNet, so that its checkpoints load.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,7 @@ from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm
 
-from mmscale.models.layers import ScaleAvgPool2d, ScaleConv, ScaleMaxPool2d
+from mmscale.models.layers import ScaleAvgPool2d, ScaleBN, ScaleConv, ScaleMaxPool2d
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal, apply_jointly, is_pyramid, map_levels
 
@@ -42,12 +43,51 @@ def _block_layout(kind, out_channels, expansion, stride, dilation, style) -> lis
     ]
 
 
+# Groups of layer-wise learning rates: blocks a group in the second and third stage, MMPretrain's.
+BLOCKS_A_GROUP = {18: (2, 2), 34: (2, 3), 50: (2, 3), 101: (2, 3), 152: (4, 4)}
+
+
 def _run(layers: Sequence[nn.Module], x: Signal) -> Signal:
-    """Runs layers in turn; those that know no levels, such as any norm, see all of them at once."""
+    """Runs layers in turn; those that know no levels, such as a SyncBN, see all of them at once."""
     for layer in layers:
-        knows_levels = isinstance(layer, ScaleConv | ScaleAvgPool2d | ScaleMaxPool2d)
+        knows_levels = isinstance(layer, ScaleConv | ScaleAvgPool2d | ScaleBN)
         x = layer(x) if knows_levels else apply_jointly(layer, x)
     return x
+
+
+def check_norms(model: nn.Module, norm_cfg: dict) -> None:
+    """Raises ``ValueError`` if a norm takes no scale spaces."""
+    if any(isinstance(m, BatchNorm1d | BatchNorm2d | BatchNorm3d) for m in model.modules()):
+        raise ValueError(
+            f'norm_cfg={norm_cfg} does not fit scale spaces: use '
+            "dict(type='mmscale.ScaleBN'), which has the same parameters"
+        )
+
+
+def per_stage(name: str, value, num_stages: int) -> tuple:
+    """``value`` as one integer of at least 1 a stage, or ``ValueError``."""
+    values = (value,) * num_stages if isinstance(value, int) else value
+    sound = isinstance(values, Sequence) and len(values) == num_stages
+    if not sound or not all(isinstance(v, int) and v >= 1 for v in values):
+        raise ValueError(
+            f'{name} must be an integer of at least 1, or one for each of the {num_stages} stages, '
+            f'got {value!r}'
+        )
+    return tuple(values)
+
+
+def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
+    """``out_indices`` as a tuple of stages, or ``ValueError``."""
+    if (
+        not isinstance(out_indices, Sequence)
+        or not out_indices
+        or not all(i in range(num_stages) for i in out_indices)
+    ):
+        raise ValueError(
+            f'out_indices must be a sequence of stages from 0 to {num_stages - 1}, '
+            f'got {out_indices!r}'
+        )
+    return tuple(out_indices)
 
 
 class ResidualBlock(BaseModule):
@@ -111,7 +151,8 @@ class ResidualBlock(BaseModule):
         for i, names in enumerate(self.layer_names):
             y = map_levels(self.relu, y) if i else y
             y = _run([getattr(self, name) for name in names], y)
-        y = _run([self.drop_path], y)
+        if not isinstance(self.drop_path, nn.Identity):
+            y = apply_jointly(self.drop_path, y)
         shortcut = x if self.downsample is None else _run(self.downsample, x)
         return map_levels(torch.add, y, shortcut)
 
@@ -156,8 +197,8 @@ class ScaleResNet(BaseModule):
         avg_down (bool): Average pooling in place of the stride of a shortcut (ResNet-V1d).
         frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
             counting from 0. -1 freezes nothing.
-        norm_cfg (dict): The norms, with statistics shared by all levels: ``'mmscale.ScaleBN'``,
-            ``'SyncBN'`` or ``'GN'``.
+        norm_cfg (dict): The norms: ``'mmscale.ScaleBN'`` or ``'SyncBN'``. ``'GN'`` works too, but
+            its statistics change with the levels there are, and equivariance is not exact.
         act_cfg (dict): The activation.
         norm_eval (bool): Keep batch norms in eval mode while training.
         with_cp (bool): Compute blocks again in the backward pass instead of storing them.
@@ -223,22 +264,14 @@ class ScaleResNet(BaseModule):
             raise ValueError(
                 f'frozen_stages must be from -1 to num_stages={num_stages}, got {frozen_stages}'
             )
-        interactions = [interaction] * num_stages if isinstance(interaction, int) else interaction
-        for name, value in (
-            ('interaction', interactions),
-            ('strides', strides),
-            ('dilations', dilations),
-        ):
-            if len(value) != num_stages:
-                raise ValueError(f'{name} must have one entry for each of the {num_stages} stages, '
-                                 f'got {value}')  # fmt: skip
-        if not out_indices or not all(0 <= i < num_stages for i in out_indices):
-            raise ValueError(
-                f'out_indices must name stages from 0 to {num_stages - 1}, got {out_indices}'
-            )
+        if not 0 <= drop_path_rate <= 1:
+            raise ValueError(f'drop_path_rate must be from 0 to 1, got {drop_path_rate}')
+        interactions = per_stage('interaction', interaction, num_stages)
+        strides = per_stage('strides', strides, num_stages)
+        dilations = per_stage('dilations', dilations, num_stages)
 
         self.grid = ScaleGrid.build(scale_space)
-        self.depth, self.out_indices = depth, tuple(out_indices)
+        self.depth, self.out_indices = depth, check_out_indices(out_indices, num_stages)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.deep_stem, self.zero_init_residual = deep_stem, zero_init_residual
         self.norm_cfg, self.act_cfg = norm_cfg, act_cfg
@@ -276,7 +309,7 @@ class ScaleResNet(BaseModule):
             self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
         self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
         self.feat_dim = channels
-        self._check_norms()
+        check_norms(self, norm_cfg)
         self._freeze_stages()
 
     def _conv_cfg(self, interaction: int) -> dict:
@@ -315,14 +348,6 @@ class ScaleResNet(BaseModule):
         layers.append(build_norm_layer(self.norm_cfg, out_channels)[1])
         return nn.Sequential(*layers)
 
-    def _check_norms(self) -> None:
-        for module in self.modules():
-            if isinstance(module, BatchNorm1d | BatchNorm2d | BatchNorm3d):
-                raise ValueError(
-                    f'norm_cfg={self.norm_cfg} does not fit scale spaces: use '
-                    "dict(type='mmscale.ScaleBN'), which has the same parameters"
-                )
-
     @property
     def norm1(self) -> nn.Module:
         """The norm of the 7x7 stem."""
@@ -356,7 +381,11 @@ class ScaleResNet(BaseModule):
         return self.maxpool(x)
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
-        """Everything behind the lift: exactly equivariant for integer bases, in eval mode.
+        """Everything behind the lift.
+
+        In eval mode, on an integer base, it commutes with scaling to rounding: pyramids at every
+        level, dense scale spaces where no level is finer than the image. Dense levels below 0
+        are read between their pixels and are approximate.
 
         Args:
             x (Tensor | tuple[Tensor, ...]): A scale space of ``in_channels`` channels.
@@ -374,6 +403,35 @@ class ScaleResNet(BaseModule):
 
     def forward(self, image: Tensor) -> tuple[Signal, ...]:
         return self.body(self.lift(image))
+
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """The depth of a parameter, for layer-wise learning rates.
+
+        Args:
+            param_name (str): Name of the parameter in the whole model.
+            prefix (str): What precedes the names of the backbone, such as ``'backbone.'``.
+
+        Returns:
+            tuple[int, int]: Its group, the stem being 0, and the number of groups. What is not of
+            the backbone is in the last one.
+        """
+        second, third = BLOCKS_A_GROUP[self.depth]
+        blocks = ARCHITECTURES[self.depth][1]
+        first_of_third = 2 + math.ceil(blocks[1] / second)
+        last = first_of_third + math.ceil(blocks[2] / third)
+        if not param_name.startswith(prefix):
+            return last + 1, last + 2
+        names = param_name[len(prefix) :].split('.')
+        if not names[0].startswith('layer'):
+            return 0, last + 2
+        block = int(names[1])
+        groups = {
+            'layer1': 1,
+            'layer2': 2 + block // second,
+            'layer3': first_of_third + block // third,
+            'layer4': last,
+        }
+        return groups[names[0]], last + 2
 
     def train(self, mode: bool = True) -> 'ScaleResNet':
         super().train(mode)

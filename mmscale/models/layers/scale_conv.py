@@ -5,9 +5,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.utils import _pair
 
-from mmscale.ops import check_window, scale_conv2d
+from mmscale.ops import as_pair, check_window, scale_conv2d
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal
 
@@ -68,8 +67,9 @@ class ScaleConv(nn.Module):
         super().__init__()
         self.grid = ScaleGrid.build(scale_space)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride = _pair(kernel_size), _pair(stride)
-        self.padding, self.dilation = _pair(padding), _pair(dilation)
+        self.kernel_size = as_pair('kernel_size', kernel_size)
+        self.stride, self.padding = as_pair('stride', stride), as_pair('padding', padding)
+        self.dilation = as_pair('dilation', dilation)
         self.interaction = interaction
         for name in ('in_channels', 'out_channels'):
             channels = getattr(self, name)
@@ -79,9 +79,9 @@ class ScaleConv(nn.Module):
                     f'got {channels}'
                 )
         check_window(self.kernel_size, self.stride, self.padding, self.dilation)
-        if not 1 <= interaction <= self.grid.num_scales:
+        if not isinstance(interaction, int) or not 1 <= interaction <= self.grid.num_scales:
             raise ValueError(
-                f'interaction must be from 1 to num_scales={self.grid.num_scales}, '
+                f'interaction must be an integer from 1 to num_scales={self.grid.num_scales}, '
                 f'got {interaction}'
             )
         self.weight = nn.Parameter(

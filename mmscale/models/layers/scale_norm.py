@@ -5,7 +5,14 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.registry import MODELS
-from mmscale.scale_space import Signal, apply_jointly, fold_levels, is_pyramid, unfold_levels
+from mmscale.scale_space import (
+    Signal,
+    apply_jointly,
+    fold_levels,
+    is_pyramid,
+    map_levels,
+    unfold_levels,
+)
 
 
 @MODELS.register_module()
@@ -23,7 +30,8 @@ class ScaleBN(_BatchNorm):
 
     def forward(self, x: Signal) -> Signal:
         if is_pyramid(x):
-            return apply_jointly(super().forward, x)
+            norm = super().forward
+            return apply_jointly(norm, x) if self.training else map_levels(norm, tuple(x))
         if x.ndim == 5:
             # One batch of images keeps the level-major memory, which a 5-D batch norm would not.
             return unfold_levels(super().forward(fold_levels(x)), x.shape[2])

@@ -2,9 +2,8 @@
 """Spatial pooling of scale spaces as layers."""
 
 from torch import nn
-from torch.nn.modules.utils import _pair
 
-from mmscale.ops import check_pool, scale_avg_pool2d, scale_max_pool2d
+from mmscale.ops import as_pair, check_pool, scale_avg_pool2d, scale_max_pool2d
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal
 
@@ -19,8 +18,9 @@ class _ScalePool2d(nn.Module):
         scale_space: dict | ScaleGrid,
     ):
         super().__init__()
-        self.kernel_size, self.padding = _pair(kernel_size), _pair(padding)
-        self.stride = self.kernel_size if stride is None else _pair(stride)
+        self.kernel_size = as_pair('kernel_size', kernel_size)
+        self.stride = self.kernel_size if stride is None else as_pair('stride', stride)
+        self.padding = as_pair('padding', padding)
         self.grid = ScaleGrid.build(scale_space)
         check_pool(self.kernel_size, self.stride, self.padding)
 

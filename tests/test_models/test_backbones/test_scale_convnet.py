@@ -77,10 +77,13 @@ def test_has_the_parameters_of_the_literature_with_its_head():
     'change, message',
     [
         (dict(kernel_size=6), 'kernel_size must be odd, got 6'),
-        (dict(interaction=(1, 2)), r'interaction must be an int or .* 3 channels, got \(1, 2\)'),
-        (dict(interaction=4), 'interaction must be from 1 to num_scales=3, got 4'),
-        (dict(out_indices=(3,)), r'out_indices must name stages from 0 to 2, got \(3,\)'),
-        (dict(out_indices=()), 'out_indices must name stages'),
+        (dict(interaction=(1, 2)), r'interaction must be .* 3 stages, got \(1, 2\)'),
+        (dict(interaction=4), 'interaction must be an integer from 1 to num_scales=3, got 4'),
+        (
+            dict(out_indices=(3,)),
+            r'out_indices must be a sequence of stages from 0 to 2, got \(3,\)',
+        ),
+        (dict(out_indices=()), 'out_indices must be a sequence of stages'),
         (dict(pool_size=0), 'kernel_size must be at least 1, got 0'),
         (dict(channels=()), r'channels must .*\(\)'),
         (dict(norm_cfg=dict(type='BN')), "norm_cfg=.*'BN'.* use .*mmscale.ScaleBN"),

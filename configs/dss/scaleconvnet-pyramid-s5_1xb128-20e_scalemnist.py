@@ -8,5 +8,3 @@ model = dict(
         lift=dict(type='mmscale.GaussianPyramidLift'),
     )
 )
-param_scheduler = dict(total_steps=12)
-train_cfg = dict(max_epochs=12)
