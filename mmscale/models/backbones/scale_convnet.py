@@ -11,7 +11,7 @@ from mmscale.models.layers import ScaleMaxPool2d
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal, apply_jointly, map_levels
 
-from .scale_resnet import check_norms, check_out_indices, per_stage
+from .arguments import check_norms, check_out_indices, per_stage
 
 
 @MODELS.register_module()

@@ -8,16 +8,17 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.utils.checkpoint as cp
 from mmcv.cnn import ConvModule, build_activation_layer, build_conv_layer, build_norm_layer
-from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d, _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmscale.models.layers import ScaleAvgPool2d, ScaleBN, ScaleConv, ScaleMaxPool2d
+from mmscale.models.layers import ScaleAvgPool2d, ScaleMaxPool2d
+from mmscale.models.layers.residual_block import ResidualBlock, block_layout, run_layers
 from mmscale.registry import MODELS
-from mmscale.scale_space import ScaleGrid, Signal, apply_jointly, is_pyramid, map_levels
+from mmscale.scale_space import ScaleGrid, Signal, map_levels
+
+from .arguments import check_norms, check_out_indices, per_stage
 
 # depth: (convolutions of a block, blocks of each stage)
 ARCHITECTURES = {
@@ -30,139 +31,8 @@ ARCHITECTURES = {
 EXPANSIONS = {'basic': 1, 'bottleneck': 4}
 
 
-def _block_layout(kind, out_channels, expansion, stride, dilation, style) -> list[tuple]:
-    """The convolutions of a block as (kernel_size, out_channels, stride, dilation)."""
-    mid_channels = out_channels // expansion
-    if kind == 'basic':
-        return [(3, mid_channels, stride, dilation), (3, out_channels, 1, 1)]
-    first, second = (1, stride) if style == 'pytorch' else (stride, 1)
-    return [
-        (1, mid_channels, first, 1),
-        (3, mid_channels, second, dilation),
-        (1, out_channels, 1, 1),
-    ]
-
-
 # Groups of layer-wise learning rates: blocks a group in the second and third stage, MMPretrain's.
 BLOCKS_A_GROUP = {18: (2, 2), 34: (2, 3), 50: (2, 3), 101: (2, 3), 152: (4, 4)}
-
-
-def _run(layers: Sequence[nn.Module], x: Signal) -> Signal:
-    """Runs layers in turn; those that know no levels, such as a SyncBN, see all of them at once."""
-    for layer in layers:
-        knows_levels = isinstance(layer, ScaleConv | ScaleAvgPool2d | ScaleBN)
-        x = layer(x) if knows_levels else apply_jointly(layer, x)
-    return x
-
-
-def check_norms(model: nn.Module, norm_cfg: dict) -> None:
-    """Raises ``ValueError`` if a norm takes no scale spaces."""
-    if any(isinstance(m, BatchNorm1d | BatchNorm2d | BatchNorm3d) for m in model.modules()):
-        raise ValueError(
-            f'norm_cfg={norm_cfg} does not fit scale spaces: use '
-            "dict(type='mmscale.ScaleBN'), which has the same parameters"
-        )
-
-
-def per_stage(name: str, value, num_stages: int) -> tuple:
-    """``value`` as one integer of at least 1 a stage, or ``ValueError``."""
-    values = (value,) * num_stages if isinstance(value, int) else value
-    sound = isinstance(values, Sequence) and len(values) == num_stages
-    if not sound or not all(isinstance(v, int) and v >= 1 for v in values):
-        raise ValueError(
-            f'{name} must be an integer of at least 1, or one for each of the {num_stages} stages, '
-            f'got {value!r}'
-        )
-    return tuple(values)
-
-
-def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
-    """``out_indices`` as a tuple of stages, or ``ValueError``."""
-    if (
-        not isinstance(out_indices, Sequence)
-        or not out_indices
-        or not all(i in range(num_stages) for i in out_indices)
-    ):
-        raise ValueError(
-            f'out_indices must be a sequence of stages from 0 to {num_stages - 1}, '
-            f'got {out_indices!r}'
-        )
-    return tuple(out_indices)
-
-
-class ResidualBlock(BaseModule):
-    """``relu(branch(x) + shortcut(x))``, the block of ResNet on scale spaces.
-
-    Args:
-        in_channels (int): Channels of the input.
-        layout (list[tuple]): The convolutions of the branch, each as ``(kernel_size,
-            out_channels, stride, dilation)``. 1x1 convolutions are pointwise (interaction 1).
-        conv_cfg (dict): The convolution, with its ``scale_space`` and ``interaction``.
-        norm_cfg (dict): The norm after each convolution.
-        act_cfg (dict): The activation.
-        downsample (nn.Module, optional): The shortcut, the identity if None.
-        with_cp (bool): Compute the block again in the backward pass instead of storing it.
-        drop_path_rate (float): Stochastic depth, one draw a sample for all of its levels.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        layout: list[tuple],
-        conv_cfg: dict,
-        norm_cfg: dict,
-        act_cfg: dict,
-        downsample: nn.Module | None = None,
-        with_cp: bool = False,
-        drop_path_rate: float = 0.0,
-    ):
-        super().__init__()
-        self.with_cp = with_cp
-        self.layer_names = []
-        for i, (size, channels, stride, dilation) in enumerate(layout, start=1):
-            conv = build_conv_layer(
-                conv_cfg if size > 1 else dict(conv_cfg, interaction=1),
-                in_channels,
-                channels,
-                size,
-                stride=stride,
-                padding=dilation * (size // 2),
-                dilation=dilation,
-                bias=False,
-            )
-            norm_name, norm = build_norm_layer(norm_cfg, channels, postfix=i)
-            self.add_module(f'conv{i}', conv)
-            self.add_module(norm_name, norm)
-            self.layer_names.append((f'conv{i}', norm_name))
-            in_channels = channels
-        self.out_channels = in_channels
-        self.relu = build_activation_layer(act_cfg)
-        self.downsample = downsample
-        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
-
-    @property
-    def last_norm(self) -> nn.Module:
-        """The norm before the sum, which ``zero_init_residual`` starts at 0."""
-        return getattr(self, self.layer_names[-1][1])
-
-    def _branch_plus_shortcut(self, *levels: Tensor) -> Signal:
-        x = levels[0] if len(levels) == 1 and levels[0].ndim == 5 else levels
-        y = x
-        for i, names in enumerate(self.layer_names):
-            y = map_levels(self.relu, y) if i else y
-            y = _run([getattr(self, name) for name in names], y)
-        if not isinstance(self.drop_path, nn.Identity):
-            y = apply_jointly(self.drop_path, y)
-        shortcut = x if self.downsample is None else _run(self.downsample, x)
-        return map_levels(torch.add, y, shortcut)
-
-    def forward(self, x: Signal) -> Signal:
-        levels = x if is_pyramid(x) else (x,)
-        if self.with_cp and any(level.requires_grad for level in levels):
-            y = cp.checkpoint(self._branch_plus_shortcut, *levels, use_reentrant=False)
-        else:
-            y = self._branch_plus_shortcut(*levels)
-        return map_levels(self.relu, y)
 
 
 @MODELS.register_module()
@@ -292,7 +162,7 @@ class ScaleResNet(BaseModule):
                 shortcut = None
                 if stride != 1 or channels != out_channels:
                     shortcut = self._make_shortcut(channels, out_channels, stride, avg_down)
-                layout = _block_layout(kind, out_channels, expansion, stride, dilations[i], style)
+                layout = block_layout(kind, out_channels, expansion, stride, dilations[i], style)
                 blocks.append(
                     ResidualBlock(
                         channels,
@@ -377,7 +247,7 @@ class ScaleResNet(BaseModule):
     def stem_forward(self, x: Signal) -> Signal:
         """The stem, from a scale space to the input of the first stage."""
         for layers in self._stem_convolutions():
-            x = map_levels(self.relu, _run(layers, x))
+            x = map_levels(self.relu, run_layers(layers, x))
         return self.maxpool(x)
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
@@ -462,4 +332,4 @@ class ScaleResNet_CIFAR(ScaleResNet):
         self.relu = build_activation_layer(self.act_cfg)
 
     def stem_forward(self, x: Signal) -> Signal:
-        return map_levels(self.relu, _run([self.conv1, self.norm1], x))
+        return map_levels(self.relu, run_layers([self.conv1, self.norm1], x))

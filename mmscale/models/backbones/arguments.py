@@ -1,0 +1,42 @@
+# Copyright (c) mmscale contributors.
+"""Checks of the arguments that backbones share."""
+
+from collections.abc import Sequence
+
+from torch import nn
+from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+
+
+def check_norms(model: nn.Module, norm_cfg: dict) -> None:
+    """Raises ``ValueError`` if a norm takes no scale spaces."""
+    if any(isinstance(m, BatchNorm1d | BatchNorm2d | BatchNorm3d) for m in model.modules()):
+        raise ValueError(
+            f'norm_cfg={norm_cfg} does not fit scale spaces: use '
+            "dict(type='mmscale.ScaleBN'), which has the same parameters"
+        )
+
+
+def per_stage(name: str, value, num_stages: int) -> tuple:
+    """``value`` as one integer of at least 1 a stage, or ``ValueError``."""
+    values = (value,) * num_stages if isinstance(value, int) else value
+    sound = isinstance(values, Sequence) and len(values) == num_stages
+    if not sound or not all(isinstance(v, int) and v >= 1 for v in values):
+        raise ValueError(
+            f'{name} must be an integer of at least 1, or one for each of the {num_stages} stages, '
+            f'got {value!r}'
+        )
+    return tuple(values)
+
+
+def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
+    """``out_indices`` as a tuple of stages, or ``ValueError``."""
+    if (
+        not isinstance(out_indices, Sequence)
+        or not out_indices
+        or not all(i in range(num_stages) for i in out_indices)
+    ):
+        raise ValueError(
+            f'out_indices must be a sequence of stages from 0 to {num_stages - 1}, '
+            f'got {out_indices!r}'
+        )
+    return tuple(out_indices)

@@ -1,0 +1,122 @@
+# Copyright (c) mmscale contributors.
+"""The blocks of ResNet on scale spaces."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.utils.checkpoint as cp
+from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
+from mmcv.cnn.bricks import DropPath
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmscale.scale_space import Signal, apply_jointly, is_pyramid, map_levels
+
+from .scale_conv import ScaleConv
+from .scale_norm import ScaleBN
+from .scale_pool import ScaleAvgPool2d
+
+
+def run_layers(layers: Sequence[nn.Module], x: Signal) -> Signal:
+    """Runs layers in turn; those that know no levels, such as a SyncBN, see all of them at once."""
+    for layer in layers:
+        knows_levels = isinstance(layer, ScaleConv | ScaleAvgPool2d | ScaleBN)
+        x = layer(x) if knows_levels else apply_jointly(layer, x)
+    return x
+
+
+def block_layout(kind, out_channels, expansion, stride, dilation, style) -> list[tuple]:
+    """The convolutions of a block, each as ``(kernel_size, out_channels, stride, dilation)``.
+
+    Args:
+        kind (str): ``'basic'`` or ``'bottleneck'``.
+        out_channels (int): Output channels of the block.
+        expansion (int): Output over middle channels.
+        stride (int): Stride of the block.
+        dilation (int): Dilation of its strided 3x3 convolution, in taps.
+        style (str): ``'pytorch'`` or ``'caffe'``: which convolution of a bottleneck is strided.
+    """
+    mid_channels = out_channels // expansion
+    if kind == 'basic':
+        return [(3, mid_channels, stride, dilation), (3, out_channels, 1, 1)]
+    first, second = (1, stride) if style == 'pytorch' else (stride, 1)
+    return [
+        (1, mid_channels, first, 1),
+        (3, mid_channels, second, dilation),
+        (1, out_channels, 1, 1),
+    ]
+
+
+class ResidualBlock(BaseModule):
+    """``relu(branch(x) + shortcut(x))``, the block of ResNet on scale spaces.
+
+    Args:
+        in_channels (int): Channels of the input.
+        layout (list[tuple]): The convolutions of the branch, each as ``(kernel_size,
+            out_channels, stride, dilation)``. 1x1 convolutions are pointwise (interaction 1).
+        conv_cfg (dict): The convolution, with its ``scale_space`` and ``interaction``.
+        norm_cfg (dict): The norm after each convolution.
+        act_cfg (dict): The activation.
+        downsample (nn.Module, optional): The shortcut, the identity if None.
+        with_cp (bool): Compute the block again in the backward pass instead of storing it.
+        drop_path_rate (float): Stochastic depth, one draw a sample for all of its levels.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        layout: list[tuple],
+        conv_cfg: dict,
+        norm_cfg: dict,
+        act_cfg: dict,
+        downsample: nn.Module | None = None,
+        with_cp: bool = False,
+        drop_path_rate: float = 0.0,
+    ):
+        super().__init__()
+        self.with_cp = with_cp
+        self.layer_names = []
+        for i, (size, channels, stride, dilation) in enumerate(layout, start=1):
+            conv = build_conv_layer(
+                conv_cfg if size > 1 else dict(conv_cfg, interaction=1),
+                in_channels,
+                channels,
+                size,
+                stride=stride,
+                padding=dilation * (size // 2),
+                dilation=dilation,
+                bias=False,
+            )
+            norm_name, norm = build_norm_layer(norm_cfg, channels, postfix=i)
+            self.add_module(f'conv{i}', conv)
+            self.add_module(norm_name, norm)
+            self.layer_names.append((f'conv{i}', norm_name))
+            in_channels = channels
+        self.out_channels = in_channels
+        self.relu = build_activation_layer(act_cfg)
+        self.downsample = downsample
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+
+    @property
+    def last_norm(self) -> nn.Module:
+        """The norm before the sum, which ``zero_init_residual`` starts at 0."""
+        return getattr(self, self.layer_names[-1][1])
+
+    def _branch_plus_shortcut(self, *levels: Tensor) -> Signal:
+        x = levels[0] if len(levels) == 1 and levels[0].ndim == 5 else levels
+        y = x
+        for i, names in enumerate(self.layer_names):
+            y = map_levels(self.relu, y) if i else y
+            y = run_layers([getattr(self, name) for name in names], y)
+        if not isinstance(self.drop_path, nn.Identity):
+            y = apply_jointly(self.drop_path, y)
+        shortcut = x if self.downsample is None else run_layers(self.downsample, x)
+        return map_levels(torch.add, y, shortcut)
+
+    def forward(self, x: Signal) -> Signal:
+        levels = x if is_pyramid(x) else (x,)
+        if self.with_cp and any(level.requires_grad for level in levels):
+            y = cp.checkpoint(self._branch_plus_shortcut, *levels, use_reentrant=False)
+        else:
+            y = self._branch_plus_shortcut(*levels)
+        return map_levels(self.relu, y)
