@@ -29,35 +29,28 @@ def check_signal(x: Signal, grid: ScaleGrid, channels: int | None = None) -> Non
 
     A signal with fewer levels than the grid is one whose coarsest levels were cut off.
     """
-    if is_pyramid(x):
-        wrong = [tuple(level.shape) for level in x if level.ndim != 4]
-        count, form = len(x), 'a pyramid of tensors (N, C, H_k, W_k)'
-        found = x[0].shape[1] if x and not wrong else None
-    else:
-        wrong = [] if x.ndim == 5 else [tuple(x.shape)]
-        count, form = (0, '') if wrong else (x.shape[2], '')
-        form = 'a dense tensor (N, C, S, H, W)'
-        found = None if wrong else x.shape[1]
-    if wrong:
-        raise ValueError(f'a scale-space signal is {form}, got the shape {wrong[0]}')
-    if not 1 <= count <= grid.num_scales:
+    levels = split_levels(x)
+    if not 1 <= len(levels) <= grid.num_scales:
         raise ValueError(
-            f'the signal has {count} levels, but the scale space has num_scales={grid.num_scales}'
+            f'the signal has {len(levels)} levels, but the scale space has '
+            f'num_scales={grid.num_scales}'
         )
-    if channels is not None and found != channels:
-        raise ValueError(f'the signal has {found} channels, expected {channels}')
+    for level in levels:
+        if channels is not None and level.shape[1] != channels:
+            raise ValueError(f'the signal has {level.shape[1]} channels, expected {channels}')
 
 
 def split_levels(x: Signal) -> tuple[Tensor, ...]:
-    """The levels of a signal, each ``(N, C, H_k, W_k)``."""
+    """The levels of a signal, each ``(N, C, H_k, W_k)``; ``ValueError`` if it is not one."""
     if is_pyramid(x):
-        return tuple(x)
-    if x.ndim != 5:
-        raise ValueError(
-            'a scale-space signal is a dense tensor (N, C, S, H, W) or a pyramid, got the shape '
-            f'{tuple(x.shape)}'
-        )
-    return x.unbind(2)
+        form, levels = 'a pyramid of tensors (N, C, H_k, W_k)', tuple(x)
+        wrong = [tuple(level.shape) for level in levels if level.ndim != 4]
+    else:
+        form, levels = 'a dense tensor (N, C, S, H, W)', ()
+        wrong = [] if x.ndim == 5 else [tuple(x.shape)]
+    if wrong:
+        raise ValueError(f'a scale-space signal is {form}, got the shape {wrong[0]}')
+    return levels if is_pyramid(x) else x.unbind(2)
 
 
 def stack_levels(levels: Sequence[Tensor]) -> Tensor:
