@@ -1,4 +1,4 @@
-# make quickstart   see a scale-equivariant and an ordinary network on real digits (no compiler)
+# make quickstart   see scale-equivariant and ordinary networks on real digits (no compiler)
 # make test         the whole suite (compiles MMCV's ops once, and keeps them)
 # make lint         ruff
 #
@@ -35,7 +35,7 @@ help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 quickstart: $(STAMPS)/mmscale
-	@$(call say,quickstart: train and compare two networks,up to 4 minutes on 2 CPU cores)
+	@$(call say,quickstart: train and compare three networks,up to 4 minutes on 2 CPU cores)
 	@$(BIN)/python tools/quickstart.py \
 		|| $(call failed,the quickstart,The lines above say why.)
 
