@@ -213,8 +213,10 @@ def test_the_state_does_not_depend_on_the_mode(lift):
 @lifts
 def test_mixed_precision(lift):
     model = ScaleResNet(50, lift=lift, interaction=2, deep_stem=True, avg_down=True, **SMALL)
+    # Maps of two pixels and more: PyTorch 2.11's bfloat16 gradient of a 3x3 convolution of stride 2
+    # is undefined on the CPU where the input is one pixel wide.
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        outputs = model.train()(image())
+        outputs = model.train()(image(size=(96, 80)))
         loss = loss_of(outputs)
     loss.backward()
     assert all(level.isfinite().all() for level in split_levels(outputs[0]))
