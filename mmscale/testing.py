@@ -33,6 +33,7 @@ def assert_scale_equivariant(
 
     Raises:
         AssertionError: Naming the level that differs most.
+        ValueError: If ``factor`` is not such a power, or leaves no level.
 
     Example:
         >>> import torch
@@ -44,6 +45,11 @@ def assert_scale_equivariant(
         >>> assert_scale_equivariant(conv.double(), signal, 2, grid)
     """
     grid = ScaleGrid.build(scale_space)
+    shift = grid.shift(factor)
+    if shift < 1 or shift != int(shift):
+        raise ValueError(
+            f'factor must be a power of the base {grid.base} greater than 1, got {factor}'
+        )
     expected = split_levels(scale_scale_space(fn(signal), factor, grid))
     found = split_levels(fn(scale_scale_space(signal, factor, grid)))
     shapes = [[tuple(level.shape) for level in levels] for levels in (expected, found)]

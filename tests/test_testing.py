@@ -62,6 +62,12 @@ def test_rejects_nan_in_any_level(signal):
         assert_scale_equivariant(broken, signal, 2, GRID)
 
 
+@pytest.mark.parametrize('factor', [1, 3, 0.5])
+def test_takes_powers_of_the_base_only(signal, factor):
+    with pytest.raises(ValueError, match='factor must be a power of the base 2 greater than 1'):
+        assert_scale_equivariant(lambda x: x, signal, factor, GRID)
+
+
 def test_rejects_other_shapes(signal):
     with pytest.raises(AssertionError, match='levels of shape'):
         assert_scale_equivariant(lambda x: x[..., 1:], signal, 2, GRID)

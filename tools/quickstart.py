@@ -12,7 +12,6 @@ import json
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import matplotlib
@@ -95,15 +94,13 @@ def errors(cfg: Config, model: torch.nn.Module) -> dict[str, list[float]]:
     images = model.data_preprocessor(next(iter(test_batches(cfg, 1.0))))['inputs']
     backbone, neck = model.backbone, model.neck
     grid = getattr(backbone, 'grid', None)
-    network = equivariance_error(lambda x: backbone(x)[-1], images, scale_space=grid)
+    network = equivariance_error(backbone, images, scale_space=grid)
     vector = equivariance_error(
-        lambda x: neck(backbone(x))[-1], images, scale_space=grid, canvas='keep'
+        lambda x: neck(backbone(x)), images, scale_space=grid, canvas='keep'
     )
     body = network
     if grid is not None:
-        body = equivariance_error(
-            lambda x: backbone.body(x)[-1], backbone.lift(images), scale_space=grid
-        )
+        body = equivariance_error(backbone.body, backbone.lift(images), scale_space=grid)
     return {
         key: result.mean.tolist()
         for key, result in dict(network=network, body=body, vector=vector).items()
@@ -185,7 +182,6 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
 
 
 def main():
-    warnings.filterwarnings('ignore', message='a feature was zero')
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     results = {name: [measure(name, seed, args.out) for seed in args.seeds] for name in CONFIGS}

@@ -46,7 +46,7 @@ class EquivarianceError:
 def scale_signal(
     x: Signal,
     factor: float,
-    grid: ScaleGrid | None = None,
+    scale_space: dict | ScaleGrid | None = None,
     zero_scale: float = 0.5,
     canvas: str = 'shrink',
     centre: tuple[float, float] | None = None,
@@ -58,7 +58,7 @@ def scale_signal(
             space ``(N, C, S, H, W)``, a pyramid, or vectors ``(N, C)``, which scaling leaves as
             they are.
         factor (float): ``s``, at least 1.
-        grid (ScaleGrid, optional): The levels of a scale space.
+        scale_space (dict | ScaleGrid, optional): The levels of a scale space.
         zero_scale (float): Blur that images and feature maps are taken to have, in their pixels.
         canvas (str): ``'shrink'`` or ``'keep'``.
         centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels of ``x``.
@@ -67,9 +67,9 @@ def scale_signal(
         Tensor | tuple[Tensor, ...]: The scaled signal.
     """
     if is_pyramid(x) or x.ndim == 5:
-        if grid is None:
+        if scale_space is None:
             raise ValueError('scale_space must be given: the signal is a scale space')
-        return scale_scale_space(x, factor, grid, canvas, centre=centre)
+        return scale_scale_space(x, factor, scale_space, canvas, centre=centre)
     if x.ndim == 4:
         return scale_image(x, factor, zero_scale, canvas, centre=centre)
     if x.ndim == 2:
@@ -78,6 +78,11 @@ def scale_signal(
         'a signal is (N, C), (N, C, H, W), (N, C, S, H, W) or a pyramid, got the shape '
         f'{tuple(x.shape)}'
     )
+
+
+def _only_output(x):
+    """What a backbone gives, a tuple of one output, as that output."""
+    return x[0] if is_pyramid(x) and len(x) == 1 else x
 
 
 def _levels(x: Signal) -> list[Tensor]:
@@ -141,7 +146,8 @@ def equivariance_error(
 
     Args:
         phi (Callable): From images (or a scale space) to one feature map, scale space or batch of
-            vectors. A module is put into eval mode and back.
+            vectors, or to a tuple of just one, as backbones give. A module is put into eval mode
+            and back.
         images (Tensor | tuple[Tensor, ...]): ``(N, C, H, W)``; or a scale space, to measure the
             body of a network without its lift.
         factors (Sequence[float]): ``s``, each at least 1.
@@ -180,14 +186,14 @@ def equivariance_error(
         phi.eval()
     try:
         columns = [
-            _measure(phi, batch, factors, grid, zero_scale, canvas, border, truncation, is_image)
+            _measure(phi, batch, factors, grid, zero_scale, canvas, border, truncation)
             for batch in _batches(images, batch_size)
         ]
     finally:
         if training:
             phi.train()
     valid, truncated = (torch.cat(parts, dim=1) for parts in zip(*columns))
-    if valid.isnan().any():
+    if (valid.isnan() & truncated.isnan()).any():
         warnings.warn('a feature was zero or not finite: its error is nan', stacklevel=2)
     if not squared:
         valid, truncated = valid.sqrt(), truncated.sqrt()
@@ -201,16 +207,22 @@ def _batches(images: Signal, batch_size: int):
         yield tuple(level[part] for level in images) if is_pyramid(images) else images[part]
 
 
-def _measure(phi, batch, factors, grid, zero_scale, canvas, border, truncation, is_image):
+def _measure(phi, batch, factors, grid, zero_scale, canvas, border, truncation):
     """Errors of one batch, each ``(F, N)``: over valid and over truncated levels."""
-    feature = phi(batch)
+    feature = _only_output(phi(batch))
     centre, feature_centre = _centres(batch, feature)
     errors = []
     for factor in factors:
         scaled = scale_signal(batch, factor, grid, zero_scale, canvas, centre)
-        found = _levels(phi(scaled))
+        found = _levels(_only_output(phi(scaled)))
         expected = _levels(scale_signal(feature, factor, grid, zero_scale, canvas, feature_centre))
-        valid = len(expected) - truncation if is_image else len(expected)
+        valid = len(expected) - truncation
+        if valid < 1:
+            warnings.warn(
+                f'no level is valid at factor {factor:g}: {len(expected)} remain, and the '
+                f'interactions of the network spoil {truncation}',
+                stacklevel=4,
+            )
         sums = _norms(expected, found, valid, border)
         errors.append([difference / reference for difference, reference in sums])
     return [torch.stack(parts) for parts in zip(*errors)]

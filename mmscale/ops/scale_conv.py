@@ -60,7 +60,7 @@ def scale_conv2d(
     dilation: int | tuple[int, int] = 1,
     groups: int = 1,
     *,
-    grid: ScaleGrid,
+    scale_space: dict | ScaleGrid,
 ) -> Signal:
     r"""Convolves a scale space with one kernel whose taps grow with the level.
 
@@ -76,13 +76,13 @@ def scale_conv2d(
 
     Args:
         x (Tensor | tuple[Tensor, ...]): Dense ``(N, C_in, S, H, W)`` or a pyramid of S tensors
-            ``(N, C_in, H_k, W_k)``. S may be less than ``grid.num_scales``: the finest levels.
+            ``(N, C_in, H_k, W_k)``. S may be less than ``num_scales``: the finest levels.
         weight (Tensor): ``(C_out, C_in / groups, K, kh, kw)``, ``kh`` and ``kw`` odd.
         bias (Tensor, optional): ``(C_out,)``.
         stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
         dilation (int | tuple[int, int]): Distance of the taps, multiplied by :math:`a^k`.
         groups (int): Blocked connections from inputs to outputs, as in ``torch.nn.Conv2d``.
-        grid (ScaleGrid): The levels.
+        scale_space (dict | ScaleGrid): The levels.
 
     Returns:
         Tensor | tuple[Tensor, ...]: The same form, ``C_out`` channels, each side
@@ -92,6 +92,7 @@ def scale_conv2d(
         ValueError: If an argument is out of range, or the signal does not fit the weight or the
             grid.
     """
+    grid = ScaleGrid.build(scale_space)
     if weight.ndim != 5:
         raise ValueError(
             f'weight must be (C_out, C_in / groups, K, kh, kw), got the shape {tuple(weight.shape)}'

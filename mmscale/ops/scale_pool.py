@@ -36,7 +36,7 @@ def scale_max_pool2d(
     stride: int | tuple[int, int],
     padding: int | tuple[int, int] = 0,
     *,
-    grid: ScaleGrid,
+    scale_space: dict | ScaleGrid,
 ) -> Signal:
     r"""Maximum over a window whose taps lie :math:`a^k` pixels apart.
 
@@ -50,14 +50,14 @@ def scale_max_pool2d(
         kernel_size (int | tuple[int, int]): Taps of the window.
         stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
         padding (int | tuple[int, int]): Taps of the window before its origin.
-        grid (ScaleGrid): The levels.
+        scale_space (dict | ScaleGrid): The levels.
 
     Returns:
         Tensor | tuple[Tensor, ...]: The same form, each side ``ceil(size / stride)``. At level 0
         that is ``torch.nn.MaxPool2d`` where ``kernel_size = 2 padding + 1``, and, with
         ``ceil_mode=True``, where ``kernel_size = stride`` and ``padding = 0``.
     """
-    return _pool_levels(_max_pool_level, x, kernel_size, stride, padding, grid)
+    return _pool_levels(_max_pool_level, x, kernel_size, stride, padding, scale_space)
 
 
 def scale_avg_pool2d(
@@ -66,23 +66,24 @@ def scale_avg_pool2d(
     stride: int | tuple[int, int],
     padding: int | tuple[int, int] = 0,
     *,
-    grid: ScaleGrid,
+    scale_space: dict | ScaleGrid,
 ) -> Signal:
     """Mean over a window whose taps lie ``base**k`` pixels apart.
 
     Taps outside the image do not count (``count_include_pad=False``). Arguments and shapes are
     those of :func:`scale_max_pool2d`.
     """
-    return _pool_levels(_avg_pool_level, x, kernel_size, stride, padding, grid)
+    return _pool_levels(_avg_pool_level, x, kernel_size, stride, padding, scale_space)
 
 
-def _pool_levels(pool_level, x, kernel_size, stride, padding, grid) -> Signal:
+def _pool_levels(pool_level, x, kernel_size, stride, padding, scale_space) -> Signal:
     window = (
         as_pair('kernel_size', kernel_size),
         as_pair('stride', stride),
         as_pair('padding', padding),
     )
     check_pool(*window)
+    grid = ScaleGrid.build(scale_space)
     check_signal(x, grid)
     if is_pyramid(x):
         return tuple(pool_level(level, *window, 1) for level in x)

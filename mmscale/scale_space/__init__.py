@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""The mathematics of scale spaces. Needs torch, numpy and scipy, and no package of OpenMMLab."""
+"""The mathematics of scale spaces, on torch alone."""
 
 from .action import scale_image, scale_scale_space
 from .gaussian import discrete_gaussian

@@ -87,7 +87,7 @@ def _read_scaled(image, rows, columns, variance, padding, interpolation, canvas)
 def scale_scale_space(
     signal: Signal,
     factor: float,
-    grid: ScaleGrid,
+    scale_space: dict | ScaleGrid,
     canvas: str = 'shrink',
     interpolation: str = 'bicubic',
     centre: tuple[float, float] | None = None,
@@ -101,7 +101,7 @@ def scale_scale_space(
     Args:
         signal (Tensor | tuple[Tensor, ...]): A dense scale space ``(N, C, S, H, W)`` or a pyramid.
         factor (float): ``s``, at least 1.
-        grid (ScaleGrid): The levels of the signal.
+        scale_space (dict | ScaleGrid): The levels of the signal.
         canvas (str): ``'shrink'`` or ``'keep'``, see :func:`scale_image`.
         interpolation (str): How positions between samples are read.
         centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels of level 0.
@@ -113,6 +113,7 @@ def scale_scale_space(
         ValueError: If ``factor`` is below 1 or leaves no level, or the signal does not fit.
     """
     _check(factor, canvas)
+    grid = ScaleGrid.build(scale_space)
     check_signal(signal, grid)
     shift = grid.shift(factor)
     whole, part = math.floor(shift), shift - math.floor(shift)

@@ -8,16 +8,18 @@ from .levels import stack_levels
 from .resample import PADDINGS, check_choice, grid_positions, resample
 
 
-def _check(image: Tensor, grid: ScaleGrid, padding: str) -> None:
+def _check(image: Tensor, scale_space: dict | ScaleGrid, padding: str) -> ScaleGrid:
     check_choice('padding', padding, PADDINGS)
     if not image.is_floating_point():
         raise TypeError(f'image must be of a floating dtype, got {image.dtype}')
     if image.ndim != 4:
         raise ValueError(f'image must be (N, C, H, W), got the shape {tuple(image.shape)}')
+    grid = ScaleGrid.build(scale_space)
     grid.check_image_size(*image.shape[-2:])
+    return grid
 
 
-def gaussian_lift(image: Tensor, grid: ScaleGrid, padding: str = 'zeros') -> Tensor:
+def gaussian_lift(image: Tensor, scale_space: dict | ScaleGrid, padding: str = 'zeros') -> Tensor:
     """The dense Gaussian scale space of an image ("DSS v1").
 
     Level ``k`` is the image blurred by the discrete Gaussian of variance
@@ -26,7 +28,7 @@ def gaussian_lift(image: Tensor, grid: ScaleGrid, padding: str = 'zeros') -> Ten
 
     Args:
         image (Tensor): ``(N, C, H, W)``.
-        grid (ScaleGrid): The levels.
+        scale_space (dict | ScaleGrid): The levels.
         padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
             ``'circular'``.
 
@@ -37,7 +39,7 @@ def gaussian_lift(image: Tensor, grid: ScaleGrid, padding: str = 'zeros') -> Ten
         TypeError: If the image is of an integer dtype.
         ValueError: If the image is smaller than the coarsest level can hold.
     """
-    _check(image, grid, padding)
+    grid = _check(image, scale_space, padding)
     rows, columns = (grid_positions(count, 1) for count in image.shape[-2:])
     return stack_levels(
         [resample(image, rows, columns, t, padding=padding) for t in grid.variances]
@@ -45,7 +47,10 @@ def gaussian_lift(image: Tensor, grid: ScaleGrid, padding: str = 'zeros') -> Ten
 
 
 def gaussian_pyramid_lift(
-    image: Tensor, grid: ScaleGrid, padding: str = 'zeros', interpolation: str = 'bicubic'
+    image: Tensor,
+    scale_space: dict | ScaleGrid,
+    padding: str = 'zeros',
+    interpolation: str = 'bicubic',
 ) -> tuple[Tensor, ...]:
     """The Gaussian scale space of an image, level ``k`` sampled at ``base**k z``.
 
@@ -53,7 +58,7 @@ def gaussian_pyramid_lift(
 
     Args:
         image (Tensor): ``(N, C, H, W)``.
-        grid (ScaleGrid): The levels.
+        scale_space (dict | ScaleGrid): The levels.
         padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
             ``'circular'``.
         interpolation (str): How positions between pixels are read: ``'bicubic'`` or
@@ -66,12 +71,12 @@ def gaussian_pyramid_lift(
         TypeError: If the image is of an integer dtype.
         ValueError: If the image is smaller than the coarsest level can hold.
     """
-    _check(image, grid, padding)
+    grid = _check(image, scale_space, padding)
     return _sampled_lift(image, grid, grid.variances, padding, interpolation)
 
 
 def bilinear_pyramid_lift(
-    image: Tensor, grid: ScaleGrid, padding: str = 'zeros'
+    image: Tensor, scale_space: dict | ScaleGrid, padding: str = 'zeros'
 ) -> tuple[Tensor, ...]:
     """The image resized by ``base**-k`` with bilinear interpolation ("DSS v2").
 
@@ -80,7 +85,7 @@ def bilinear_pyramid_lift(
 
     Args:
         image (Tensor): ``(N, C, H, W)``.
-        grid (ScaleGrid): The levels.
+        scale_space (dict | ScaleGrid): The levels.
         padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
             ``'circular'``.
 
@@ -91,7 +96,7 @@ def bilinear_pyramid_lift(
         TypeError: If the image is of an integer dtype.
         ValueError: If the image is smaller than the coarsest level can hold.
     """
-    _check(image, grid, padding)
+    grid = _check(image, scale_space, padding)
     return _sampled_lift(image, grid, (0.0,) * grid.num_scales, padding, 'bilinear')
 
 

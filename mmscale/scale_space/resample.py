@@ -40,7 +40,7 @@ def check_choice(name: str, value, choices: tuple) -> None:
         raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
 
 
-def keep_constants(fn: Callable[..., Tensor], count: int = 128) -> Callable[..., Tensor]:
+def keep_constants(fn: Callable[..., Tensor], count: int = 64) -> Callable[..., Tensor]:
     """Keeps the last tensors that a function of plain values has made.
 
     A compiler or exporter gets them made anew, in its graph: what it makes is not for others.
@@ -59,7 +59,7 @@ def keep_constants(fn: Callable[..., Tensor], count: int = 128) -> Callable[...,
             if type(constant) is not Tensor:  # of a mode that simulates tensors
                 return constant
             if len(kept) == count:
-                del kept[next(iter(kept))]
+                kept.pop(next(iter(kept)), None)
             kept[key] = constant
         return kept[key]
 
@@ -150,6 +150,8 @@ def resample(
     Returns:
         Tensor: ``(..., len(rows), len(columns))``. Decimation without blur is a view.
     """
+    check_choice('interpolation', interpolation, INTERPOLATIONS)
+    check_choice('padding', padding, PADDINGS)
     height, width = x.shape[-2:]
     if variance == 0:
         step_h, step_w = _is_decimation(rows, height), _is_decimation(columns, width)
@@ -159,7 +161,7 @@ def resample(
     if not x.is_floating_point():
         raise TypeError(f'images must be of a floating dtype, got {x.dtype}')
     args = (variance, interpolation, padding, x.dtype, x.device)
-    # A blur in half precision would lose what the levels differ by.
+    # Autocast would round the weights of images that are not in half precision themselves.
     with torch.autocast(x.device.type, enabled=False):
         x = resampling_matrix(height, rows, *args) @ x
         return x @ resampling_matrix(width, columns, *args).mT

@@ -103,6 +103,27 @@ class LiftOnly(nn.Module):
         return gaussian_lift(x, GRID)
 
 
+def test_backbones_are_measured_as_they_are():
+    from mmpretrain.models import ResNet
+
+    images = smooth_images().repeat(1, 3, 1, 1)
+    ordinary = ResNet(18, base_channels=4, stem_channels=4).double()
+    pyramid = ScaleConvNet(GRID, dict(type='mmscale.GaussianPyramidLift'), in_channels=3).double()
+    for backbone, grid in ((ordinary, None), (pyramid, GRID)):
+        backbone.eval()
+        found = equivariance_error(backbone, images, [2.0], scale_space=grid)
+        expected = equivariance_error(lambda x: backbone(x)[0], images, [2.0], scale_space=grid)  # noqa: B023
+        assert torch.equal(found.per_sample, expected.per_sample)
+        assert found.per_sample.min() > 0
+
+
+def test_says_when_no_level_is_valid():
+    net = ScaleConvNet(GRID, channels=(3, 4), kernel_size=3, interaction=3).double()
+    with pytest.warns(UserWarning, match='no level is valid at factor 2: 3 remain, .* spoil 4'):
+        result = equivariance_error(net, smooth_images(), [2.0], scale_space=GRID)
+    assert result.per_sample.isnan().all() and result.truncated.isfinite().all()
+
+
 @given(batch_size=st.integers(1, 4))
 @settings(max_examples=4, deadline=None)
 def test_batch_size_changes_nothing(batch_size):

@@ -58,7 +58,7 @@ def test_is_the_sum_that_defines_it(
         x = randn(1, 2, num_scales, height, width)
     weight = randn(4, 2 // groups, interaction, *kernel, seed=1)
     bias = randn(4, seed=2) if bias else None
-    found = scale_conv2d(x, weight, bias, stride, dilation, groups, grid=grid)
+    found = scale_conv2d(x, weight, bias, stride, dilation, groups, scale_space=grid)
     assert isinstance(found, tuple) == pyramid
     expected = scale_conv(
         to_levels(x), weight.numpy(), None if bias is None else bias.numpy(), stride, dilation,
@@ -76,7 +76,7 @@ def test_a_signal_with_fewer_levels_ends_where_the_grid_would_go_on(pyramid, ker
     x = pyramid_of(9, 8, grid, 2)[:2] if pyramid else randn(1, 2, 2, 9, 8)
     weight = randn(3, 2, 3, *kernel, seed=1)
     expected = scale_conv(to_levels(x), weight.numpy(), base=2, pyramid=pyramid)
-    found = scale_conv2d(x, weight, grid=grid)
+    found = scale_conv2d(x, weight, scale_space=grid)
     assert largest_difference(to_levels(found), expected) < 1e-12
 
 
@@ -84,7 +84,9 @@ def test_more_samples_than_one():
     grid = ScaleGrid(1.5, 3)
     x, weight = randn(3, 2, 3, 6, 5), randn(2, 2, 2, 3, 3, seed=1)
     expected = scale_conv(to_levels(x), weight.numpy(), base=1.5)
-    assert largest_difference(to_levels(scale_conv2d(x, weight, grid=grid)), expected) < 1e-12
+    assert (
+        largest_difference(to_levels(scale_conv2d(x, weight, scale_space=grid)), expected) < 1e-12
+    )
 
 
 def test_memory_order_of_the_input_does_not_matter():
@@ -92,7 +94,7 @@ def test_memory_order_of_the_input_does_not_matter():
     x = randn(2, 2, 3, 8, 9)
     level_major = torch.stack(x.unbind(2)).permute(1, 2, 0, 3, 4)
     assert x.is_contiguous() and not level_major.is_contiguous()
-    a, b = (scale_conv2d(signal, weight, grid=grid) for signal in (x, level_major))
+    a, b = (scale_conv2d(signal, weight, scale_space=grid) for signal in (x, level_major))
     assert largest_difference(a, b) < 1e-14
 
 
@@ -102,7 +104,7 @@ def test_parity_with_the_published_formula(base, dilations, interaction):
     """A sum of ordinary convolutions with the truncated dilation of the output's level."""
     grid = ScaleGrid(base, 4, truncate_dilation=True)
     x, weight, bias = randn(2, 3, 4, 17, 16), randn(5, 3, interaction, 3, 3, seed=1), randn(5)
-    found = scale_conv2d(x, weight, bias, grid=grid)
+    found = scale_conv2d(x, weight, bias, scale_space=grid)
     for k, d in enumerate(dilations):
         expected = bias[:, None, None] + sum(
             F.conv2d(x[:, :, k + shift], weight[:, :, shift], padding=d, dilation=d)
@@ -116,8 +118,11 @@ def test_one_level_is_an_ordinary_convolution():
     expected = F.conv2d(x, weight[:, :, 0], bias, (2, 1), (4, 1), (2, 1), 2)
     grid = ScaleGrid(2, 1)
     args = weight, bias, (2, 1), (2, 1), 2
-    assert largest_difference(scale_conv2d(x[:, :, None], *args, grid=grid)[:, :, 0], expected) == 0
-    assert largest_difference(scale_conv2d((x,), *args, grid=grid), (expected,)) == 0
+    assert (
+        largest_difference(scale_conv2d(x[:, :, None], *args, scale_space=grid)[:, :, 0], expected)
+        == 0
+    )
+    assert largest_difference(scale_conv2d((x,), *args, scale_space=grid), (expected,)) == 0
 
 
 @pytest.mark.parametrize('base, num_scales', [(2, 4), (3, 3)])
@@ -130,7 +135,7 @@ def test_commutes_with_scaling(base, num_scales, interaction, kernel, stride, py
     weight, bias = randn(3, 2, interaction, *kernel, seed=1), randn(3)
 
     def fn(signal):
-        return scale_conv2d(signal, weight, bias, stride, grid=grid)
+        return scale_conv2d(signal, weight, bias, stride, scale_space=grid)
 
     for shift in range(1, num_scales):
         assert_scale_equivariant(fn, x, base**shift, grid)
@@ -145,8 +150,10 @@ def test_fractional_bases_are_equivariant_where_truncated_ones_are_not(shift):
 
     def error(truncate):
         grid = ScaleGrid(1.3, 4, truncate_dilation=truncate)
-        expected = scale_scale_space(scale_conv2d(smooth, weight, grid=grid), 1.3**shift, grid)
-        found = scale_conv2d(scale_scale_space(smooth, 1.3**shift, grid), weight, grid=grid)
+        expected = scale_scale_space(
+            scale_conv2d(smooth, weight, scale_space=grid), 1.3**shift, grid
+        )
+        found = scale_conv2d(scale_scale_space(smooth, 1.3**shift, grid), weight, scale_space=grid)
         inside = ..., slice(6, -6), slice(6, -6)
         return ((found - expected)[inside].norm() / expected[inside].norm()).item()
 
@@ -157,8 +164,8 @@ def test_fractional_bases_are_equivariant_where_truncated_ones_are_not(shift):
 def test_fractional_base_is_exact_where_its_powers_are_integers():
     x, weight = randn(1, 2, 4, 33, 35), randn(3, 2, 1, 3, 3, seed=1)
     grid = ScaleGrid(2**0.5, 4)
-    expected = scale_conv2d(x, weight, grid=grid)[:, :, 2, ::2, ::2]
-    found = scale_conv2d(x[:, :, 2:, ::2, ::2], weight, grid=grid)[:, :, 0]
+    expected = scale_conv2d(x, weight, scale_space=grid)[:, :, 2, ::2, ::2]
+    found = scale_conv2d(x[:, :, 2:, ::2, ::2], weight, scale_space=grid)[:, :, 0]
     assert largest_difference(found, expected) < 1e-12
 
 
@@ -174,7 +181,7 @@ def test_first_and_second_derivatives(pyramid, base, kernel, stride):
     bias = randn(2).requires_grad_()
 
     def fn(weight, bias, *x):
-        y = scale_conv2d(x if pyramid else x[0], weight, bias, stride, groups=2, grid=grid)
+        y = scale_conv2d(x if pyramid else x[0], weight, bias, stride, groups=2, scale_space=grid)
         return y if pyramid else (y,)
 
     assert gradcheck(fn, (weight, bias, *x))
@@ -189,9 +196,9 @@ def test_autocast(pyramid, base, dtype):
     dense = randn(1, 2, 3, 9, 9, dtype=torch.float32)
     x = pyramid_of(9, 9, grid, 2, dtype=torch.float32) if pyramid else dense
     weight = randn(4, 2, 2, 3, 3, dtype=torch.float32).requires_grad_()
-    exact = to_levels(scale_conv2d(x, weight, grid=grid))
+    exact = to_levels(scale_conv2d(x, weight, scale_space=grid))
     with torch.autocast('cpu', dtype=dtype):
-        y = scale_conv2d(x, weight, grid=grid)
+        y = scale_conv2d(x, weight, scale_space=grid)
     levels = y if pyramid else y.unbind(2)
     assert all(level.dtype == dtype for level in levels)
     assert largest_difference([level.detach().float() for level in levels], exact) < 0.3
@@ -204,7 +211,7 @@ def test_autocast(pyramid, base, dtype):
 def test_keeps_dtype(dtype, pyramid):
     grid = ScaleGrid(1.5, 2)
     x = pyramid_of(6, 6, grid, 2, dtype=dtype) if pyramid else randn(1, 2, 2, 6, 6, dtype=dtype)
-    y = scale_conv2d(x, randn(3, 2, 2, 3, 3, dtype=dtype), grid=grid)
+    y = scale_conv2d(x, randn(3, 2, 2, 3, 3, dtype=dtype), scale_space=grid)
     assert all(level.dtype == dtype for level in (y if pyramid else (y,)))
 
 
@@ -229,35 +236,35 @@ def test_wrong_signals(pyramid):
     grid, weight = ScaleGrid(2, 3), randn(4, 2, 2, 3, 3)
     x = pyramid_of(9, 9, grid, 3) if pyramid else randn(1, 3, 3, 9, 9)
     with pytest.raises(ValueError, match='has 3 channels, expected 2'):
-        scale_conv2d(x, weight, grid=grid)
+        scale_conv2d(x, weight, scale_space=grid)
     with pytest.raises(ValueError, match='has 3 channels, expected 4'):
-        scale_conv2d(x, weight, groups=2, grid=grid)
+        scale_conv2d(x, weight, groups=2, scale_space=grid)
     x = pyramid_of(9, 9, grid, 2) * 2 if pyramid else randn(1, 2, 6, 9, 9)
     with pytest.raises(ValueError, match='has 6 levels, but .* num_scales=3'):
-        scale_conv2d(x, weight, grid=grid)
+        scale_conv2d(x, weight, scale_space=grid)
 
 
 def test_an_image_is_no_scale_space():
     with pytest.raises(ValueError, match=r'dense tensor .*, got the shape \(1, 2, 9, 9\)'):
-        scale_conv2d(randn(1, 2, 9, 9), randn(4, 2, 1, 3, 3), grid=ScaleGrid(2, 3))
+        scale_conv2d(randn(1, 2, 9, 9), randn(4, 2, 1, 3, 3), scale_space=ScaleGrid(2, 3))
 
 
 @pytest.mark.parametrize('num_scales', [1, 3])
 def test_even_kernels_are_refused(num_scales):
     x = randn(1, 2, num_scales, 9, 9)
     with pytest.raises(ValueError, match='kernel_size must be odd, got 2'):
-        scale_conv2d(x, randn(4, 2, 1, 2, 2), grid=ScaleGrid(2, num_scales))
+        scale_conv2d(x, randn(4, 2, 1, 2, 2), scale_space=ScaleGrid(2, num_scales))
 
 
 def test_an_ordinary_weight_is_refused():
     with pytest.raises(ValueError, match=r'weight must be .*got the shape \(4, 2, 3, 3\)'):
-        scale_conv2d(randn(1, 2, 3, 9, 9), randn(4, 2, 3, 3), grid=ScaleGrid(2, 3))
+        scale_conv2d(randn(1, 2, 3, 9, 9), randn(4, 2, 3, 3), scale_space=ScaleGrid(2, 3))
 
 
 def test_takes_single_numbers_like_torch():
     x, weight, grid = randn(1, 2, 3, 9, 9), randn(4, 2, 1, 3, 3), ScaleGrid(2, 3)
-    expected = scale_conv2d(x, weight, None, (2, 2), (2, 2), grid=grid)
-    found = scale_conv2d(x, weight, stride=2, dilation=2, grid=grid)
+    expected = scale_conv2d(x, weight, None, (2, 2), (2, 2), scale_space=grid)
+    found = scale_conv2d(x, weight, stride=2, dilation=2, scale_space=grid)
     assert torch.equal(found, expected)
 
 

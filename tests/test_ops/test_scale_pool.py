@@ -46,7 +46,7 @@ def test_is_the_reduction_of_the_taps_inside(
     grid = ScaleGrid(base, 3, first_level=first_level)
     x = pyramid_of(height, width, grid) if pyramid else randn(1, 2, 3, height, width)
     kernel, stride, padding = zip(window, across)
-    found = pool(x, kernel, stride, padding, grid=grid)
+    found = pool(x, kernel, stride, padding, scale_space=grid)
     assert isinstance(found, tuple) == pyramid
     factors = [1, 1, 1] if pyramid else [base**k for k in grid.levels]
     factors = [round(f) if abs(f - round(f)) < 1e-9 else f for f in factors]
@@ -62,18 +62,20 @@ def test_one_level_is_ordinary_pooling(kernel, stride, padding, height, width):
     # Every output holds a pixel: where torch makes fewer, ours ends with partial windows.
     wide = F.pad(x, (0, kernel - 1) * 2, value=-torch.inf) if stride < kernel else x
     expected = F.max_pool2d(wide, kernel, stride, padding, ceil_mode=True)
-    assert torch.equal(scale_max_pool2d(x[:, :, None], *window, grid=grid)[:, :, 0], expected)
-    assert torch.equal(scale_max_pool2d((x,), *window, grid=grid)[0], expected)
+    assert torch.equal(
+        scale_max_pool2d(x[:, :, None], *window, scale_space=grid)[:, :, 0], expected
+    )
+    assert torch.equal(scale_max_pool2d((x,), *window, scale_space=grid)[0], expected)
     if stride == kernel:
         expected = F.avg_pool2d(x, kernel, stride, padding, ceil_mode=True, count_include_pad=False)
-        found = scale_avg_pool2d(x[:, :, None], *window, grid=grid)[:, :, 0]
+        found = scale_avg_pool2d(x[:, :, None], *window, scale_space=grid)[:, :, 0]
         assert largest_difference(found, expected) < 1e-14
 
 
 @pytest.mark.parametrize('size', range(1, 10))
 def test_the_pooling_of_resnet_stems_is_torchs(size):
     x, grid = randn(1, 2, size, size + 1), ScaleGrid(2, 1)
-    found = scale_max_pool2d((x,), (3, 3), (2, 2), (1, 1), grid=grid)[0]
+    found = scale_max_pool2d((x,), (3, 3), (2, 2), (1, 1), scale_space=grid)[0]
     assert torch.equal(found, F.max_pool2d(x, 3, 2, 1))
 
 
@@ -86,7 +88,7 @@ def test_commutes_with_scaling(pool, reduce, window, base, num_scales, pyramid):
     x = pyramid_of(31, 38, grid) if pyramid else randn(1, 2, num_scales, 31, 38)
 
     def fn(signal):
-        return pool(signal, *((n, n) for n in window), grid=grid)
+        return pool(signal, *((n, n) for n in window), scale_space=grid)
 
     for shift in range(1, num_scales):
         assert_scale_equivariant(fn, x, base**shift, grid)
@@ -107,7 +109,7 @@ def test_undilated_windows_do_not_commute():
 @pytest.mark.parametrize('window', [(2, 2, 0), (3, 2, 1)])
 def test_derivatives(pool, reduce, base, window):
     grid, x = ScaleGrid(base, 2), randn(1, 1, 2, 5, 4).requires_grad_()
-    assert gradcheck(lambda x: pool(x, *((n, n) for n in window), grid=grid), (x,))
+    assert gradcheck(lambda x: pool(x, *((n, n) for n in window), scale_space=grid), (x,))
 
 
 @pytest.mark.parametrize('pool, reduce', POOLS)
@@ -117,13 +119,13 @@ def test_low_precision_and_negative_values(pool, reduce, base, dtype):
     """No tap outside the image may leak as -inf or as a zero above the values."""
     x = -1 - torch.rand(1, 1, 3, 7, 6)
     grid = ScaleGrid(base, 3)
-    exact = pool(x, (3, 3), (2, 2), (1, 1), grid=grid)
-    found = pool(x.to(dtype), (3, 3), (2, 2), (1, 1), grid=grid)
+    exact = pool(x, (3, 3), (2, 2), (1, 1), scale_space=grid)
+    found = pool(x.to(dtype), (3, 3), (2, 2), (1, 1), scale_space=grid)
     assert found.dtype == dtype
     assert (found < -0.99).all() and (found > -2.01).all()
     assert largest_difference(found.float(), exact) < 0.05
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        found = pool(x, (3, 3), (2, 2), (1, 1), grid=grid)
+        found = pool(x, (3, 3), (2, 2), (1, 1), scale_space=grid)
     assert largest_difference(found.float(), exact) < 0.05
 
 
@@ -131,7 +133,7 @@ def test_low_precision_and_negative_values(pool, reduce, base, dtype):
 def test_average_of_a_constant_is_the_constant(pool, reduce):
     x = torch.ones(1, 1, 4, 9, 7).double()
     for base, window in itertools.product((2, 1.3, 3), WINDOWS):
-        y = pool(x, *((n, n) for n in window), grid=ScaleGrid(base, 4))
+        y = pool(x, *((n, n) for n in window), scale_space=ScaleGrid(base, 4))
         assert largest_difference(y, torch.ones_like(y)) < 1e-14
 
 
@@ -139,20 +141,20 @@ def test_average_of_a_constant_is_the_constant(pool, reduce):
 class TestWrongArguments:
     def test_signals(self, pool, reduce):
         with pytest.raises(ValueError, match='has 4 levels, but .* num_scales=3'):
-            pool(randn(1, 2, 4, 8, 8), (2, 2), (2, 2), grid=ScaleGrid(2, 3))
+            pool(randn(1, 2, 4, 8, 8), (2, 2), (2, 2), scale_space=ScaleGrid(2, 3))
         with pytest.raises(ValueError, match='dense tensor'):
-            pool(randn(1, 2, 8, 8), (2, 2), (2, 2), grid=ScaleGrid(2, 3))
+            pool(randn(1, 2, 8, 8), (2, 2), (2, 2), scale_space=ScaleGrid(2, 3))
 
     def test_windows_without_their_origin(self, pool, reduce):
         with pytest.raises(
             ValueError, match='padding must be from 0 to kernel_size - 1 = 1, got 2'
         ):
-            pool(randn(1, 2, 3, 8, 8), (2, 2), (2, 2), (2, 2), grid=ScaleGrid(2, 3))
+            pool(randn(1, 2, 3, 8, 8), (2, 2), (2, 2), (2, 2), scale_space=ScaleGrid(2, 3))
 
     def test_takes_single_numbers_like_torch(self, pool, reduce):
         x, grid = randn(1, 2, 3, 8, 8), ScaleGrid(2, 3)
-        expected = pool(x, (3, 3), (2, 2), (1, 1), grid=grid)
-        assert torch.equal(pool(x, 3, 2, 1, grid=grid), expected)
+        expected = pool(x, (3, 3), (2, 2), (1, 1), scale_space=grid)
+        assert torch.equal(pool(x, 3, 2, 1, scale_space=grid), expected)
 
 
 @pytest.mark.parametrize(

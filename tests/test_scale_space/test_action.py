@@ -215,7 +215,7 @@ class TestScaleScaleSpace:
     )
     def test_wrong_arguments(self, arguments, message):
         with pytest.raises(ValueError, match=message):
-            scale_scale_space(randn(1, 1, 3, 8, 8), grid=ScaleGrid(2, 3), **arguments)
+            scale_scale_space(randn(1, 1, 3, 8, 8), scale_space=ScaleGrid(2, 3), **arguments)
 
     def test_wrong_signals(self):
         with pytest.raises(ValueError, match='has 4 levels, but .* num_scales=3'):

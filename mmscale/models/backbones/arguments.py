@@ -4,12 +4,15 @@
 from collections.abc import Sequence
 
 from torch import nn
-from torch.nn.modules.batchnorm import BatchNorm1d, BatchNorm2d, BatchNorm3d
+from torch.nn.modules.batchnorm import SyncBatchNorm, _NormBase
+
+from mmscale.models.layers import ScaleBN
 
 
 def check_norms(model: nn.Module, norm_cfg: dict) -> None:
-    """Raises ``ValueError`` if a norm takes no scale spaces."""
-    if any(isinstance(m, BatchNorm1d | BatchNorm2d | BatchNorm3d) for m in model.modules()):
+    """Raises ``ValueError`` if a norm has statistics that are not of all levels together."""
+    norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+    if not all(isinstance(norm, ScaleBN | SyncBatchNorm) for norm in norms):
         raise ValueError(
             f'norm_cfg={norm_cfg} does not fit scale spaces: use '
             "dict(type='mmscale.ScaleBN'), which has the same parameters"

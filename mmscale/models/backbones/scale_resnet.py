@@ -134,8 +134,8 @@ class ScaleResNet(BaseModule):
             raise ValueError(
                 f'frozen_stages must be from -1 to num_stages={num_stages}, got {frozen_stages}'
             )
-        if not 0 <= drop_path_rate <= 1:
-            raise ValueError(f'drop_path_rate must be from 0 to 1, got {drop_path_rate}')
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(f'drop_path_rate must be from 0 to below 1, got {drop_path_rate}')
         interactions = per_stage('interaction', interaction, num_stages)
         strides = per_stage('strides', strides, num_stages)
         dilations = per_stage('dilations', dilations, num_stages)
@@ -237,9 +237,9 @@ class ScaleResNet(BaseModule):
 
     def init_weights(self) -> None:
         super().init_weights()
-        if isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'Pretrained':
-            return
-        if self.zero_init_residual:
+        entries = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
+        is_pretrained = any(entry['type'] == 'Pretrained' for entry in entries)
+        if self.zero_init_residual and not is_pretrained:
             for module in self.modules():
                 if isinstance(module, ResidualBlock):
                     constant_init(module.last_norm, 0)

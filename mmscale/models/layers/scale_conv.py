@@ -16,7 +16,8 @@ class ScaleConv(nn.Module):
     """Scale convolution, :func:`mmscale.ops.scale_conv2d` with learned weights.
 
     Use it where MMCV takes a ``conv_cfg``:
-    ``conv_cfg=dict(type='mmscale.ScaleConv', scale_space=dict(base=2, num_scales=4))``.
+    ``conv_cfg=dict(type='mmscale.ScaleConv', scale_space=dict(base=2, num_scales=4))``. MMCV's
+    ``ConvModule`` then takes dense scale spaces; pyramids only without its activation.
     Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019, eq. 19.
 
     The 4-D weight of an ordinary convolution loads as the one level that it sees, ``l = 0``, with
@@ -99,7 +100,13 @@ class ScaleConv(nn.Module):
 
     def forward(self, x: Signal) -> Signal:
         return scale_conv2d(
-            x, self.weight, self.bias, self.stride, self.dilation, self.groups, grid=self.grid
+            x,
+            self.weight,
+            self.bias,
+            self.stride,
+            self.dilation,
+            self.groups,
+            scale_space=self.grid,
         )
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):

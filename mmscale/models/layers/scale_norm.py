@@ -31,7 +31,8 @@ class ScaleBN(_BatchNorm):
     def forward(self, x: Signal) -> Signal:
         if is_pyramid(x):
             norm = super().forward
-            return apply_jointly(norm, x) if self.training else map_levels(norm, tuple(x))
+            is_affine_map = not self.training and self.running_mean is not None
+            return map_levels(norm, tuple(x)) if is_affine_map else apply_jointly(norm, x)
         if x.ndim == 5:
             # One batch of images keeps the level-major memory, which a 5-D batch norm would not.
             return unfold_levels(super().forward(fold_levels(x)), x.shape[2])

@@ -48,7 +48,9 @@ class ScaleMaxPool2d(_ScalePool2d):
     """
 
     def forward(self, x: Signal) -> Signal:
-        return scale_max_pool2d(x, self.kernel_size, self.stride, self.padding, grid=self.grid)
+        return scale_max_pool2d(
+            x, self.kernel_size, self.stride, self.padding, scale_space=self.grid
+        )
 
 
 @MODELS.register_module()
@@ -60,4 +62,6 @@ class ScaleAvgPool2d(_ScalePool2d):
     """
 
     def forward(self, x: Signal) -> Signal:
-        return scale_avg_pool2d(x, self.kernel_size, self.stride, self.padding, grid=self.grid)
+        return scale_avg_pool2d(
+            x, self.kernel_size, self.stride, self.padding, scale_space=self.grid
+        )

@@ -34,8 +34,11 @@ def _as_tuple(inputs) -> tuple[Signal, ...]:
 class ScalePooling(BaseModule):
     """Pools each scale space over its levels to an ordinary feature map.
 
-    Ordinary necks and heads follow unchanged: ``neck=[dict(type='mmscale.ScalePooling'),
-    dict(type='GlobalAveragePooling')]``, or an FPN in place of the second.
+    The map of a pyramid has the stride of the level it is brought to: ``base**k`` times that of an
+    ordinary network for ``'smallest'``, which heads with anchors must know; FPNs want
+    ``'largest'``. Ordinary necks and heads follow unchanged:
+    ``neck=[dict(type='mmscale.ScalePooling'), dict(type='GlobalAveragePooling')]``, or an FPN in
+    place of the second.
 
     Args:
         mode (str): ``'max'`` or ``'avg'`` over levels.

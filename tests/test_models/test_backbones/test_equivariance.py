@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Exactness statements 1 and 2 of the design, over whole networks, in float64."""
+"""Whole networks commute with scaling, and pyramids sample dense ones, to rounding, in float64."""
 
 import pytest
 import torch

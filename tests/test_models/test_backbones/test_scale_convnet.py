@@ -53,7 +53,7 @@ def test_shapes(interaction, lift):
 
 
 def test_the_configuration_with_levels_finer_than_the_image():
-    """Base sqrt(2), two finer and two coarser levels, as DESIGN's best MNIST-Scale network."""
+    """Base sqrt(2), two finer and two coarser levels, as the best of the MNIST-Scale configs."""
     grid = dict(base=2**0.5, num_scales=5, first_level=-2)
     model = ScaleConvNet(grid, dict(type='mmscale.GaussianPyramidLift'))
     levels = model(torch.rand(2, 1, 28, 28))[0]

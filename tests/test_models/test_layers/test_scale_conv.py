@@ -37,7 +37,7 @@ def test_is_the_function_with_learned_weights(pyramid):
     assert conv.weight.shape == (6, 2, 2, 3, 5) and conv.bias.shape == (6,)
     x = signal(pyramid)
     expected = scale_conv2d(
-        x, conv.weight, conv.bias, (2, 1), (2, 1), 2, grid=ScaleGrid.build(GRID)
+        x, conv.weight, conv.bias, (2, 1), (2, 1), 2, scale_space=ScaleGrid.build(GRID)
     )
     assert largest_difference(conv(x), expected) == 0
 

@@ -20,10 +20,10 @@ def test_is_the_function_of_the_same_name(module, function):
     pool = MODELS.build(dict(cfg, scale_space=GRID))
     assert isinstance(pool, module)
     grid = ScaleGrid.build(GRID)
-    expected = function(X, (3, 3), (2, 1), (1, 1), grid=grid)
+    expected = function(X, (3, 3), (2, 1), (1, 1), scale_space=grid)
     assert largest_difference(pool(X), expected) == 0
     pyramid = tuple(X[:, :, k, :: 2**k, :: 2**k] for k in range(3))
-    expected = function(pyramid, (3, 3), (2, 1), (1, 1), grid=grid)
+    expected = function(pyramid, (3, 3), (2, 1), (1, 1), scale_space=grid)
     assert largest_difference(pool(pyramid), expected) == 0
     assert not list(pool.state_dict())
     assert 'kernel_size=(3, 3), stride=(2, 1), padding=(1, 1)' in repr(pool)
