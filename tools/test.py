@@ -138,6 +138,7 @@ def main():
     metrics = runner.test()
     if args.out and args.out_item == 'metrics':
         mmengine.dump(metrics, args.out)
+    launch.leave_process_group()
 
 
 if __name__ == '__main__':

@@ -89,6 +89,7 @@ def main():
     except (FileNotFoundError, RuntimeError) as error:
         sys.exit(f'error: {error}')
     runner.train()
+    launch.leave_process_group()
 
 
 if __name__ == '__main__':

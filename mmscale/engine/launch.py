@@ -179,6 +179,13 @@ def build_data(runner: Runner, *loops: str):
         getattr(runner, loop)
 
 
+def leave_process_group():
+    """Ends a distributed run. Threads of gloo that run on into the exit can abort a process."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+
+
 def cannot_load_checkpoints() -> bool:
     """Whether MMEngine here fails on checkpoints with more than weights in them.
 
