@@ -181,17 +181,19 @@ def equivariance_error(
     if truncation is None:
         truncation = _truncation(phi) if is_image else 0
 
-    training = isinstance(phi, nn.Module) and phi.training
-    if training:
-        phi.eval()
+    modules = list(phi.modules()) if isinstance(phi, nn.Module) else []
+    modes = [module.training for module in modules]
+    for module in modules:
+        module.training = False
     try:
         columns = [
             _measure(phi, batch, factors, grid, zero_scale, canvas, border, truncation)
             for batch in _batches(images, batch_size)
         ]
     finally:
-        if training:
-            phi.train()
+        # Each its own: frozen stages are in eval mode inside of a network in training.
+        for module, mode in zip(modules, modes):
+            module.training = mode
     valid, truncated = (torch.cat(parts, dim=1) for parts in zip(*columns))
     if (valid.isnan() & truncated.isnan()).any():
         warnings.warn('a feature was zero or not finite: its error is nan', stacklevel=2)

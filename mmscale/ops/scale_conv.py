@@ -71,8 +71,8 @@ def scale_conv2d(
     pyramid the samples are :math:`a^k` apart already; level ``k + l`` is first read at the grid of
     level ``k`` by bilinear interpolation, its border repeated. Where :math:`a^k` is no integer, a
     dense signal is read between its pixels by bilinear interpolation. 1x1 kernels are pointwise.
-    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019, eq. 19; fractional bases are read
-    where the published code truncates :math:`a^k` (``ScaleGrid(truncate_dilation=True)``).
+    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019; fractional bases are read where
+    the published code truncates :math:`a^k` (``ScaleGrid(truncate_dilation=True)``).
 
     Args:
         x (Tensor | tuple[Tensor, ...]): Dense ``(N, C_in, S, H, W)`` or a pyramid of S tensors

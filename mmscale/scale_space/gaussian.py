@@ -13,7 +13,7 @@ def discrete_gaussian(variance: float, radius: int | None = None) -> Tensor:
     :math:`I_n` is the modified Bessel function of integer order. Unlike the sampled Gaussian it
     is a semigroup (blurring by :math:`t_1` and then :math:`t_2` is blurring by
     :math:`t_1 + t_2`) and has the variance :math:`t` exactly.
-    Source: Lindeberg, Scale-space for discrete signals, IEEE TPAMI 12(3), 1990, eq. 16.
+    Source: Lindeberg, Scale-space for discrete signals, IEEE TPAMI 12(3), 1990.
 
     Args:
         variance (float): :math:`t` in pixels², at least 0.

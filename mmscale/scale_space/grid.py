@@ -24,8 +24,7 @@ class ScaleGrid:
         base (float): Ratio between the factors of neighbouring levels, greater than 1.
         num_scales (int): Number of levels, at least 1.
         zero_scale (float): Standard deviation, in pixels, of the blur that the image itself is
-            taken to have (:math:`\\sigma_0`), greater than 0. Worrall & Welling (NeurIPS 2019,
-            section 4) use 0.25 and 0.5.
+            taken to have (:math:`\\sigma_0`), greater than 0.
         first_level (int): The finest level. Negative levels are finer than the image: they hold
             it interpolated up, unblurred.
         truncate_dilation (bool): Truncate the dilations of levels of factor above 1 to integers,

@@ -24,7 +24,7 @@ def gaussian_lift(image: Tensor, scale_space: dict | ScaleGrid, padding: str = '
 
     Level ``k`` is the image blurred by the discrete Gaussian of variance
     ``zero_scale**2 (base**2k - 1)``; levels ``k <= 0`` are the image itself.
-    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019, section 4.
+    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019.
 
     Args:
         image (Tensor): ``(N, C, H, W)``.

@@ -22,7 +22,7 @@ def _bilinear(distance: Tensor) -> Tensor:
 
 
 def _bicubic(distance: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel with a = -1/2, exact on quadratics (Keys 1981, eq. 15)."""
+    """Keys' cubic convolution kernel with a = -1/2, exact on quadratics (Keys 1981)."""
     d = distance.abs()
     near = (1.5 * d - 2.5) * d**2 + 1
     far = ((-0.5 * d + 2.5) * d - 4) * d + 2

@@ -179,6 +179,9 @@ def test_mode_of_the_module_is_restored():
     net.eval()
     equivariance_error(net, smooth_images(), [2.0])
     assert not net.training
+    net.train()[1].eval()  # a frozen norm
+    equivariance_error(net, smooth_images(), [2.0])
+    assert net.training and net[0].training and not net[1].training
 
 
 @pytest.mark.parametrize(

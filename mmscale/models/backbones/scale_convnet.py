@@ -21,8 +21,8 @@ class ScaleConvNet(BaseModule):
     With ``num_scales=1`` it is the ordinary CNN of that literature. Behind
     ``ScaleGlobalPooling(output_size=2)`` and a head with one hidden layer of 256 units it has
     about 494,000 parameters.
-    Source: Sosnovik et al., Scale-Equivariant Steerable Networks, ICLR 2020, section 6.1 (the
-    architecture); Worrall & Welling, NeurIPS 2019 (the layers).
+    Source: Sosnovik et al., Scale-Equivariant Steerable Networks, ICLR 2020 (the architecture);
+    Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019 (the layers).
 
     Args:
         scale_space (dict | ScaleGrid): The levels, see :class:`mmscale.scale_space.ScaleGrid`.

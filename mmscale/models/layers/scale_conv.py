@@ -18,7 +18,7 @@ class ScaleConv(nn.Module):
     Use it where MMCV takes a ``conv_cfg``:
     ``conv_cfg=dict(type='mmscale.ScaleConv', scale_space=dict(base=2, num_scales=4))``. MMCV's
     ``ConvModule`` then takes dense scale spaces; pyramids only without its activation.
-    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019, eq. 19.
+    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019.
 
     The 4-D weight of an ordinary convolution loads as the one level that it sees, ``l = 0``, with
     zeros elsewhere: ImageNet checkpoints of ResNet load into ScaleResNet, whatever K is.
