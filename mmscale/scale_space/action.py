@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .grid import ScaleGrid
 from .levels import Signal, check_signal, is_pyramid, stack_levels
-from .resample import check_choice, grid_positions, resample
+from .resample import check_choice, fourier_matrix, grid_positions, resample
 
 CANVASES = ('shrink', 'keep')
 
@@ -41,11 +41,13 @@ def scale_image(
     padding: str = 'zeros',
     interpolation: str = 'bicubic',
     centre: tuple[float, float] | None = None,
+    variance: float | None = None,
 ) -> Tensor:
     """L_s on an image or an ordinary feature map: anti-aliased, then sampled at ``s z``.
 
-    The blur has the variance ``zero_scale**2 (s**2 - 1)``, so that for ``s = base**m`` level ``k``
-    of the lift of the result is level ``k + m`` of the lift of ``image``, sampled at ``s z``.
+    By default the blur has the variance ``zero_scale**2 (s**2 - 1)``, so that for ``s = base**m``
+    level ``k`` of the lift of the result is level ``k + m`` of the lift of ``image``, sampled at
+    ``s z``.
 
     Args:
         image (Tensor): ``(..., H, W)``.
@@ -54,9 +56,12 @@ def scale_image(
         canvas (str): ``'shrink'``: ``(..., ceil(H / s), ceil(W / s))``, aligned at the origin
             pixel. ``'keep'``: ``(..., H, W)``, aligned at the centre, filled with zeros.
         padding (str): What the blur sees outside the image.
-        interpolation (str): ``'bicubic'`` or ``'bilinear'``.
+        interpolation (str): ``'bicubic'``, ``'bilinear'``, or ``'ideal'``: the image is taken to
+            be periodic, loses the frequencies that the smaller sampling cannot hold, and is
+            interpolated by its Fourier series. There is no blur then.
         centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels. Defaults to
             the centre of the canvas; the feature map of a strided network has it elsewhere.
+        variance (float, optional): Variance of the blur, in pixels², in place of the default.
 
     Returns:
         Tensor: The scaled image.
@@ -71,8 +76,21 @@ def scale_image(
         _read_positions(size, factor, canvas, None if centre is None else centre[axis])
         for axis, size in enumerate(image.shape[-2:])
     )
-    return _read_scaled(image, rows, columns, zero_scale**2 * (factor**2 - 1), padding,
-                        interpolation, canvas)  # fmt: skip
+    if interpolation == 'ideal':
+        return _read_ideal(image, rows, columns, factor)
+    if variance is None:
+        variance = zero_scale**2 * (factor**2 - 1)
+    return _read_scaled(image, rows, columns, variance, padding, interpolation, canvas)
+
+
+def _read_ideal(image, rows, columns, factor: float = 1.0) -> Tensor:
+    """Reads a periodic image; where the canvas has more than one period, that is zeros."""
+    matrices = []
+    for size, positions in zip(image.shape[-2:], (rows, columns), strict=True):
+        matrix = fourier_matrix(size, positions, factor, image.dtype, image.device)
+        inside = [-0.5 <= p < size for p in positions]
+        matrices.append(matrix if all(inside) else matrix * matrix.new_tensor(inside)[:, None])
+    return matrices[0] @ image @ matrices[1].mT
 
 
 def _read_scaled(image, rows, columns, variance, padding, interpolation, canvas) -> Tensor:
@@ -103,7 +121,8 @@ def scale_scale_space(
         factor (float): ``s``, at least 1.
         scale_space (dict | ScaleGrid): The levels of the signal.
         canvas (str): ``'shrink'`` or ``'keep'``, see :func:`scale_image`.
-        interpolation (str): How positions between samples are read.
+        interpolation (str): How positions between samples are read: ``'bicubic'``, ``'bilinear'``
+            or ``'ideal'``.
         centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels of level 0.
 
     Returns:
@@ -168,6 +187,8 @@ def _level_positions(size, factor, step, canvas, centre) -> list[float]:
 
 def _read_level(level, positions, step, interpolation) -> Tensor:
     rows, columns = (tuple(_snap_index(p / step) for p in axis) for axis in positions)
+    if interpolation == 'ideal':
+        return _read_ideal(level, rows, columns)
     return resample(level, rows, columns, interpolation=interpolation)
 
 

@@ -121,6 +121,46 @@ def resampling_matrix(
     return matrix.to(device, dtype)
 
 
+@keep_constants
+def fourier_matrix(
+    size: int,
+    positions: tuple[float, ...],
+    factor: float = 1.0,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = 'cpu',
+) -> Tensor:
+    """Reads a periodic signal anywhere, without its frequencies above ``1 / (2 factor)``.
+
+    The ideal resampling of a signal that shrinks by ``factor``: what remains is band-limited to
+    the new sampling and interpolated by the trigonometric polynomial through its samples.
+
+    Args:
+        size (int): Samples of the signal, one period.
+        positions (tuple[float, ...]): Where to read, in samples.
+        factor (float): At least 1.
+        dtype (torch.dtype): Of the matrix returned.
+        device (torch.device | str): Of the matrix returned.
+
+    Returns:
+        Tensor: ``(len(positions), size)``, to be shared and not written to.
+    """
+    half = math.floor(size / (2 * factor) + 1e-9)
+    waves = torch.arange(half + 1, dtype=torch.float64)
+    # Of the highest frequency that fits only one phase has samples: it counts once, not twice.
+    amplitudes = torch.full((half + 1,), 2.0, dtype=torch.float64)
+    amplitudes[0] = 1
+    if abs(half - size / (2 * factor)) < 1e-9:
+        amplitudes[half] = 1
+    where = torch.tensor(positions, dtype=torch.float64)
+    angles = [
+        2 * math.pi / size * torch.outer(at, waves)
+        for at in (where, torch.arange(size, dtype=torch.float64))
+    ]
+    matrix = (amplitudes * angles[0].cos()) @ angles[1].cos().T
+    matrix += (amplitudes * angles[0].sin()) @ angles[1].sin().T
+    return (matrix / size).to(device, dtype)
+
+
 def _is_decimation(positions: tuple[float, ...], size: int) -> int:
     """Returns the step if ``positions`` are 0, step, 2 step, ... inside the signal, else 0."""
     step = positions[1] if len(positions) > 1 else 1
@@ -152,7 +192,8 @@ def resample(
     """
     check_choice('interpolation', interpolation, INTERPOLATIONS)
     check_choice('padding', padding, PADDINGS)
-    height, width = x.shape[-2:]
+    # While torch.jit traces, sizes are tensors: no keys of what is kept.
+    height, width = (int(size) for size in x.shape[-2:])
     if variance == 0:
         step_h, step_w = _is_decimation(rows, height), _is_decimation(columns, width)
         if step_h and step_w:
