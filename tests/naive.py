@@ -67,6 +67,54 @@ def scale_conv(levels, weight, bias=None, stride=(1, 1), dilation=(1, 1), groups
     return outputs
 
 
+def deform_scale_conv(levels, offsets, weight, bias=None, stride=(1, 1), dilation=(1, 1), groups=1,
+                      modulations=None, *, base, first_level=0, pyramid=False):  # fmt: skip
+    """The same with taps at z + a^k (u + offset(k, z, u)), each times its modulation."""
+    out_channels, per_group, interaction, kh, kw = weight.shape
+    outputs = []
+    for k, level in enumerate(levels):
+        batch, channels, height, width = level.shape
+        factor = 1 if pyramid else base ** (first_level + k)
+        deform_groups = offsets[k].shape[1] // (2 * kh * kw)
+        block = channels // deform_groups
+        sources = [levels[k]]
+        for shift in range(1, min(interaction, len(levels) - k)):
+            source = levels[k + shift]
+            if pyramid:
+                finer = base**-shift
+                source = np.stack(
+                    [
+                        [read(source, y * finer, x * finer, 'border') for x in range(width)]
+                        for y in range(height)
+                    ]
+                )
+                source = np.moveaxis(source, (0, 1), (2, 3))
+            sources.append(source)
+        rows, columns = range(0, height, stride[0]), range(0, width, stride[1])
+        y = np.zeros((batch, out_channels, len(rows), len(columns)))
+        for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+            for n, c, u, v in itertools.product(
+                range(batch), range(channels), range(kh), range(kw)
+            ):
+                tap = ((c // block) * kh + u) * kw + v
+                dy, dx = offsets[k][n, 2 * tap : 2 * tap + 2, i, j]
+                at = (
+                    row + factor * (dilation[0] * (u - kh // 2) + dy),
+                    column + factor * (dilation[1] * (v - kw // 2) + dx),
+                )
+                term = 1 if modulations is None else modulations[k][n, tap, i, j]
+                group = c // per_group
+                first = group * (out_channels // groups)
+                for o in range(first, first + out_channels // groups):
+                    for shift, source in enumerate(sources):
+                        value = term * read(source[n, c], *at)
+                        y[n, o, i, j] += value * weight[o, c - group * per_group, shift, u, v]
+        if bias is not None:
+            y += bias[:, None, None]
+        outputs.append(y)
+    return outputs
+
+
 def scale_pool(levels, kernel, stride, padding, *, factors, reduce):
     """Max or mean over the taps z + a^k u, u = -padding, ..., that lie inside the level."""
     outputs = []

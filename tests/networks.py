@@ -20,3 +20,12 @@ def as_if_trained(model: nn.Module, seed: int = 0) -> nn.Module:
                 module.weight.copy_(torch.rand(shape, generator=generator) + 0.5)
                 module.bias.copy_(torch.randn(shape, generator=generator) * 0.1)
     return model
+
+
+def with_offsets(conv: nn.Module, std: float = 0.2) -> nn.Module:
+    """Gives the offset branch of a deformable layer weights, which starts at 0."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in conv.conv_offset.parameters():
+            parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
+    return conv

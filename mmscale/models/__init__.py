@@ -1,9 +1,18 @@
 # Copyright (c) mmscale contributors.
-from .backbones import ScaleConvNet, ScaleResNet, ScaleResNet_CIFAR
+from .backbones import (
+    ScaleConvNet,
+    ScaleResNet,
+    ScaleResNet_CIFAR,
+    SO2ConvNet,
+    SO2ResNet,
+    SO2ResNet_CIFAR,
+)
 from .layers import (
     BilinearPyramidLift,
+    DeformScaleConv,
     GaussianLift,
     GaussianPyramidLift,
+    ModulatedDeformScaleConv,
     ScaleAvgPool2d,
     ScaleBN,
     ScaleConv,
@@ -13,8 +22,10 @@ from .necks import ScaleGlobalPooling, ScalePooling
 
 __all__ = [
     'BilinearPyramidLift',
+    'DeformScaleConv',
     'GaussianLift',
     'GaussianPyramidLift',
+    'ModulatedDeformScaleConv',
     'ScaleAvgPool2d',
     'ScaleBN',
     'ScaleConv',
@@ -24,4 +35,7 @@ __all__ = [
     'ScalePooling',
     'ScaleResNet',
     'ScaleResNet_CIFAR',
+    'SO2ConvNet',
+    'SO2ResNet',
+    'SO2ResNet_CIFAR',
 ]

@@ -2,7 +2,7 @@
 """Scale convolution as a function of tensors."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral
 
 import torch
@@ -52,6 +52,21 @@ def check_window(kernel_size, stride, padding, dilation) -> None:
             )
 
 
+def check_convolution(
+    x: Signal, weight: Tensor, stride, dilation, groups: int, grid: ScaleGrid
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Raises ``ValueError`` unless signal and weight fit; returns stride and dilation as pairs."""
+    if weight.ndim != 5:
+        raise ValueError(
+            f'weight must be (C_out, C_in / groups, K, kh, kw), got the shape {tuple(weight.shape)}'
+        )
+    stride, dilation = as_pair('stride', stride), as_pair('dilation', dilation)
+    padding = tuple(d * (n // 2) for d, n in zip(dilation, weight.shape[3:], strict=True))
+    check_window(weight.shape[3:], stride, padding, dilation)
+    check_signal(x, grid, weight.shape[1] * groups)
+    return stride, dilation
+
+
 def scale_conv2d(
     x: Signal,
     weight: Tensor,
@@ -93,14 +108,7 @@ def scale_conv2d(
             grid.
     """
     grid = ScaleGrid.build(scale_space)
-    if weight.ndim != 5:
-        raise ValueError(
-            f'weight must be (C_out, C_in / groups, K, kh, kw), got the shape {tuple(weight.shape)}'
-        )
-    stride, dilation = as_pair('stride', stride), as_pair('dilation', dilation)
-    padding = tuple(d * (n // 2) for d, n in zip(dilation, weight.shape[3:], strict=True))
-    check_window(weight.shape[3:], stride, padding, dilation)
-    check_signal(x, grid, weight.shape[1] * groups)
+    stride, dilation = check_convolution(x, weight, stride, dilation, groups, grid)
     if is_pyramid(x):
         return _conv_pyramid(x, weight, bias, stride, dilation, groups, grid)
     num_levels = x.shape[2]
@@ -145,14 +153,22 @@ def _conv_level(sources, weight, bias, stride, dilation, groups, factor) -> Tens
 
 
 def _conv_pyramid(x, weight, bias, stride, dilation, groups, grid) -> tuple[Tensor, ...]:
-    outputs = []
+    return tuple(
+        _conv_level(sources, weight, bias, stride, dilation, groups, 1)
+        for sources in interacting_levels(x, weight.shape[2], grid)
+    )
+
+
+def interacting_levels(
+    x: tuple[Tensor, ...], interaction: int, grid: ScaleGrid
+) -> Iterator[list[Tensor]]:
+    """For each level ``k`` of a pyramid, the levels ``k, k + 1, ...`` read at the grid of ``k``."""
     for k, level in enumerate(x):
         sources = [level]
-        for shift, coarser in enumerate(x[k + 1 : k + weight.shape[2]], start=1):
+        for shift, coarser in enumerate(x[k + 1 : k + interaction], start=1):
             factor = grid.factors[k] / grid.factors[k + shift]
             sources.append(resample_level(coarser, factor, level.shape[-2:]))
-        outputs.append(_conv_level(sources, weight, bias, stride, dilation, groups, 1))
-    return tuple(outputs)
+        yield sources
 
 
 def splat_kernel(weight: Tensor, distance: tuple[float, float]) -> Tensor:

@@ -136,7 +136,7 @@ def _max_pool_between_pixels(x, kernel_size, stride, padding, dilation) -> Tenso
 
 def _avg_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
     rows, columns = (
-        _mean_matrix(size, kernel_size[axis], stride[axis], padding[axis], dilation).to(x)
+        _mean_matrix(int(size), kernel_size[axis], stride[axis], padding[axis], dilation).to(x)
         for axis, size in enumerate(x.shape[-2:])
     )
     return rows @ x @ columns.mT

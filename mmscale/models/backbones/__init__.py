@@ -1,5 +1,15 @@
 # Copyright (c) mmscale contributors.
 from .scale_convnet import ScaleConvNet
-from .scale_resnet import ScaleResNet, ScaleResNet_CIFAR
+from .scale_resnet import ScaleResNet
+from .scale_resnet_cifar import ScaleResNet_CIFAR
+from .so2_convnet import SO2ConvNet
+from .so2_resnet import SO2ResNet, SO2ResNet_CIFAR
 
-__all__ = ['ScaleConvNet', 'ScaleResNet', 'ScaleResNet_CIFAR']
+__all__ = [
+    'ScaleConvNet',
+    'ScaleResNet',
+    'ScaleResNet_CIFAR',
+    'SO2ConvNet',
+    'SO2ResNet',
+    'SO2ResNet_CIFAR',
+]

@@ -1,12 +1,12 @@
 # Copyright (c) mmscale contributors.
 """Checks of the arguments that backbones share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _NormBase
 
-from mmscale.models.layers import ScaleBN
+from mmscale.models.layers import DeformScaleConv, ScaleBN
 
 
 def check_norms(model: nn.Module, norm_cfg: dict) -> None:
@@ -43,3 +43,41 @@ def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
             f'got {out_indices!r}'
         )
     return tuple(out_indices)
+
+
+def deform_per_stage(deform: Mapping | None, num_stages: int) -> tuple[dict | None, ...]:
+    """The deformable layer of each stage, None where it has none, or ``ValueError``.
+
+    Args:
+        deform (Mapping, optional): ``dict(type=..., stages=(...))``, one bool a stage; other keys
+            are arguments of the layer.
+        num_stages (int): Stages of the backbone.
+    """
+    if deform is None:
+        return (None,) * num_stages
+    if not isinstance(deform, Mapping) or not {'type', 'stages'} <= set(deform):
+        raise ValueError(f'deform must be None or dict(type=..., stages=(...)), got {deform!r}')
+    layer = {key: value for key, value in deform.items() if key != 'stages'}
+    stages = deform['stages']
+    if (
+        not isinstance(stages, Sequence)
+        or len(stages) != num_stages
+        or not all(isinstance(stage, bool) for stage in stages)
+    ):
+        raise ValueError(
+            f'deform.stages must be one bool for each of the {num_stages} stages, got {stages!r}'
+        )
+    return tuple(layer if stage else None for stage in stages)
+
+
+def init_offsets(model: nn.Module) -> None:
+    """Sets all offset branches to 0 again, which an ``init_cfg`` for convolutions has drawn."""
+    for module in model.modules():
+        if isinstance(module, DeformScaleConv):
+            module.init_offset()
+
+
+def is_pretrained(init_cfg: dict | list[dict] | None) -> bool:
+    """Whether an ``init_cfg`` loads a checkpoint."""
+    entries = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []
+    return any(entry['type'] == 'Pretrained' for entry in entries)

@@ -11,7 +11,14 @@ from mmscale.models.layers import ScaleMaxPool2d
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal, apply_jointly, map_levels
 
-from .arguments import check_norms, check_out_indices, per_stage
+from .arguments import (
+    check_norms,
+    check_out_indices,
+    deform_per_stage,
+    init_offsets,
+    is_pretrained,
+    per_stage,
+)
 
 
 @MODELS.register_module()
@@ -32,6 +39,8 @@ class ScaleConvNet(BaseModule):
         channels (Sequence[int]): Output channels of the stages.
         kernel_size (int): Taps of every convolution, odd.
         pool_size (int): Taps and stride of the pooling windows.
+        deform (dict, optional): Deformable convolutions, as ``dict(type='mmscale.DeformScaleConv',
+            stages=(False, True, True))``. Other keys are arguments of the layer.
         out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
             the last.
         norm_cfg (dict): The norm layers.
@@ -52,6 +61,7 @@ class ScaleConvNet(BaseModule):
         channels: Sequence[int] = (32, 63, 95),
         kernel_size: int = 7,
         pool_size: int = 2,
+        deform: dict | None = None,
         out_indices: Sequence[int] | None = None,
         norm_cfg: dict = dict(type='mmscale.ScaleBN'),
         act_cfg: dict = dict(type='ReLU', inplace=True),
@@ -62,6 +72,7 @@ class ScaleConvNet(BaseModule):
         if not channels or not all(isinstance(width, int) and width >= 1 for width in channels):
             raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
         interactions = per_stage('interaction', interaction, num_stages)
+        deform = deform_per_stage(deform, num_stages)
         self.grid = ScaleGrid.build(scale_space)
         self.out_indices = check_out_indices(
             (num_stages - 1,) if out_indices is None else out_indices, num_stages
@@ -70,10 +81,11 @@ class ScaleConvNet(BaseModule):
         self.relu = build_activation_layer(act_cfg)
         self.pool = ScaleMaxPool2d(pool_size, scale_space=self.grid)
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
-        for out_channels, levels in zip(channels, interactions, strict=True):
+        for out_channels, levels, layer in zip(channels, interactions, deform, strict=True):
+            conv_cfg = dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=levels)
             self.convs.append(
                 build_conv_layer(
-                    dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=levels),
+                    dict(conv_cfg, **layer) if layer else conv_cfg,
                     in_channels,
                     out_channels,
                     kernel_size,
@@ -84,6 +96,11 @@ class ScaleConvNet(BaseModule):
             in_channels = out_channels
         self.feat_dim = in_channels
         check_norms(self, norm_cfg)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        if not is_pretrained(self.init_cfg):
+            init_offsets(self)
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
         """Everything behind the lift.

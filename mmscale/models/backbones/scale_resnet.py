@@ -1,10 +1,9 @@
 # Copyright (c) mmscale contributors.
-"""ResNets on scale spaces.
+"""ResNet on scale spaces.
 
 The names of all parameters are those of MMPretrain's ResNet, so that its checkpoints load.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -18,7 +17,15 @@ from mmscale.models.layers.residual_block import ResidualBlock, block_layout, ru
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal, map_levels
 
-from .arguments import check_norms, check_out_indices, per_stage
+from .arguments import (
+    check_norms,
+    check_out_indices,
+    deform_per_stage,
+    init_offsets,
+    is_pretrained,
+    per_stage,
+)
+from .layer_depth import layer_depth
 
 # depth: (convolutions of a block, blocks of each stage)
 ARCHITECTURES = {
@@ -29,10 +36,6 @@ ARCHITECTURES = {
     152: ('bottleneck', (3, 8, 36, 3)),
 }
 EXPANSIONS = {'basic': 1, 'bottleneck': 4}
-
-
-# Groups of layer-wise learning rates: blocks a group in the second and third stage, MMPretrain's.
-BLOCKS_A_GROUP = {18: (2, 2), 34: (2, 3), 50: (2, 3), 101: (2, 3), 152: (4, 4)}
 
 
 @MODELS.register_module()
@@ -60,6 +63,9 @@ class ScaleResNet(BaseModule):
         num_stages (int): 1 to 4.
         strides (Sequence[int]): Stride of each stage.
         dilations (Sequence[int]): Dilation of each stage, in taps.
+        deform (dict, optional): Deformable convolutions, as ``dict(type='mmscale.DeformScaleConv',
+            stages=(False, True, True, True))``: in these stages ``conv2`` of each block is one.
+            Other keys are arguments of the layer.
         out_indices (Sequence[int]): The stages whose outputs are returned.
         style (str): ``'pytorch'``: the 3x3 convolution of a bottleneck is the strided one;
             ``'caffe'``: its first 1x1 convolution.
@@ -107,6 +113,7 @@ class ScaleResNet(BaseModule):
         num_stages: int = 4,
         strides: Sequence[int] = (1, 2, 2, 2),
         dilations: Sequence[int] = (1, 1, 1, 1),
+        deform: dict | None = None,
         out_indices: Sequence[int] = (3,),
         style: str = 'pytorch',
         deep_stem: bool = False,
@@ -119,7 +126,8 @@ class ScaleResNet(BaseModule):
         zero_init_residual: bool = True,
         drop_path_rate: float = 0.0,
         init_cfg: dict | list[dict] | None = (
-            dict(type='Kaiming', layer=['ScaleConv']),
+            # MMEngine finds a class by its own name and those of its direct bases.
+            dict(type='Kaiming', layer=['ScaleConv', 'DeformScaleConv']),
             dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
         ),
     ):
@@ -139,6 +147,7 @@ class ScaleResNet(BaseModule):
         interactions = per_stage('interaction', interaction, num_stages)
         strides = per_stage('strides', strides, num_stages)
         dilations = per_stage('dilations', dilations, num_stages)
+        deform = deform_per_stage(deform, num_stages)
 
         self.grid = ScaleGrid.build(scale_space)
         self.depth, self.out_indices = depth, check_out_indices(out_indices, num_stages)
@@ -173,6 +182,7 @@ class ScaleResNet(BaseModule):
                         downsample=shortcut,
                         with_cp=with_cp,
                         drop_path_rate=drop_path_rates.pop(0),
+                        deform_cfg=deform[i],
                     )
                 )
                 channels = out_channels
@@ -237,12 +247,12 @@ class ScaleResNet(BaseModule):
 
     def init_weights(self) -> None:
         super().init_weights()
-        entries = [self.init_cfg] if isinstance(self.init_cfg, dict) else self.init_cfg or []
-        is_pretrained = any(entry['type'] == 'Pretrained' for entry in entries)
-        if self.zero_init_residual and not is_pretrained:
-            for module in self.modules():
-                if isinstance(module, ResidualBlock):
-                    constant_init(module.last_norm, 0)
+        if is_pretrained(self.init_cfg):
+            return
+        init_offsets(self)
+        for module in self.modules() if self.zero_init_residual else ():
+            if isinstance(module, ResidualBlock):
+                constant_init(module.last_norm, 0)
 
     def stem_forward(self, x: Signal) -> Signal:
         """The stem, from a scale space to the input of the first stage."""
@@ -285,23 +295,7 @@ class ScaleResNet(BaseModule):
             tuple[int, int]: Its group, the stem being 0, and the number of groups. What is not of
             the backbone is in the last one.
         """
-        second, third = BLOCKS_A_GROUP[self.depth]
-        blocks = ARCHITECTURES[self.depth][1]
-        first_of_third = 2 + math.ceil(blocks[1] / second)
-        last = first_of_third + math.ceil(blocks[2] / third)
-        if not param_name.startswith(prefix):
-            return last + 1, last + 2
-        names = param_name[len(prefix) :].split('.')
-        if not names[0].startswith('layer'):
-            return 0, last + 2
-        block = int(names[1])
-        groups = {
-            'layer1': 1,
-            'layer2': 2 + block // second,
-            'layer3': first_of_third + block // third,
-            'layer4': last,
-        }
-        return groups[names[0]], last + 2
+        return layer_depth(self.depth, ARCHITECTURES[self.depth][1], param_name, prefix)
 
     def train(self, mode: bool = True) -> 'ScaleResNet':
         super().train(mode)
@@ -311,25 +305,3 @@ class ScaleResNet(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
-
-
-@MODELS.register_module()
-class ScaleResNet_CIFAR(ScaleResNet):
-    """ScaleResNet for small images: a 3x3 stem of stride 1 and no max pooling.
-
-    The counterpart of MMPretrain's ``ResNet_CIFAR``. Arguments are those of :class:`ScaleResNet`;
-    ``deep_stem`` must stay False.
-    """
-
-    def _make_stem(self, in_channels: int, stem_channels: int, conv_cfg: dict) -> None:
-        if self.deep_stem:
-            raise ValueError('deep_stem must be False: ScaleResNet_CIFAR has a 3x3 stem')
-        self.conv1 = build_conv_layer(
-            conv_cfg, in_channels, stem_channels, 3, stride=1, padding=1, bias=False
-        )
-        self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)
-        self.add_module(self.norm1_name, norm1)
-        self.relu = build_activation_layer(self.act_cfg)
-
-    def stem_forward(self, x: Signal) -> Signal:
-        return map_levels(self.relu, run_layers([self.conv1, self.norm1], x))

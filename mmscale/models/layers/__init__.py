@@ -1,4 +1,5 @@
 # Copyright (c) mmscale contributors.
+from .deform_scale_conv import DeformScaleConv, ModulatedDeformScaleConv
 from .lift import BilinearPyramidLift, GaussianLift, GaussianPyramidLift
 from .scale_conv import ScaleConv
 from .scale_norm import ScaleBN
@@ -6,8 +7,10 @@ from .scale_pool import ScaleAvgPool2d, ScaleMaxPool2d
 
 __all__ = [
     'BilinearPyramidLift',
+    'DeformScaleConv',
     'GaussianLift',
     'GaussianPyramidLift',
+    'ModulatedDeformScaleConv',
     'ScaleAvgPool2d',
     'ScaleBN',
     'ScaleConv',

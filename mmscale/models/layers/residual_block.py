@@ -60,6 +60,8 @@ class ResidualBlock(BaseModule):
         downsample (nn.Module, optional): The shortcut, the identity if None.
         with_cp (bool): Compute the block again in the backward pass instead of storing it.
         drop_path_rate (float): Stochastic depth, one draw a sample for all of its levels.
+        deform_cfg (dict, optional): What ``conv2`` has instead of ``conv_cfg``, and in addition to
+            it: a deformable convolution.
     """
 
     def __init__(
@@ -72,13 +74,15 @@ class ResidualBlock(BaseModule):
         downsample: nn.Module | None = None,
         with_cp: bool = False,
         drop_path_rate: float = 0.0,
+        deform_cfg: dict | None = None,
     ):
         super().__init__()
         self.with_cp = with_cp
         self.layer_names = []
         for i, (size, channels, stride, dilation) in enumerate(layout, start=1):
+            layer_cfg = conv_cfg if size > 1 else dict(conv_cfg, interaction=1)
             conv = build_conv_layer(
-                conv_cfg if size > 1 else dict(conv_cfg, interaction=1),
+                dict(layer_cfg, **deform_cfg) if deform_cfg and i == 2 else layer_cfg,
                 in_channels,
                 channels,
                 size,

@@ -1,0 +1,32 @@
+# Copyright (c) mmscale contributors.
+"""ResNet on scale spaces, for small images."""
+
+from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
+
+from mmscale.models.layers.residual_block import run_layers
+from mmscale.registry import MODELS
+from mmscale.scale_space import Signal, map_levels
+
+from .scale_resnet import ScaleResNet
+
+
+@MODELS.register_module()
+class ScaleResNet_CIFAR(ScaleResNet):
+    """ScaleResNet for small images: a 3x3 stem of stride 1 and no max pooling.
+
+    The counterpart of MMPretrain's ``ResNet_CIFAR``. Arguments are those of :class:`ScaleResNet`;
+    ``deep_stem`` must stay False.
+    """
+
+    def _make_stem(self, in_channels: int, stem_channels: int, conv_cfg: dict) -> None:
+        if self.deep_stem:
+            raise ValueError('deep_stem must be False: ScaleResNet_CIFAR has a 3x3 stem')
+        self.conv1 = build_conv_layer(
+            conv_cfg, in_channels, stem_channels, 3, stride=1, padding=1, bias=False
+        )
+        self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)
+        self.add_module(self.norm1_name, norm1)
+        self.relu = build_activation_layer(self.act_cfg)
+
+    def stem_forward(self, x: Signal) -> Signal:
+        return map_levels(self.relu, run_layers([self.conv1, self.norm1], x))

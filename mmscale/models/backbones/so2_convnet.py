@@ -1,0 +1,98 @@
+# Copyright (c) mmscale contributors.
+"""The three-layer network of the MNIST-Scale literature, equivariant to rotation."""
+
+from collections.abc import Sequence
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmscale.models.layers.so2 import (
+    SO2BatchNorm,
+    SO2Conv,
+    SO2NormReLU,
+    blur_pool,
+    check_count,
+    so2_magnitudes,
+)
+from mmscale.registry import MODELS
+
+from .arguments import check_out_indices
+
+
+@MODELS.register_module()
+class SO2ConvNet(BaseModule):
+    """Stages of SO(2) convolution, norm nonlinearity, blur pooling by 2 and norm batch norm.
+
+    The counterpart of :class:`ScaleConvNet` for rotation; the last stage does not pool. Fields hold
+    orders 0 to ``max_order``. What is returned is what rotation only moves: order 0 and the lengths
+    of the pairs, ordinary feature maps. Quarter turns are exact for every size of image, other
+    angles as far as the image is smooth on the pixels.
+    Sources: Worrall et al., Harmonic Networks, CVPR 2017; Weiler & Cesa, General E(2)-Equivariant
+    Steerable CNNs, NeurIPS 2019.
+
+    Args:
+        in_channels (int): Channels of the image.
+        channels (Sequence[int]): Channels of each order, one integer a stage.
+        kernel_size (int): Taps of every convolution, odd.
+        max_order (int): The largest order of the fields.
+        out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
+            the last.
+        init_cfg (dict | list[dict], optional): Initialisation. Defaults to that of the layers.
+
+    Shape:
+        - Input: ``(N, in_channels, H, W)``.
+        - Output: a tuple, for each of ``out_indices`` a map ``(N, C * (1 + max_order), H', W')``,
+          C being the channels of the stage; sides are halved, rounded up, by each stage that pools.
+
+    Example:
+        >>> import torch
+        >>> from mmscale.models.backbones.so2_convnet import SO2ConvNet
+        >>> SO2ConvNet(channels=(8, 16, 24))(torch.rand(1, 1, 28, 28))[0].shape
+        torch.Size([1, 72, 7, 7])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        channels: Sequence[int] = (22, 44, 66),
+        kernel_size: int = 7,
+        max_order: int = 2,
+        out_indices: Sequence[int] | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(init_cfg)
+        if (
+            not isinstance(channels, Sequence)
+            or not channels
+            or not all(isinstance(width, int) and width >= 1 for width in channels)
+        ):
+            raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
+        check_count('max_order', max_order, 0)
+        num_stages = len(channels)
+        self.max_order = max_order
+        self.out_indices = check_out_indices(
+            (num_stages - 1,) if out_indices is None else out_indices, num_stages
+        )
+        self.convs, self.acts, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        in_order = 0
+        for out_channels in channels:
+            self.convs.append(SO2Conv(in_channels, out_channels, kernel_size, in_order, max_order))
+            self.acts.append(SO2NormReLU(out_channels, max_order))
+            self.norms.append(SO2BatchNorm(out_channels, max_order))
+            in_channels, in_order = out_channels, max_order
+        self.feat_dim = in_channels * (1 + max_order)
+
+    def fields(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The fields of ``out_indices``, ``(N, C * (1 + 2 * max_order), H', W')``, which turn."""
+        x, outputs = image, []
+        for i, (conv, act, norm) in enumerate(zip(self.convs, self.acts, self.norms, strict=True)):
+            x = act(conv(x))
+            if i < len(self.convs) - 1:
+                x = blur_pool(x)
+            x = norm(x)
+            if i in self.out_indices:
+                outputs.append(x)
+        return tuple(outputs)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(so2_magnitudes(x, self.max_order) for x in self.fields(image))

@@ -1,0 +1,239 @@
+# Copyright (c) mmscale contributors.
+"""ResNets that are equivariant to rotation."""
+
+from collections.abc import Sequence
+
+import torch.utils.checkpoint as cp
+from mmengine.model import BaseModule, constant_init
+from torch import Tensor, nn
+
+from mmscale.models.layers.residual_block import block_layout
+from mmscale.models.layers.so2 import (
+    SO2BatchNorm,
+    SO2Conv,
+    SO2NormReLU,
+    blur_pool,
+    check_count,
+    so2_magnitudes,
+)
+from mmscale.registry import MODELS
+
+from .arguments import check_out_indices, is_pretrained, per_stage
+from .scale_resnet import ARCHITECTURES, EXPANSIONS
+
+DEPTHS = (18, 34, 50)
+
+
+class SO2ResidualBlock(BaseModule):
+    """``act(branch(x) + shortcut(x))``, the block of ResNet on fields.
+
+    With a stride of 2 the input is blur-pooled once, for branch and shortcut; all convolutions
+    have stride 1.
+
+    Args:
+        in_channels (int): Channels of each order of the input.
+        layout (list[tuple]): The convolutions of the branch, each as ``(kernel_size,
+            out_channels, ...)``.
+        max_order (int): The largest order.
+        stride (int): 1 or 2.
+        with_cp (bool): Compute the block again in the backward pass instead of storing it.
+    """
+
+    def __init__(
+        self, in_channels: int, layout: list[tuple], max_order: int, stride: int, with_cp: bool
+    ):
+        super().__init__()
+        self.stride, self.with_cp, self.depth = stride, with_cp, len(layout)
+        channels = in_channels
+        for i, (kernel_size, out_channels, *_) in enumerate(layout, start=1):
+            conv = SO2Conv(channels, out_channels, kernel_size, max_order, max_order, bias=False)
+            self.add_module(f'conv{i}', conv)
+            self.add_module(f'norm{i}', SO2BatchNorm(out_channels, max_order))
+            self.add_module(f'act{i}', SO2NormReLU(out_channels, max_order))
+            channels = out_channels
+        self.downsample = None
+        if stride != 1 or channels != in_channels:
+            self.downsample = nn.Sequential(
+                SO2Conv(in_channels, channels, 1, max_order, max_order, bias=False),
+                SO2BatchNorm(channels, max_order),
+            )
+
+    @property
+    def last_norm(self) -> SO2BatchNorm:
+        """The norm before the sum, which ``zero_init_residual`` starts at 0."""
+        return getattr(self, f'norm{self.depth}')
+
+    def _block(self, x: Tensor) -> Tensor:
+        x = blur_pool(x) if self.stride == 2 else x
+        y = x
+        for i in range(1, self.depth + 1):
+            y = getattr(self, f'norm{i}')(getattr(self, f'conv{i}')(y))
+            if i < self.depth:
+                y = getattr(self, f'act{i}')(y)
+        y = y + (x if self.downsample is None else self.downsample(x))
+        return getattr(self, f'act{self.depth}')(y)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp and x.requires_grad:
+            return cp.checkpoint(self._block, x, use_reentrant=False)
+        return self._block(x)
+
+
+@MODELS.register_module()
+class SO2ResNet(BaseModule):
+    """ResNet whose fields turn with the image, and whose outputs are only moved by rotation.
+
+    The layers of ResNet, with convolutions between fields of orders 0 to ``max_order``, norm
+    nonlinearities and norm batch norms. Blur pooling takes the place of strides and of the max
+    pooling: the stem convolves at full resolution and then pools twice, strided blocks pool first
+    and then convolve. Returned are order 0 and the lengths of the pairs, ordinary feature maps.
+    Quarter turns are exact for every size of image, other angles as far as the image is smooth on
+    the pixels.
+    Sources: He et al., Deep Residual Learning, CVPR 2016; Worrall et al., Harmonic Networks, CVPR
+    2017; Weiler & Cesa, General E(2)-Equivariant Steerable CNNs, NeurIPS 2019.
+
+    Args:
+        depth (int): 18, 34 or 50.
+        in_channels (int): Channels of the image.
+        stem_channels (int): Channels of each order behind the stem.
+        base_channels (int): Middle channels of the first stage, of each order. With
+            ``max_order=2``, 39 gives depths 18 and 34 about the parameters that 64 gives ResNet,
+            32 gives them to depth 50.
+        max_order (int): The largest order of the fields.
+        num_stages (int): 1 to 4.
+        strides (Sequence[int]): Stride of each stage, 1 or 2.
+        out_indices (Sequence[int]): The stages whose outputs are returned.
+        frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
+            counting from 0. -1 freezes nothing.
+        norm_eval (bool): Keep batch norms in eval mode while training.
+        with_cp (bool): Compute blocks again in the backward pass instead of storing them.
+        zero_init_residual (bool): Start the last norm of each block at 0.
+        init_cfg (dict | list[dict], optional): Initialisation, ``dict(type='Pretrained',
+            checkpoint=...)`` included. Defaults to that of the layers.
+
+    Shape:
+        - Input: ``(N, in_channels, H, W)``.
+        - Output: a tuple, for each of ``out_indices`` a map ``(N, C * (1 + max_order), H', W')``,
+          C being the channels of the stage; sides are halved, rounded up, by each pooling.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> import torch
+        >>> from mmscale.models.backbones.so2_resnet import SO2ResNet
+        >>> model = SO2ResNet(depth=18, stem_channels=8, base_channels=8)
+        >>> model(torch.rand(1, 3, 64, 64))[0].shape
+        torch.Size([1, 192, 2, 2])
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        in_channels: int = 3,
+        stem_channels: int = 39,
+        base_channels: int = 39,
+        max_order: int = 2,
+        num_stages: int = 4,
+        strides: Sequence[int] = (1, 2, 2, 2),
+        out_indices: Sequence[int] = (3,),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        zero_init_residual: bool = True,
+        init_cfg: dict | list[dict] | None = None,
+    ):
+        super().__init__(init_cfg)
+        if depth not in DEPTHS:
+            raise ValueError(f'depth must be one of {DEPTHS}, got {depth}')
+        if num_stages not in range(1, 5):
+            raise ValueError(f'num_stages must be from 1 to 4, got {num_stages}')
+        if frozen_stages not in range(-1, num_stages + 1):
+            raise ValueError(
+                f'frozen_stages must be from -1 to num_stages={num_stages}, got {frozen_stages}'
+            )
+        strides = per_stage('strides', strides, num_stages)
+        if not set(strides) <= {1, 2}:
+            raise ValueError(f'strides must be 1 or 2, got {strides}')
+        check_count('stem_channels', stem_channels, 1)
+        check_count('base_channels', base_channels, 1)
+        check_count('max_order', max_order, 0)
+        self.depth, self.max_order = depth, max_order
+        self.out_indices = check_out_indices(out_indices, num_stages)
+        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
+        self.zero_init_residual = zero_init_residual
+
+        self._make_stem(in_channels, stem_channels)
+        kind, stage_blocks = ARCHITECTURES[depth]
+        expansion, channels = EXPANSIONS[kind], stem_channels
+        for i, num_blocks in enumerate(stage_blocks[:num_stages]):
+            out_channels = base_channels * 2**i * expansion
+            layout = block_layout(kind, out_channels, expansion, 1, 1, 'pytorch')
+            blocks = []
+            for j in range(num_blocks):
+                stride = strides[i] if j == 0 else 1
+                blocks.append(SO2ResidualBlock(channels, layout, max_order, stride, with_cp))
+                channels = out_channels
+            self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
+        self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
+        self.feat_dim = channels * (1 + max_order)
+        self._freeze_stages()
+
+    def _make_stem(self, in_channels: int, stem_channels: int, kernel_size: int = 7) -> None:
+        self.conv1 = SO2Conv(in_channels, stem_channels, kernel_size, 0, self.max_order, bias=False)
+        self.norm1 = SO2BatchNorm(stem_channels, self.max_order)
+        self.act1 = SO2NormReLU(stem_channels, self.max_order)
+
+    def _freeze_stages(self) -> None:
+        modules = [self.conv1, self.norm1, self.act1]
+        modules += [getattr(self, name) for name in self.res_layers[: max(self.frozen_stages, 0)]]
+        for module in modules if self.frozen_stages >= 0 else ():
+            module.eval()
+            module.requires_grad_(False)
+
+    def init_weights(self) -> None:
+        super().init_weights()
+        if self.zero_init_residual and not is_pretrained(self.init_cfg):
+            for module in self.modules():
+                if isinstance(module, SO2ResidualBlock):
+                    constant_init(module.last_norm, 0)
+
+    def stem_forward(self, image: Tensor) -> Tensor:
+        """The stem, from an image to the field that enters the first stage."""
+        return blur_pool(self.act1(self.norm1(blur_pool(self.conv1(image)))))
+
+    def fields(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The fields of ``out_indices``, ``(N, C * (1 + 2 * max_order), H', W')``, which turn."""
+        x, outputs = self.stem_forward(image), []
+        for i, name in enumerate(self.res_layers):
+            x = getattr(self, name)(x)
+            if i in self.out_indices:
+                outputs.append(x)
+        return tuple(outputs)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(so2_magnitudes(x, self.max_order) for x in self.fields(image))
+
+    def train(self, mode: bool = True) -> 'SO2ResNet':
+        super().train(mode)
+        self._freeze_stages()
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, SO2BatchNorm):
+                    module.eval()
+        return self
+
+
+@MODELS.register_module()
+class SO2ResNet_CIFAR(SO2ResNet):
+    """SO2ResNet for small images: a 3x3 stem, and no pooling before the first stage.
+
+    The counterpart of MMPretrain's ``ResNet_CIFAR``. Arguments are those of :class:`SO2ResNet`;
+    ``max_order`` is at most 2, all that a 3x3 kernel can make of an image.
+    """
+
+    def _make_stem(self, in_channels: int, stem_channels: int, kernel_size: int = 3) -> None:
+        super()._make_stem(in_channels, stem_channels, kernel_size)
+
+    def stem_forward(self, image: Tensor) -> Tensor:
+        return self.act1(self.norm1(self.conv1(image)))

@@ -1,0 +1,299 @@
+# Copyright (c) mmscale contributors.
+"""Layers that commute with rotation.
+
+All of them take and return *fields*: tensors ``(N, C * (1 + 2 * M), H, W)`` that hold C channels of
+each order 0, ..., M. The channels of one component lie together, the component being the slower
+index: C of order 0, then C real and C imaginary parts of order 1, then those of order 2, and so on.
+See :mod:`mmscale.models.layers.so2_basis` for what an order is.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .so2_basis import field_size, sampled_basis
+
+# Added to |f|^2, so that the root has a gradient where a feature is zero.
+EPS = 1e-6
+
+
+def check_count(name: str, value, smallest: int) -> None:
+    """Raises ``ValueError`` unless ``value`` is an integer of at least ``smallest``."""
+    if not isinstance(value, int) or value < smallest:
+        raise ValueError(f'{name} must be an integer of at least {smallest}, got {value!r}')
+
+
+def split_orders(x: Tensor, max_order: int) -> tuple[Tensor, Tensor]:
+    """Order 0 ``(N, C, H, W)`` and the pairs of the others ``(N, M, 2, C, H, W)``, as views.
+
+    Raises:
+        ValueError: If the channels are no multiple of ``1 + 2 * max_order``.
+    """
+    size = 1 + 2 * max_order
+    if x.ndim != 4 or x.shape[1] % size:
+        raise ValueError(
+            f'a field of max_order={max_order} is (N, {size} * C, H, W), '
+            f'got the shape {tuple(x.shape)}'
+        )
+    channels = x.shape[1] // size
+    return x[:, :channels], x[:, channels:].unflatten(1, (max_order, 2, channels))
+
+
+def join_orders(scalars: Tensor, pairs: Tensor) -> Tensor:
+    """The inverse of :func:`split_orders`."""
+    return torch.cat((scalars, pairs.flatten(1, 3)), 1)
+
+
+def _pair_magnitudes(pairs: Tensor) -> Tensor:
+    """``(N, M, 2, C, H, W)`` to ``(N, M, C, H, W)``; squares would overflow in half precision."""
+    exact = pairs.to(torch.promote_types(pairs.dtype, torch.float32))
+    return (exact.square().sum(2) + EPS).sqrt()
+
+
+def so2_magnitudes(x: Tensor, max_order: int) -> Tensor:
+    """What rotation only moves: order 0 as it is, and the length of every pair.
+
+    Args:
+        x (Tensor): A field ``(N, C * (1 + 2 * max_order), H, W)``.
+        max_order (int): M.
+
+    Returns:
+        Tensor: ``(N, C * (1 + max_order), H, W)``, C channels of each order. A length is
+        ``sqrt(re^2 + im^2 + 1e-6)``, which has a gradient everywhere.
+    """
+    scalars, pairs = split_orders(x, max_order)
+    return torch.cat((scalars, _pair_magnitudes(pairs).to(x.dtype).flatten(1, 2)), 1)
+
+
+def blur_pool(x: Tensor) -> Tensor:
+    """Halves the resolution by binomial blur and decimation, centred on the image.
+
+    An odd side is blurred by (1, 2, 1)/4 and read at 0, 2, 4, ..., an even one by (1, 3, 3, 1)/8
+    and read between the pixels, at 0.5, 2.5, 4.5, .... So it commutes with quarter turns for all
+    sizes, which a stride of 2 does for odd ones alone. The border is repeated outwards.
+    Source of the blur: Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019.
+
+    Args:
+        x (Tensor): ``(N, C, H, W)``.
+
+    Returns:
+        Tensor: ``(N, C, ceil(H / 2), ceil(W / 2))``.
+    """
+    taps = [x.new_tensor((1, 2, 1) if size % 2 else (1, 3, 3, 1)) for size in x.shape[-2:]]
+    rows, columns = (tap / tap.sum() for tap in taps)
+    channels = x.shape[1]
+    kernel = torch.outer(rows, columns).expand(channels, 1, -1, -1)
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode='replicate'), kernel, stride=2, groups=channels)
+
+
+class SO2Conv(nn.Module):
+    """Convolution that commutes with rotation, from orders 0..``in_order`` to 0..``out_order``.
+
+    Its kernel is a learned sum of the fixed kernels of :func:`~.so2_basis.basis_elements`, made
+    anew at each call and applied as one ordinary convolution of stride 1, padded with zeros to keep
+    the size. It commutes with quarter turns to rounding, and with other angles as far as the image
+    is smooth on the pixels. To halve the resolution use :func:`blur_pool` beside it: a stride would
+    move the centre of images of even size.
+
+    Weights start normal, such that fields of independent values of variance 1 give outputs of
+    variance 1 in every order.
+
+    Args:
+        in_channels (int): Channels of each order of the input.
+        out_channels (int): Channels of each order of the output.
+        kernel_size (int): Taps of a side, odd.
+        in_order (int): Largest order of the input, 0 for images.
+        out_order (int): Largest order of the output.
+        bias (bool): Whether to add a learned bias to order 0, the only one that may have one.
+
+    Shape:
+        - Input: ``(N, in_channels * (1 + 2 * in_order), H, W)``.
+        - Output: ``(N, out_channels * (1 + 2 * out_order), H, W)``.
+        - ``weight``: ``(out_channels, in_channels, B)``, the basis ordered by output order, then
+          input order.
+
+    Raises:
+        ValueError: If an argument is out of range, or the kernel is too small to make an order.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        in_order: int = 2,
+        out_order: int = 2,
+        bias: bool = True,
+    ):
+        super().__init__()
+        check_count('in_channels', in_channels, 1)
+        check_count('out_channels', out_channels, 1)
+        check_count('in_order', in_order, 0)
+        check_count('out_order', out_order, 0)
+        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+            raise ValueError(f'kernel_size must be an odd integer, got {kernel_size!r}')
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.in_order, self.out_order = in_order, out_order
+        self.kernel_size = kernel_size
+        bases = [
+            [sampled_basis(kernel_size, m, n) for m in range(in_order + 1)]
+            for n in range(out_order + 1)
+        ]
+        # The number of kernels from order m to order n, at [n][m].
+        self.basis_sizes = [[len(basis) for basis in row] for row in bases]
+        for n, sizes in enumerate(self.basis_sizes):
+            if not any(sizes):
+                raise ValueError(
+                    f'out_order must be less than {n} with kernel_size={kernel_size} and '
+                    f'in_order={in_order}, which cannot make that order, got {out_order}'
+                )
+        self.weight = nn.Parameter(
+            torch.empty(out_channels, in_channels, sum(map(sum, self.basis_sizes)))
+        )
+        self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
+        # A constant that moves with the layer, and no part of checkpoints.
+        flat = torch.cat([basis.flatten() for row in bases for basis in row])
+        self.register_buffer('basis', flat.to(self.weight), persistent=False)
+        self.reset_parameters()
+
+    def _blocks(self):
+        """The orders n and m, the weights and the basis of each block of the kernel."""
+        blocks = [(n, m) for n in range(self.out_order + 1) for m in range(self.in_order + 1)]
+        counts = [self.basis_sizes[n][m] for n, m in blocks]
+        shapes = [(field_size(n), field_size(m), self.kernel_size, self.kernel_size)
+                  for n, m in blocks]  # fmt: skip
+        weights = self.weight.split(counts, 2)
+        bases = self.basis.split([b * math.prod(shape) for b, shape in zip(counts, shapes)])
+        for (n, m), shape, weight, basis in zip(blocks, shapes, weights, bases, strict=True):
+            yield n, m, weight, basis.view(-1, *shape)
+
+    def reset_parameters(self) -> None:
+        """Draws the weights anew; the bias starts at 0."""
+        # What one component of each order sums up if all weights are 1 and inputs independent.
+        powers = [0.0] * (self.out_order + 1)
+        for n, _, _, basis in self._blocks():
+            powers[n] += self.in_channels * basis.square().sum() / field_size(n)
+        with torch.no_grad():
+            for n, _, weight, _ in self._blocks():
+                weight.normal_().mul_(powers[n].rsqrt())
+            if self.bias is not None:
+                self.bias.zero_()
+
+    def kernel(self) -> Tensor:
+        """The ordinary kernel that the weights make, as ``torch.nn.Conv2d`` takes it."""
+        rows = [[] for _ in range(self.out_order + 1)]
+        for n, _, weight, basis in self._blocks():
+            # Not einsum: counters of operations would count what no image takes part in.
+            block = torch.tensordot(weight, basis, 1).permute(2, 0, 3, 1, 4, 5)
+            rows[n].append(block.flatten(0, 1).flatten(1, 2))
+        return torch.cat([torch.cat(row, 1) for row in rows])
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = self.in_channels * (1 + 2 * self.in_order)
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise ValueError(
+                f'expected in_channels={self.in_channels} of each order up to '
+                f'in_order={self.in_order}, (N, {channels}, H, W), got the shape {tuple(x.shape)}'
+            )
+        bias = self.bias
+        if bias is not None:
+            bias = F.pad(bias, (0, 2 * self.out_order * self.out_channels))
+        return F.conv2d(x, self.kernel(), bias, padding=self.kernel_size // 2)
+
+    def extra_repr(self) -> str:
+        return (
+            f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, '
+            f'in_order={self.in_order}, out_order={self.out_order}, bias={self.bias is not None}'
+        )
+
+
+class SO2NormReLU(nn.Module):
+    """Shortens or lengthens pairs without turning them: ``f -> relu(|f| + b) f / |f|``.
+
+    The bias b, one a channel and order, starts at 0, where pairs pass unchanged. Order 0 takes an
+    ordinary ReLU. Lengths are those of :func:`so2_magnitudes`.
+
+    Args:
+        channels (int): Channels of each order.
+        max_order (int): The largest order.
+
+    Shape:
+        - Input and output: ``(N, channels * (1 + 2 * max_order), H, W)``.
+    """
+
+    def __init__(self, channels: int, max_order: int = 2):
+        super().__init__()
+        check_count('channels', channels, 1)
+        check_count('max_order', max_order, 0)
+        self.max_order = max_order
+        self.bias = nn.Parameter(torch.zeros(max_order, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scalars, pairs = split_orders(x, self.max_order)
+        lengths = _pair_magnitudes(pairs)
+        factors = F.relu(lengths + self.bias[..., None, None]) / lengths
+        return join_orders(F.relu(scalars), pairs * factors.to(x.dtype).unsqueeze(2))
+
+    def extra_repr(self) -> str:
+        return f'{self.bias.shape[1]}, max_order={self.max_order}'
+
+
+class SO2BatchNorm(nn.Module):
+    """Batch normalisation that commutes with rotation.
+
+    Order 0 has an ordinary batch norm. Pairs are divided by the root of the batch's mean of
+    ``|f|^2`` and multiplied by a learned scale, one a channel and order; a shift would not turn
+    with the image. Like ``torch.nn.BatchNorm2d``, each process has statistics of its own.
+
+    Args:
+        channels (int): Channels of each order.
+        max_order (int): The largest order.
+        momentum (float): Share of a batch in the running statistics.
+        eps (float): Added to variances and mean squares.
+
+    Shape:
+        - Input and output: ``(N, channels * (1 + 2 * max_order), H, W)``.
+        - ``weight``: ``(1 + max_order, channels)``; ``bias``: ``(channels,)``, of order 0.
+        - ``running_mean``, ``running_var``: ``(channels,)``, of order 0; ``running_power``:
+          ``(max_order, channels)``, the mean of ``|f|^2``.
+    """
+
+    def __init__(self, channels: int, max_order: int = 2, momentum: float = 0.1, eps: float = 1e-5):
+        super().__init__()
+        check_count('channels', channels, 1)
+        check_count('max_order', max_order, 0)
+        self.max_order, self.momentum, self.eps = max_order, momentum, eps
+        self.weight = nn.Parameter(torch.ones(1 + max_order, channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.register_buffer('running_mean', torch.zeros(channels))
+        self.register_buffer('running_var', torch.ones(channels))
+        self.register_buffer('running_power', torch.ones(max_order, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        scalars, pairs = split_orders(x, self.max_order)
+        scalars = F.batch_norm(
+            scalars,
+            self.running_mean,
+            self.running_var,
+            self.weight[0],
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
+        power = self.running_power
+        if self.training:
+            exact = pairs.to(torch.promote_types(pairs.dtype, torch.float32))
+            power = exact.square().mean((0, 4, 5)).sum(1)
+            with torch.no_grad():
+                self.running_power.lerp_(power.to(self.running_power.dtype), self.momentum)
+        scales = self.weight[1:] * (power + self.eps).rsqrt()
+        return join_orders(scalars, pairs * scales.to(x.dtype)[:, None, :, None, None])
+
+    def extra_repr(self) -> str:
+        return (
+            f'{len(self.bias)}, max_order={self.max_order}, momentum={self.momentum}, '
+            f'eps={self.eps}'
+        )

@@ -1,0 +1,179 @@
+# Copyright (c) mmscale contributors.
+r"""Kernels that commute with rotation: the basis of SO(2)-steerable convolutions.
+
+A field of order 0 is one number a pixel, a field of order m >= 1 a pair. Rotating an image by the
+angle a, counter-clockwise as displayed (``torch.rot90``), moves the values of a field and turns
+the pairs by ``m a``: :math:`R_m(a)` is the 2x2 rotation by ``m a``, and 1 for order 0. A
+convolution from order m to order n commutes with that if and only if
+
+.. math:: K(R_a x) = R_n(a) \, K(x) \, R_m(a)^{-1}
+
+whose solutions are a radial profile times a circular harmonic of order n - m or n + m, each in two
+phases. Angles count from the axis of the columns, counter-clockwise (y points up).
+Sources: Worrall et al., Harmonic Networks, CVPR 2017; Weiler & Cesa, General E(2)-Equivariant
+Steerable CNNs, NeurIPS 2019.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mmscale.scale_space.resample import keep_constants
+
+
+class Element(NamedTuple):
+    """One kernel of the basis between two orders.
+
+    ``order`` is that of its harmonic, negative where n < m; ``is_reflection`` tells whether the
+    pairs are mirrored (orders n + m) or only turned (n - m); ``phase`` is 0 or 1.
+    """
+
+    ring: int
+    order: int
+    is_reflection: bool
+    phase: int
+
+
+def field_size(order: int) -> int:
+    """Numbers a pixel of a field: 1 for order 0, 2 for the others."""
+    return 1 if order == 0 else 2
+
+
+def ring_width(kernel_size: int, ring: int) -> float:
+    """Standard deviation of a ring's Gaussian profile, in pixels.
+
+    The outermost ring is narrower: its tail would be cut off by the square of the kernel.
+    """
+    return 0.4 if ring == kernel_size // 2 else 0.6
+
+
+def basis_elements(kernel_size: int, in_order: int, out_order: int) -> list[Element]:
+    """The basis of the kernels from one order to another.
+
+    Rings have the radii 0, 1, ..., ``kernel_size // 2``. The ring of radius r carries harmonics up
+    to order 2r: more repeat what others say already, or vanish on the pixels. So orders above 0
+    vanish at the centre, and 3x3 kernels carry orders up to 2.
+
+    Args:
+        kernel_size (int): Taps of a side, odd.
+        in_order (int): Order m of the input.
+        out_order (int): Order n of the output.
+
+    Returns:
+        list[Element]: Empty if the kernel resolves neither ``n - m`` nor ``n + m``.
+    """
+    if in_order and out_order:
+        harmonics = ((out_order - in_order, False), (out_order + in_order, True))
+    else:
+        harmonics = ((out_order + in_order, True),)
+    # The second phase of a constant between numbers is zero.
+    phases = (0,) if in_order == out_order == 0 else (0, 1)
+    return [
+        Element(ring, order, is_reflection, phase)
+        for order, is_reflection in harmonics
+        for ring in range(kernel_size // 2 + 1)
+        if abs(order) <= 2 * ring
+        for phase in phases
+    ]
+
+
+def harmonic(x: Tensor, y: Tensor, ring: int, order: int, width: float) -> tuple[Tensor, Tensor]:
+    """A circular harmonic on a ring, at any points.
+
+    Args:
+        x (Tensor): Positions to the right of the centre, in pixels.
+        y (Tensor): Positions above it, of the same shape.
+        ring (int): Radius of the ring.
+        order (int): Periods of the harmonic around the circle; negative ones run backwards.
+        width (float): Standard deviation of the Gaussian profile, in pixels.
+
+    Returns:
+        tuple[Tensor, Tensor]: The profile times the cosine, and times the sine.
+    """
+    radius, angle = torch.hypot(x, y), torch.atan2(y, x)
+    profile = torch.exp(-((radius - ring) ** 2) / (2 * width**2))
+    if order:
+        profile = profile * (radius > 0)
+    return profile * torch.cos(order * angle), profile * torch.sin(order * angle)
+
+
+def sampled_harmonic(kernel_size: int, ring: int, order: int) -> tuple[Tensor, Tensor]:
+    """A circular harmonic on the pixels of a kernel, rid of its alias, of norm 1.
+
+    The square grid cannot tell order s from s - 4: sampled as they are, harmonics of order 4 answer
+    to constants and those of order 3 to slopes, in the wrong direction, and no finer image cures
+    that. The multiple of harmonic s - 4 on the same ring that does so is subtracted, which leaves
+    quarter turns exact and lets the error of other angles vanish as images get smoother.
+
+    Args:
+        kernel_size (int): Taps of a side, odd.
+        ring (int): Radius of the ring.
+        order (int): Order of the harmonic, from ``-2 * ring`` to ``2 * ring``.
+
+    Returns:
+        tuple[Tensor, Tensor]: Cosine and sine part, ``(kernel_size, kernel_size)`` in float64.
+    """
+    positions = torch.arange(kernel_size, dtype=torch.float64, device='cpu') - kernel_size // 2
+    y, x = torch.meshgrid(-positions, positions, indexing='ij')
+    width = ring_width(kernel_size, ring)
+    size = abs(order)
+    cosine, sine = harmonic(x, y, ring, size, width)
+    if size >= 2:
+        alias_cosine, alias_sine = harmonic(x, y, ring, size - 4, width)
+        profile = torch.hypot(*harmonic(x, y, ring, size, width)) * torch.hypot(x, y) ** abs(
+            size - 4
+        )
+        share = (profile * torch.cos(4 * torch.atan2(y, x))).sum() / profile.sum()
+        at_centre = (x == 0) & (y == 0)
+        cosine = cosine - share * alias_cosine.masked_fill(at_centre, 0)
+        sine = sine - share * alias_sine
+    norm = (cosine**2 + sine**2).sum().sqrt()
+    return cosine / norm, (-sine if order < 0 else sine) / norm
+
+
+def intertwiner(cosine: Tensor, sine: Tensor, in_order: int, out_order: int, is_reflection: bool,
+                phase: int) -> Tensor:  # fmt: skip
+    """The kernel between two orders that a harmonic makes.
+
+    Args:
+        cosine (Tensor): Cosine part of the harmonic, of any shape ``(...)``.
+        sine (Tensor): Sine part.
+        in_order (int): Order m of the input.
+        out_order (int): Order n of the output.
+        is_reflection (bool): Whether the harmonic is of order n + m rather than n - m.
+        phase (int): 0, or 1 for the harmonic turned by a quarter of its period.
+
+    Returns:
+        Tensor: ``(field_size(n), field_size(m), ...)``.
+    """
+    if phase:
+        cosine, sine = -sine, cosine
+    sign = 1 if is_reflection else -1
+    rows = (torch.stack((cosine, sign * sine)), torch.stack((sine, -sign * cosine)))
+    return torch.stack(rows)[: field_size(out_order), : field_size(in_order)]
+
+
+@keep_constants
+def sampled_basis(kernel_size: int, in_order: int, out_order: int) -> Tensor:
+    """The kernels of :func:`basis_elements` on the pixels.
+
+    Args:
+        kernel_size (int): Taps of a side, odd.
+        in_order (int): Order m of the input.
+        out_order (int): Order n of the output.
+
+    Returns:
+        Tensor: ``(B, field_size(n), field_size(m), kernel_size, kernel_size)`` in float64, to
+        be shared and not written to.
+    """
+    kernels = [
+        intertwiner(
+            *sampled_harmonic(kernel_size, ring, order), in_order, out_order, is_reflection, phase
+        )
+        for ring, order, is_reflection, phase in basis_elements(kernel_size, in_order, out_order)
+    ]
+    if kernels:
+        return torch.stack(kernels)
+    shape = (0, field_size(out_order), field_size(in_order), kernel_size, kernel_size)
+    return torch.zeros(shape, dtype=torch.float64, device='cpu')

@@ -1,0 +1,264 @@
+# Copyright (c) mmscale contributors.
+"""Deformable scale convolution as a function of tensors."""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmscale.scale_space import (
+    ScaleGrid,
+    Signal,
+    check_signal,
+    fold_levels,
+    is_pyramid,
+    split_levels,
+    unfold_levels,
+)
+from mmscale.scale_space.resample import check_choice
+
+from .scale_conv import check_convolution, interacting_levels
+
+BACKENDS = ('auto', 'mmcv', 'native')
+
+
+def deform_scale_conv2d(
+    x: Signal,
+    offset: Signal,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    dilation: int | tuple[int, int] = 1,
+    groups: int = 1,
+    modulation: Signal | None = None,
+    backend: str = 'auto',
+    *,
+    scale_space: dict | ScaleGrid,
+) -> Signal:
+    r"""Scale convolution whose taps are displaced by offsets that grow with the level as they do.
+
+    .. math::
+        y(o, k, z) = \sum_{l<K} \sum_c \sum_u
+            w(o, c, l, u) \, m(k, z, u) \, x(c, k + l, z + a^k (u + \Delta(k, z, u)))
+
+    Signals are read by bilinear interpolation, with zeros outside the image. Offsets are in tap
+    units: only what is multiplied by :math:`a^k`, as the taps are, commutes with scaling. In a
+    pyramid level ``k + l`` is first read at the grid of level ``k``, whose samples are the unit.
+    With offsets of 0 and without a modulation this is :func:`mmscale.ops.scale_conv2d`; with
+    ``num_scales=1`` it is deformable convolution.
+    Sources: Dai et al., Deformable Convolutional Networks, ICCV 2017; Zhu et al., Deformable
+    ConvNets v2, CVPR 2019 (the modulation); Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019.
+
+    Sampling is done in float32 (float64 for float64 signals), also under autocast: half precision
+    cannot tell neighbouring positions of a large image apart. There is no second derivative.
+
+    Args:
+        x (Tensor | tuple[Tensor, ...]): Dense ``(N, C_in, S, H, W)`` or a pyramid of S tensors
+            ``(N, C_in, H_k, W_k)``.
+        offset (Tensor | tuple[Tensor, ...]): The same form, ``2 kh kw G`` channels, each side
+            ``ceil(size / stride)``: G deformable groups, in each the taps row by row, for each
+            tap dy and then dx. Group ``g`` moves the ``g``-th block of ``C_in / G`` channels.
+        weight (Tensor): ``(C_out, C_in / groups, K, kh, kw)``, ``kh`` and ``kw`` odd.
+        bias (Tensor, optional): ``(C_out,)``.
+        stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
+        dilation (int | tuple[int, int]): Distance of the taps, multiplied by :math:`a^k`. Offsets
+            are not multiplied by it.
+        groups (int): Blocked connections from inputs to outputs, as in ``torch.nn.Conv2d``.
+        modulation (Tensor | tuple[Tensor, ...], optional): Factor of each tap, ``kh kw G``
+            channels, otherwise as ``offset``.
+        backend (str): ``'mmcv'``: the compiled ops of MMCV; ``'native'``: ``grid_sample`` and a
+            matrix product; ``'auto'``: see :func:`choose_backend`.
+        scale_space (dict | ScaleGrid): The levels.
+
+    Returns:
+        Tensor | tuple[Tensor, ...]: The same form, ``C_out`` channels, each side
+        ``ceil(size / stride)``.
+
+    Raises:
+        ValueError: If an argument is out of range, or signal, offset, modulation, weight and grid
+            do not fit each other.
+        RuntimeError: If ``backend='mmcv'`` and MMCV was installed without compiled ops.
+    """
+    grid = ScaleGrid.build(scale_space)
+    stride, dilation = check_convolution(x, weight, stride, dilation, groups, grid)
+    num_taps = weight.shape[3] * weight.shape[4]
+    deform_groups = _check_offset('offset', offset, x, stride, 2 * num_taps, grid)
+    if modulation is not None:
+        found = _check_offset('modulation', modulation, x, stride, num_taps, grid)
+        if found != deform_groups:
+            raise ValueError(f'modulation has {found} deformable groups, offset {deform_groups}')
+    device = split_levels(x)[0].device
+    conv = {'mmcv': _conv_mmcv, 'native': _conv_native}[choose_backend(backend, device)]
+
+    if not is_pyramid(x):
+        y = _deform_dense(conv, x, offset, modulation, weight, stride, dilation, groups, grid)
+        return y if bias is None else y + bias[:, None, None, None].to(y.dtype)
+    outputs = []
+    for k, sources in enumerate(interacting_levels(x, weight.shape[2], grid)):
+        where = _displacement(offset[k], weight, dilation, 1)
+        factor = None if modulation is None else modulation[k]
+        y = sum(
+            conv(source, where, factor, weight[:, :, shift], stride, groups)
+            for shift, source in enumerate(sources)
+        )
+        outputs.append(y if bias is None else y + bias[:, None, None].to(y.dtype))
+    return tuple(outputs)
+
+
+def choose_backend(backend: str, device: torch.device) -> str:
+    """``'mmcv'`` or ``'native'``.
+
+    Args:
+        backend (str): One of these, or ``'auto'``: MMCV's ops on CUDA where they are compiled for
+            it, and elsewhere the native path, which is the faster one on CPU.
+        device (torch.device): Where the signal lies.
+    """
+    check_choice('backend', backend, BACKENDS)
+    if backend == 'auto':
+        return 'mmcv' if device.type == 'cuda' and 'cuda' in _compiled_ops() else 'native'
+    if backend == 'mmcv' and not _compiled_ops():
+        raise RuntimeError(
+            "backend='mmcv' needs MMCV with compiled ops, and this one has none: install the full "
+            "MMCV, or use 'native' or 'auto'"
+        )
+    return backend
+
+
+@cache
+def _compiled_ops() -> tuple[str, ...]:
+    """The devices that MMCV's ops were compiled for; none in mmcv-lite."""
+    try:
+        from mmcv.ops import deform_conv2d, get_compiling_cuda_version  # noqa: F401
+    except ImportError:
+        return ()
+    return ('cpu',) if get_compiling_cuda_version() == 'not available' else ('cpu', 'cuda')
+
+
+def _check_offset(name, offset, x, stride, channels_a_group, grid) -> int:
+    """The number of deformable groups; ``ValueError`` if the signals do not fit each other."""
+    if is_pyramid(offset) != is_pyramid(x):
+        raise ValueError(f'{name} and signal must both be dense or both be pyramids')
+    check_signal(offset, grid)
+    levels, inputs = split_levels(offset), split_levels(x)
+    if len(levels) != len(inputs):
+        raise ValueError(f'{name} has {len(levels)} levels, the signal {len(inputs)}')
+    for level, source in zip(levels, inputs, strict=True):
+        sides = tuple(-(-size // step) for size, step in zip(source.shape[-2:], stride))
+        if (level.shape[0], *level.shape[-2:]) != (source.shape[0], *sides):
+            raise ValueError(
+                f'{name} must have a level of shape ({source.shape[0]}, ..., {sides[0]}, '
+                f'{sides[1]}), got {tuple(level.shape)}'
+            )
+        # Sizes are tensors while torch.jit traces.
+        deform_groups = int(level.shape[1]) // channels_a_group
+        if (
+            deform_groups * channels_a_group != level.shape[1]
+            or not deform_groups
+            or source.shape[1] % deform_groups
+        ):
+            raise ValueError(
+                f'{name} must have {channels_a_group} channels a deformable group, whose number '
+                f'divides the {source.shape[1]} channels of the signal; got {level.shape[1]}'
+            )
+    return deform_groups
+
+
+def _deform_dense(
+    conv: Callable, x, offset, modulation, weight, stride, dilation, groups, grid
+) -> Tensor:
+    """All levels are one batch: where a level's taps lie is a matter of their positions alone."""
+    batch, _, num_levels = x.shape[:3]
+    levels = fold_levels(x)
+    factors = torch.tensor(grid.dilations[:num_levels], dtype=torch.float64, device=x.device)
+    factors = factors.repeat_interleave(batch)[:, None, None, None, None, None]
+    where = _displacement(fold_levels(offset), weight, dilation, factors)
+    factor = None if modulation is None else fold_levels(modulation)
+    y = None
+    for shift in range(min(weight.shape[2], num_levels)):
+        first, count = shift * batch, (num_levels - shift) * batch
+        term = conv(
+            levels[first:],
+            where[:count],
+            None if factor is None else factor[:count],
+            weight[:, :, shift],
+            stride,
+            groups,
+        )
+        y = term if y is None else y + F.pad(term, (0, 0, 0, 0, 0, 0, 0, first))
+    return unfold_levels(y, num_levels)
+
+
+def _taps(kernel_size: tuple[int, int], like: Tensor) -> Tensor:
+    """Taps of a kernel around its centre, row by row, ``(taps, 2, 1, 1)``."""
+    rows, columns = (torch.arange(n, device=like.device) - n // 2 for n in kernel_size)
+    return torch.cartesian_prod(rows, columns).to(like.dtype).view(-1, 2, 1, 1)
+
+
+def _displacement(offset: Tensor, weight: Tensor, dilation, factor: Tensor | int) -> Tensor:
+    """How far from its output each tap reads, in samples, ``(N, G, taps, 2, H, W)``.
+
+    Always of at least single precision.
+    """
+    kernel_size = weight.shape[-2:]
+    offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
+    offset = offset.unflatten(1, (-1, kernel_size[0] * kernel_size[1], 2))
+    distance = offset.new_tensor(dilation)[:, None, None]
+    if isinstance(factor, Tensor):
+        factor = factor.to(offset.dtype)
+    return factor * (distance * _taps(kernel_size, offset) + offset)
+
+
+def _conv_native(x, displacement, modulation, weight, stride, groups) -> Tensor:
+    """Reads the signal at every tap of every output, then convolves with a 1x1 kernel."""
+    batch, deform_groups, num_taps, _, rows, columns = displacement.shape
+    height, width = x.shape[-2:]
+    origins = [
+        step * torch.arange(count, device=x.device)
+        for step, count in zip(stride, (rows, columns), strict=True)
+    ]
+    positions = (
+        # grid_sample has the pixel centres of a side at (2 i + 1) / size - 1.
+        (2 * (displacement[:, :, :, 1] + origins[1]) + 1) / width - 1,
+        (2 * (displacement[:, :, :, 0] + origins[0][:, None]) + 1) / height - 1,
+    )
+    where = torch.stack(positions, dim=-1).view(batch * deform_groups, -1, columns, 2)
+    with torch.autocast(x.device.type, enabled=False):
+        image = x.to(where.dtype).reshape(batch * deform_groups, -1, height, width)
+        read = F.grid_sample(image, where, 'bilinear', 'zeros', align_corners=False)
+        if modulation is not None:
+            factor = modulation.to(where.dtype).reshape(batch * deform_groups, 1, -1, columns)
+            read = read * factor
+    read = read.to(x.dtype).view(batch, -1, rows, columns)
+    return F.conv2d(read, weight.reshape(len(weight), -1, 1, 1), groups=groups)
+
+
+def _conv_mmcv(x, displacement, modulation, weight, stride, groups) -> Tensor:
+    from mmcv.ops import deform_conv2d, modulated_deform_conv2d
+
+    # MMCV adds its offset to the taps of an ordinary kernel, which fractional dilations are not.
+    kernel_size = weight.shape[-2:]
+    offset = displacement - _taps(kernel_size, displacement)
+    padding = tuple(n // 2 for n in kernel_size)
+    num_groups = displacement.shape[1]
+    given = torch.get_autocast_dtype(x.device.type) if _is_autocast(x) else x.dtype
+    with torch.autocast(x.device.type, enabled=False):
+        x, weight, offset = (
+            part.to(displacement.dtype).contiguous() for part in (x, weight, offset.flatten(1, 3))
+        )
+        if modulation is None and all(n >= k for n, k in zip(x.shape[-2:], kernel_size)):
+            # It cuts the batch into equal parts, by default of 32 samples.
+            part = max(n for n in range(1, min(len(x), 32) + 1) if len(x) % n == 0)
+            args = stride, padding, 1, groups, num_groups, False, part
+            return deform_conv2d(x, offset, weight, *args).to(given)
+        if modulation is None:
+            # The plain op refuses images smaller than the kernel, the modulated one does not.
+            modulation = offset.new_ones(len(x), offset.shape[1] // 2, *offset.shape[2:])
+        modulation = modulation.to(offset.dtype).contiguous()
+        args = None, stride, padding, 1, groups, num_groups
+        return modulated_deform_conv2d(x, offset, modulation, weight, *args).to(given)
+
+
+def _is_autocast(x: Tensor) -> bool:
+    return torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64

@@ -1,0 +1,251 @@
+# Copyright (c) mmscale contributors.
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from naive import largest_difference
+from rotation import (
+    error_inside,
+    quarter_turn,
+    quarter_turn_field,
+    smooth_image,
+    turn_map,
+    turn_pairs,
+)
+from torch import nn
+
+from mmscale.models.layers.so2 import (
+    SO2BatchNorm,
+    SO2Conv,
+    SO2NormReLU,
+    blur_pool,
+    join_orders,
+    split_orders,
+)
+from mmscale.models.layers.so2_basis import (
+    basis_elements,
+    field_size,
+    intertwiner,
+    sampled_harmonic,
+)
+
+sizes = st.tuples(st.integers(4, 11), st.integers(4, 11))
+max_orders = st.integers(0, 3)
+
+
+def field(max_order, channels=2, size=(7, 8), batch=2, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = batch, channels * (1 + 2 * max_order), *size
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+class TestConv:
+    @pytest.mark.parametrize('kernel_size', [1, 3, 5])
+    @pytest.mark.parametrize('in_order, out_order', [(0, 0), (1, 1), (2, 1), (2, 2), (3, 3)])
+    def test_kernel_is_the_weighted_sum_of_the_basis(self, kernel_size, in_order, out_order):
+        conv = SO2Conv(2, 3, kernel_size, in_order, out_order).double()
+        expected = torch.zeros(3 * (1 + 2 * out_order), 2 * (1 + 2 * in_order), *[kernel_size] * 2)
+        expected, index = expected.double(), 0
+        for n in range(out_order + 1):
+            for m in range(in_order + 1):
+                for ring, order, mirrored, phase in basis_elements(kernel_size, m, n):
+                    parts = sampled_harmonic(kernel_size, ring, order)
+                    element = intertwiner(*parts, m, n, mirrored, phase)
+                    for o, i in ((o, i) for o in range(3) for i in range(2)):
+                        for p, q in ((p, q) for p in range(field_size(n))
+                                     for q in range(field_size(m))):  # fmt: skip
+                            row = 3 * (max(2 * n - 1, 0) + p) + o
+                            column = 2 * (max(2 * m - 1, 0) + q) + i
+                            expected[row, column] += conv.weight[o, i, index] * element[p, q]
+                    index += 1
+        assert index == conv.weight.shape[2]
+        # The basis is kept in float32 until the layer is made double.
+        assert largest_difference(conv.kernel(), expected) < 1e-6
+
+    def test_is_one_ordinary_convolution(self):
+        conv = SO2Conv(2, 3, 5, in_order=1, out_order=2).double()
+        nn.init.normal_(conv.bias)
+        ordinary = nn.Conv2d(6, 15, 5, padding=2).double()
+        bias = torch.cat((conv.bias, torch.zeros(12)))
+        ordinary.load_state_dict(dict(weight=conv.kernel(), bias=bias))
+        x = field(1)
+        assert largest_difference(conv(x), ordinary(x)) < 1e-12
+
+    @settings(max_examples=30, deadline=None)
+    @given(size=sizes, in_order=max_orders, out_order=max_orders, kernel=st.sampled_from([5, 7]))
+    def test_commutes_with_quarter_turns(self, size, in_order, out_order, kernel):
+        conv = SO2Conv(2, 3, kernel, in_order, out_order).double()
+        nn.init.normal_(conv.bias)
+        x = field(in_order, size=size)
+        expected = quarter_turn_field(conv(x), out_order)
+        assert largest_difference(conv(quarter_turn_field(x, in_order)), expected) < 1e-12
+
+    def test_commutes_with_quarter_turns_in_single_precision(self):
+        conv, x = SO2Conv(8, 8, 7), field(2, channels=8, size=(14, 15)).float()
+        expected = quarter_turn_field(conv(x), 2)
+        assert largest_difference(conv(quarter_turn_field(x, 2)), expected) < 1e-5
+
+    def test_pointwise_kernels_commute_with_any_angle_of_the_pairs(self):
+        conv, x = SO2Conv(2, 3, 1).double(), field(2)
+        assert conv.weight.shape == (3, 2, 5)
+        for degrees in (15, 77.7, 200):
+            expected = turn_pairs(conv(x), 2, degrees)
+            # The entries of a 1x1 kernel are 0 and 1, exact in single precision too.
+            assert largest_difference(conv(turn_pairs(x, 2, degrees)), expected) < 1e-12
+
+    @pytest.mark.parametrize('degrees', [15, 30, 45])
+    @pytest.mark.parametrize('kernel_size', [3, 7])
+    def test_fields_turn_by_any_angle_on_smooth_images(self, kernel_size, degrees):
+        """The pixels move, and the pair of order m turns by m times the angle, in every order.
+
+        Each order apart, as those above 0 get small on smooth images. Twice as fine an image, the
+        same kernel: the error falls. Order 2 would keep its error if its alias were left in.
+        """
+        torch.manual_seed(0)
+        first = SO2Conv(1, 2, kernel_size, in_order=0).double()
+        second = SO2Conv(2, 2, kernel_size).double()
+        errors, widths = {}, (2, 4, 4)
+        for size in (33, 65, 129):
+            with torch.no_grad():
+                unturned = turn_map(second(first(smooth_image(size))), degrees)
+                expected = turn_pairs(unturned, 2, degrees).split(widths, 1)
+                found = second(first(smooth_image(size, degrees))).split(widths, 1)
+            for m in range(3):
+                errors.setdefault(m, []).append(error_inside(expected[m], found[m]))
+        for coarse, middle, fine in errors.values():
+            assert coarse > 1.5 * middle > 3 * fine
+            assert fine < 0.003
+        # Where the pairs are not turned, nothing fits.
+        unturned = unturned.split(widths, 1)
+        assert all(error_inside(unturned[m], found[m]) > 0.2 for m in (1, 2))
+
+    @pytest.mark.parametrize('kernel_size, in_order', [(3, 0), (7, 0), (3, 2), (7, 2), (1, 2)])
+    def test_starts_with_outputs_as_large_as_inputs_in_every_order(self, kernel_size, in_order):
+        torch.manual_seed(0)
+        out_order = 0 if kernel_size == 1 and in_order == 0 else 2
+        conv = SO2Conv(32, 64, kernel_size, in_order, out_order)
+        x = field(in_order, channels=32, size=(32, 32)).float()
+        y = conv(x)[..., 4:-4, 4:-4]
+        scalars, pairs = split_orders(y, out_order)
+        assert 0.8 < scalars.var() < 1.25
+        for m in range(out_order):
+            assert 0.8 < pairs[:, m].var() < 1.25
+        assert (conv.bias == 0).all()
+
+    def test_gradients(self):
+        conv = SO2Conv(1, 2, 3, in_order=1, out_order=2).double()
+        x = field(1, channels=1, size=(4, 3), batch=1).requires_grad_()
+
+        def run(x, weight, bias):
+            return torch.func.functional_call(conv, dict(weight=weight, bias=bias), (x,))
+
+        assert torch.autograd.gradcheck(run, (x, conv.weight, conv.bias))
+
+    def test_the_state_is_the_weights_alone_in_either_mode(self):
+        conv = SO2Conv(2, 3, 5)
+        before = copy.deepcopy(conv.train().state_dict())
+        outputs = [conv(field(2).float()), conv.eval()(field(2).float())]
+        assert list(before) == list(conv.state_dict()) == ['weight', 'bias']
+        assert all(torch.equal(before[key], value) for key, value in conv.state_dict().items())
+        assert torch.equal(*outputs)
+        assert [name for name, _ in conv.named_buffers()] == ['basis']
+
+    def test_operations_are_those_of_the_ordinary_convolution(self):
+        from mmengine.analysis import get_model_complexity_info
+
+        x = torch.randn(1, 4 * 5, 12, 9)
+        ours = get_model_complexity_info(SO2Conv(4, 6, 7), inputs=x)
+        ordinary = get_model_complexity_info(nn.Conv2d(20, 30, 7, padding=3), inputs=x)
+        assert ours['flops'] == ordinary['flops'] == 20 * 30 * 49 * 12 * 9
+        assert ours['params'] == 4 * 6 * 74 + 6
+
+    @pytest.mark.parametrize(
+        'change, message',
+        [
+            (dict(in_channels=0), 'in_channels must be an integer of at least 1, got 0'),
+            (dict(out_channels=2.5), 'out_channels must be an integer of at least 1, got 2.5'),
+            (dict(kernel_size=4), 'kernel_size must be an odd integer, got 4'),
+            (dict(kernel_size=(3, 3)), r'kernel_size must be an odd integer, got \(3, 3\)'),
+            (dict(in_order=-1), 'in_order must be an integer of at least 0, got -1'),
+            (dict(out_order='2'), "out_order must be an integer of at least 0, got '2'"),
+            (
+                dict(in_order=0, out_order=4),
+                'out_order must be less than 3 with kernel_size=3 and in_order=0, .*, got 4',
+            ),
+            (dict(kernel_size=1, in_order=0), 'out_order must be less than 1 with kernel_size=1'),
+        ],
+        ids=str,
+    )
+    def test_wrong_arguments_are_named_with_their_value(self, change, message):
+        arguments = dict(in_channels=2, out_channels=3, kernel_size=3)
+        SO2Conv(**arguments)
+        with pytest.raises(ValueError, match=message):
+            SO2Conv(**{**arguments, **change})
+
+    def test_wrong_fields_are_named(self):
+        with pytest.raises(ValueError, match=r'in_channels=2 .* in_order=2, \(N, 10, H, W\)'):
+            SO2Conv(2, 3, 3)(torch.randn(1, 9, 8, 8))
+
+    def test_says_what_it_is(self):
+        assert '2, 3, kernel_size=5, in_order=0, out_order=1' in repr(SO2Conv(2, 3, 5, 0, 1))
+
+
+class TestBlurPool:
+    @pytest.mark.parametrize('height', [1, 2, 5, 8])
+    @pytest.mark.parametrize('width', [3, 4])
+    def test_is_its_taps(self, height, width):
+        x = field(0, size=(height, width))
+        found = blur_pool(x)
+        assert found.shape == (2, 2, -(-height // 2), -(-width // 2))
+
+        def weights(size, output):
+            """The share of each input in an output, the border repeated outwards."""
+            taps = {-1: 1, 0: 2, 1: 1} if size % 2 else {-1: 1, 0: 3, 1: 3, 2: 1}
+            row = torch.zeros(size, dtype=torch.float64)
+            for offset, tap in taps.items():
+                row[min(max(2 * output + offset, 0), size - 1)] += tap / sum(taps.values())
+            return row
+
+        for i in range(found.shape[2]):
+            for j in range(found.shape[3]):
+                expected = weights(height, i) @ x @ weights(width, j)
+                assert largest_difference(found[..., i, j], expected) < 1e-14
+
+    @settings(max_examples=30, deadline=None)
+    @given(size=st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    def test_commutes_with_quarter_turns(self, size):
+        x = field(2, size=size)
+        expected = quarter_turn_field(blur_pool(x), 2)
+        assert largest_difference(blur_pool(quarter_turn_field(x, 2)), expected) < 1e-13
+
+    def test_a_stride_does_not_where_sides_are_even(self):
+        x = field(0, size=(8, 8))
+        strided = nn.functional.avg_pool2d(x, 3, 2, 1)
+        turned = nn.functional.avg_pool2d(quarter_turn(x), 3, 2, 1)
+        assert largest_difference(turned, quarter_turn(strided)) > 0.1
+
+    @pytest.mark.parametrize('size', [6, 7])
+    def test_keeps_constants(self, size):
+        found = blur_pool(torch.full((1, 3, size, size), 2.0))
+        assert found.shape[-1] == -(-size // 2) and (found - 2).abs().max() < 1e-6
+
+
+def test_orders_split_and_join():
+    x = field(2, channels=3)
+    scalars, pairs = split_orders(x, 2)
+    assert torch.equal(scalars, x[:, :3])
+    assert torch.equal(pairs[:, 1, 0], x[:, 9:12]) and torch.equal(pairs[:, 0, 1], x[:, 6:9])
+    assert torch.equal(join_orders(scalars, pairs), x)
+    for wrong in (torch.zeros(1, 9, 4, 4), torch.zeros(10, 4, 4)):
+        with pytest.raises(ValueError, match=r'max_order=2 is \(N, 5 \* C, H, W\), got the shape'):
+            split_orders(wrong, 2)
+
+
+def test_compiles_in_one_graph():
+    torch._dynamo.reset()
+    layers = nn.Sequential(SO2Conv(1, 2, 3, in_order=0), SO2NormReLU(2), SO2BatchNorm(2)).train()
+    compiled = torch.compile(copy.deepcopy(layers), fullgraph=True, backend='aot_eager')
+    x = torch.randn(2, 1, 6, 7)
+    assert largest_difference(compiled(x), layers(x)) < 1e-6
