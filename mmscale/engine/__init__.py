@@ -1,4 +1,4 @@
 # Copyright (c) mmscale contributors.
-from .hooks import EpochSeedHook
+from .hooks import EpochSeedHook, EquivarianceHook
 
-__all__ = ['EpochSeedHook']
+__all__ = ['EpochSeedHook', 'EquivarianceHook']

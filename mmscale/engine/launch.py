@@ -5,6 +5,7 @@ Most functions take MMEngine's ``Config`` and change it in place, or raise ``Val
 ``FileNotFoundError`` with one line that says what to change.
 """
 
+import difflib
 import os
 import pickle
 from argparse import ArgumentParser
@@ -57,6 +58,21 @@ def load_config(path: str) -> Config:
     if not Path(path).is_file():
         raise FileNotFoundError(f'config: there is no file {path}')
     return Config.fromfile(path)
+
+
+def find_config(name: str) -> Config:
+    """Reads a config file, or the config of a model that MMPretrain knows by name."""
+    if name.endswith('.py') or Path(name).exists():
+        return load_config(name)
+    import mmpretrain
+    from mmpretrain.apis.model import ModelHub
+
+    try:
+        return ModelHub.get(name).config
+    except ValueError as error:
+        near = difflib.get_close_matches(name.lower(), mmpretrain.list_models(), n=3)
+        near = f'; the nearest names are {", ".join(near)}' if near else ''
+        raise ValueError(f'config: {name} is neither a file nor a model by name{near}') from error
 
 
 def merge_options(cfg: Config, options: dict):

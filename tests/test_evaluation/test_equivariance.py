@@ -117,6 +117,24 @@ def test_backbones_are_measured_as_they_are():
         assert found.per_sample.min() > 0
 
 
+@pytest.mark.parametrize('lift', ['GaussianLift', 'GaussianPyramidLift'])
+@pytest.mark.parametrize('canvas', ['shrink', 'keep'])
+def test_one_level_is_measured_as_an_ordinary_network(lift, canvas):
+    from mmpretrain.models import ResNet
+
+    from mmscale.models import ScaleResNet
+
+    images = smooth_images().repeat(1, 3, 1, 1).float()
+    ordinary = ResNet(18, base_channels=4, stem_channels=4)
+    grid = dict(num_scales=1)
+    model = ScaleResNet(18, grid, dict(type=f'mmscale.{lift}'), base_channels=4, stem_channels=4)
+    model.load_state_dict(ordinary.state_dict())
+    a, b = (equivariance_error(net, images, [1.5, 2], canvas=canvas) for net in (ordinary, model))
+    torch.testing.assert_close(a.per_sample, b.per_sample, rtol=1e-4, atol=1e-6)
+    body = equivariance_error(model.body, model.lift(images), [2], scale_space=grid, canvas=canvas)
+    torch.testing.assert_close(body.per_sample[0], b.per_sample[1], rtol=1e-4, atol=1e-6)
+
+
 def test_says_when_no_level_is_valid():
     net = ScaleConvNet(GRID, channels=(3, 4), kernel_size=3, interaction=3).double()
     with pytest.warns(UserWarning, match='no level is valid at factor 2: 3 remain, .* spoil 4'):
@@ -187,7 +205,7 @@ def test_mode_of_the_module_is_restored():
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (dict(factors=[0.5]), r'factors must be at least 1, got 0\.5'),
+        (dict(factors=[0.5]), r'factors must be at least 1 and finite, got 0\.5'),
         (dict(factors=[]), 'factors must name at least one'),
         (dict(canvas='crop'), r"canvas must be one of 'shrink', 'keep', got 'crop'"),
         (dict(border=30), 'border=30 leaves nothing'),

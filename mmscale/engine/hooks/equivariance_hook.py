@@ -1,0 +1,292 @@
+# Copyright (c) mmscale contributors.
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from mmengine.dist import all_gather_object, get_dist_info
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import BaseLoop, IterBasedTrainLoop
+from mmengine.runner.amp import autocast
+from torch import Tensor, nn
+
+from mmscale.evaluation import equivariance_error
+from mmscale.evaluation.equivariance import FACTORS, check_factors
+from mmscale.evaluation.features import Features, check_layers, find_grid
+from mmscale.evaluation.scaling import RESAMPLINGS
+from mmscale.registry import HOOKS
+from mmscale.scale_space.action import CANVASES
+from mmscale.scale_space.resample import check_choice
+
+
+@HOOKS.register_module()
+class EquivarianceHook(Hook):
+    """Measures the equivariance error of layers at each validation and test.
+
+    The images are those that the loop evaluates, as the data preprocessor hands them to the model,
+    so that there is no second pass over the data. The weights are those that the loop evaluates:
+    beside an ``EMAHook`` the averaged ones. See :func:`mmscale.evaluation.equivariance_error` for
+    what is measured; each figure is the mean over the images, at the valid levels.
+
+    The figures are logged as a table and join the metrics of the evaluators, under the names
+
+    - ``equivariance/<layer>/s<factor>``, for each layer and factor;
+    - ``equivariance/<layer>``, the mean over the factors.
+
+    A layer that returns several feature maps has a figure for each: ``equivariance/backbone[0]``
+    and so on. A ``CheckpointHook`` keeps the most equivariant network with
+    ``save_best='equivariance/backbone', rule='less'``.
+
+    A measurement that fails does not end the run: its figures are nan, and the reason is logged as
+    a warning, once. A ``CheckpointHook`` takes nan for no improvement; an ``EarlyStoppingHook``
+    stops at it. At validations without a measurement (``interval``) the figures are None among the
+    metrics, which a ``CheckpointHook`` passes over; other hooks that monitor one need
+    ``interval=1``.
+
+    Processes share the images as ``DefaultSampler`` deals them out: the figures do not depend on
+    the number of processes or the batch size. With test-time augmentation the first of the views
+    is measured.
+
+    Args:
+        layers (Sequence[str], optional): Names of layers, as in ``model.named_modules()``.
+            Defaults to ``('backbone',)``.
+        factors (Sequence[float]): Scale factors, at least 1. There is no error at 1, and no
+            figure. Defaults to (1, 1.1, 1.5, 2, 2.5, 3).
+        num_images (int): The first images of the data are measured, this many. Defaults to 64.
+        interval (int): Every how many validations to measure. The last one of a training and
+            tests are always measured. Defaults to 1.
+        canvas (str): ``'shrink'`` or ``'keep'``. Defaults to ``'shrink'``.
+        resampling (str): ``'matched'``, ``'gaussian'``, ``'bilinear'``, ``'bicubic'`` or
+            ``'ideal'``. Defaults to ``'matched'``.
+        border (int): Samples left out along each side. Defaults to 0.
+        squared (bool): Squared norms, or their square root. Defaults to True.
+
+    Raises:
+        ValueError: If an argument is out of range, or at the start of a run, before its first
+            iteration, if the model has no such layer.
+
+    Example:
+        A config that measures two stages every five epochs and keeps the checkpoint in which the
+        last one is most equivariant::
+
+            custom_hooks = [
+                dict(
+                    type='mmscale.EquivarianceHook',
+                    layers=['backbone.layer1', 'backbone.layer4'],
+                    factors=(1.5, 2.0, 3.0),
+                    num_images=64,
+                    interval=5,
+                )
+            ]
+            default_hooks = dict(
+                checkpoint=dict(
+                    type='CheckpointHook', save_best='equivariance/backbone.layer4', rule='less'
+                )
+            )
+    """
+
+    # LoggerHook and CheckpointHook come after it.
+    priority = 'NORMAL'
+
+    def __init__(
+        self,
+        layers: Sequence[str] | None = None,
+        factors: Sequence[float] = FACTORS,
+        num_images: int = 64,
+        interval: int = 1,
+        canvas: str = 'shrink',
+        resampling: str = 'matched',
+        border: int = 0,
+        squared: bool = True,
+    ):
+        self.layers = ('backbone',) if layers is None else layers
+        self.factors = tuple(factor for factor in check_factors(factors) if factor > 1)
+        if not self.factors:
+            raise ValueError('factors must hold one above 1: at 1 there is no error')
+        _check_count('num_images', num_images, 1)
+        _check_count('interval', interval, 1)
+        _check_count('border', border, 0)
+        check_choice('canvas', canvas, CANVASES)
+        check_choice('resampling', resampling, RESAMPLINGS)
+        self.num_images, self.interval = num_images, interval
+        self.options = dict(canvas=canvas, resampling=resampling, border=border, squared=squared)
+        self._names: list[str] | None = None
+        self._warned: set[str] = set()
+
+    def before_run(self, runner) -> None:
+        model = unwrap(runner.model)
+        check_layers(model, self.layers)
+        find_grid(model)  # raises where layers have different ones
+
+    def before_val_epoch(self, runner) -> None:
+        self._begin(runner.val_loop, self._is_due(runner))
+
+    def before_test_epoch(self, runner) -> None:
+        self._begin(runner.test_loop, True)
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._collect(runner, runner.val_loop, data_batch)
+
+    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        self._collect(runner, runner.test_loop, data_batch)
+
+    def after_val_epoch(self, runner, metrics=None) -> None:
+        self._report(runner, 'val', metrics)
+
+    def after_test_epoch(self, runner, metrics=None) -> None:
+        self._report(runner, 'test', metrics)
+
+    def _is_due(self, runner) -> bool:
+        # Counted from the start of the training and not of the process: a resumed run measures
+        # where the uninterrupted one did. The property would build a loop that is not to run.
+        loop = runner._train_loop
+        if not isinstance(loop, BaseLoop):
+            return True
+        if isinstance(loop, IterBasedTrainLoop):
+            step, last = loop.iter, loop.max_iters
+        else:
+            step, last = loop.epoch, loop.max_epochs
+        return step >= last or step // loop.val_interval % self.interval == 0
+
+    def _begin(self, loop, is_measuring: bool) -> None:
+        rank, world_size = get_dist_info()
+        count = min(self.num_images, len(loop.dataloader.dataset)) if is_measuring else 0
+        self._is_measuring = is_measuring
+        # Images that this process has yet to measure; its i-th is number i * world_size + rank.
+        self._missing = len(range(rank, count, world_size))
+        self._errors: dict[tuple[str, float], list[float | None]] = {}
+        self._failures: list[str] = []
+
+    def _collect(self, runner, loop, batch) -> None:
+        if self._missing == 0 and self._names is not None:
+            return
+        model = unwrap(runner.model)
+        # The random numbers of the training that goes on are not to be drawn here.
+        devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+        with torch.random.fork_rng(devices), autocast(enabled=getattr(loop, 'fp16', False)):
+            try:
+                batch = model.data_preprocessor(_first_view(runner.model, batch), False)
+                images = _images(batch)
+                if self._names is None:
+                    self._names = list(Features(model, self.layers, find_grid(model))(images[:1]))
+            except Exception as error:
+                self._fail(error, self.layers, self.factors)
+                self._missing = 0
+            else:
+                images = images[: self._missing]
+                self._missing -= len(images)
+                if len(images):
+                    self._measure(model, images, self.layers, self.factors)
+
+    def _measure(self, model: nn.Module, images: Tensor, layers, factors) -> None:
+        try:
+            results = equivariance_error(model, images, factors, layers=layers, **self.options)
+        except Exception as error:
+            # What can be measured shall be: by the factor, then by the layer.
+            if len(factors) > 1:
+                for factor in factors:
+                    self._measure(model, images, layers, (factor,))
+            elif len(layers) > 1:
+                for layer in layers:
+                    self._measure(model, images, (layer,), factors)
+            else:
+                self._fail(error, layers, factors)
+            return
+        for name, result in results.items():
+            for factor, errors in zip(factors, result.per_sample):
+                self._errors.setdefault((name, factor), []).extend(errors.tolist())
+
+    def _fail(self, error: Exception, layers, factors) -> None:
+        names = [name for name in self._names or layers if name.partition('[')[0] in layers]
+        for key in product(names, factors):
+            self._errors.setdefault(key, []).append(None)
+        self._failures.append(f'{type(error).__name__}: {error}')
+
+    def _report(self, runner, mode: str, metrics: dict | None) -> None:
+        """Joins the shares of all processes and hands the figures on."""
+        shares = all_gather_object((self._names, self._errors, self._failures))
+        names = next((names for names, _, _ in shares if names), self.layers)
+        errors = {
+            key: [error for _, part, _ in shares for error in part.get(key, ())]
+            for key in product(names, self.factors)
+        }
+        for message in dict.fromkeys(message for _, _, failures in shares for message in failures):
+            if message not in self._warned:
+                self._warned.add(message)
+                runner.logger.warning(
+                    f'An equivariance error could not be measured and is nan. {message}'
+                )
+
+        means = {name: [_mean(errors[name, factor]) for factor in self.factors] for name in names}
+        figures = {}
+        for name, row in means.items():
+            keys = [f'equivariance/{name}/s{factor:g}' for factor in self.factors]
+            figures |= zip(keys, row)
+            figures[f'equivariance/{name}'] = sum(row) / len(row)
+        scalars = {f'{mode}/{key}': value for key, value in figures.items()}
+        if self._is_measuring:
+            # The evaluators' metrics are in the hub already, where the LoggerHook looks.
+            runner.message_hub.update_scalars(scalars)
+            count = max(map(len, errors.values()))
+            runner.logger.info(_table(means, self.factors, count))
+        else:
+            figures = dict.fromkeys(figures)
+            # What an earlier validation left there would be logged as this one's.
+            for key in scalars:
+                runner.message_hub.log_scalars.pop(key, None)
+        if metrics is not None:
+            metrics.update(figures)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model within the wrappers of distributed runs and of test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def _first_view(model: nn.Module, batch):
+    """The first of the views that test-time augmentation has made of a batch."""
+    while is_model_wrapper(model):
+        model = model.module
+    if not isinstance(model, BaseTTAModel):
+        return batch
+    if isinstance(batch, dict):
+        return {key: views[0] for key, views in batch.items()}
+    return [views[0] for views in batch]
+
+
+def _check_count(name: str, value: int, lowest: int) -> None:
+    if not isinstance(value, int) or value < lowest:
+        raise ValueError(f'{name} must be an integer of at least {lowest}, got {value!r}')
+
+
+def _images(batch) -> Tensor:
+    """The images of what a data preprocessor returned."""
+    if isinstance(batch, tuple | list) and batch:
+        inputs = batch[0]
+    else:
+        inputs = batch.get('inputs') if isinstance(batch, dict) else batch
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+        shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ValueError(
+            f'the inputs of the data preprocessor must be a tensor (N, C, H, W), got {shape}'
+        )
+    return inputs
+
+
+def _mean(errors: list[float | None]) -> float:
+    """Over the images, as the mean of an ``EquivarianceError``; nan where one has failed."""
+    if not errors or None in errors:
+        return float('nan')
+    return torch.tensor(errors, dtype=torch.float64).nanmean().item()
+
+
+def _table(means: dict[str, list[float]], factors: tuple[float, ...], count: int) -> str:
+    width = max(map(len, ('layer', *means)))
+    head = [f's={factor:g}' for factor in factors]
+    lines = [('layer', [*head, 'mean'])]
+    for name, row in means.items():
+        lines.append((name, [f'{value:.2e}' for value in (*row, sum(row) / len(row))]))
+    body = [f'{name:<{width}}' + ''.join(f'{cell:>10}' for cell in cells) for name, cells in lines]
+    return '\n'.join([f'Equivariance error of {count} images:', *body])

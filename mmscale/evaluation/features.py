@@ -1,0 +1,146 @@
+# Copyright (c) mmscale contributors.
+"""What a network computes for a batch, by name: its outputs, or those of its layers."""
+
+import difflib
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from mmscale.models.layers import DeformScaleConv, ScaleConv
+from mmscale.scale_space import ScaleGrid, Signal, is_pyramid
+
+
+def modules_of(phi: Callable) -> list[nn.Module]:
+    """The modules of a network, which may be given as a method of it; none of other functions."""
+    owner = phi if isinstance(phi, nn.Module) else getattr(phi, '__self__', None)
+    return list(owner.modules()) if isinstance(owner, nn.Module) else []
+
+
+def find_grid(phi: Callable) -> ScaleGrid | None:
+    """The scale grid that all layers of a network share; None where there is none.
+
+    Raises:
+        ValueError: If layers have different ones.
+    """
+    grids = {
+        module.grid
+        for module in modules_of(phi)
+        if isinstance(getattr(module, 'grid', None), ScaleGrid)
+    }
+    if len(grids) > 1:
+        raise ValueError(
+            f'the layers have {len(grids)} different scale grids, give the one of the outputs as '
+            f'scale_space: {", ".join(map(str, grids))}'
+        )
+    return next(iter(grids), None)
+
+
+def check_layers(phi: nn.Module, layers: Sequence[str]) -> None:
+    """Raises ``ValueError`` naming the nearest names for a layer that a module does not have."""
+    if isinstance(layers, str) or not layers:
+        raise ValueError(f'layers must be a sequence of names of layers, got {layers!r}')
+    if not isinstance(phi, nn.Module):
+        raise ValueError('layers can be named in a module only, and phi is a function')
+    names = [name for name, _ in phi.named_modules() if name]
+    for layer in layers:
+        if layer not in names:
+            near = difflib.get_close_matches(layer, names, n=3, cutoff=0.4) or names[:3]
+            raise ValueError(
+                f'there is no layer {layer!r}; the nearest names are {", ".join(near)}'
+            )
+
+
+class Features:
+    """Runs a network and returns its outputs, or those of the layers named, as a dict.
+
+    Outputs that are tuples of several signals get an entry each, ``'name[0]'``, ``'name[1]'``, ....
+    A tuple of maps ``(N, C, H_k, W_k)`` of equal channels, at most as many as the grid has levels,
+    is one pyramid where there is a grid. A layer that runs several times counts as it ran last.
+
+    Attributes:
+        truncation (dict[str, int]): After a run, the coarse levels of each signal that the
+            interactions before it spoiled: each scale convolution of interaction K adds K - 1.
+            Convolutions of parallel branches are added up, which is on the safe side.
+
+    Args:
+        phi (Callable): The network, or any function of a batch.
+        layers (Sequence[str], optional): Names of layers, as in ``phi.named_modules()``. Defaults
+            to the outputs of the network, under the name ``''``.
+        grid (ScaleGrid, optional): The scale grid of the signals.
+    """
+
+    def __init__(
+        self,
+        phi: Callable,
+        layers: Sequence[str] | None = None,
+        grid: ScaleGrid | None = None,
+    ):
+        if layers is not None:
+            check_layers(phi, layers)
+        self.phi, self.layers, self.grid = phi, layers, grid
+        self.truncation: dict[str, int] = {}
+
+    def __call__(self, batch) -> dict[str, Signal]:
+        outputs, self.truncation = {}, {}
+        spoiled = 0
+
+        def count(module, args, output):
+            nonlocal spoiled
+            spoiled += module.interaction - 1
+
+        def capture(name):
+            def hook(module, args, output):
+                self._add(outputs, name, output, spoiled)
+
+            return hook
+
+        with _hooks(self.phi, count, {name: capture(name) for name in self.layers or ()}):
+            result = self.phi(batch)
+        if self.layers is None:
+            self._add(outputs, '', result, spoiled)
+        ran = {name.partition('[')[0] for name in outputs}
+        for name in self.layers or ():
+            if name not in ran:
+                raise ValueError(f'the layer {name!r} did not run')
+        return outputs
+
+    def _add(self, outputs: dict, name: str, output, spoiled: int) -> None:
+        signals = self._signals(output)
+        names = [name] if len(signals) == 1 else [f'{name}[{i}]' for i in range(len(signals))]
+        for key, signal in zip(names, signals, strict=True):
+            outputs[key], self.truncation[key] = signal, spoiled
+
+    def _signals(self, output) -> list[Signal]:
+        if isinstance(output, Tensor):
+            return [output]
+        if not is_pyramid(output) or not output:
+            raise ValueError(
+                f'outputs are tensors or tuples of them, got {type(output).__name__}: name layers'
+            )
+        if len(output) == 1:
+            return self._signals(output[0]) if is_pyramid(output[0]) else [output[0]]
+        if all(isinstance(part, Tensor) for part in output):
+            maps = all(part.ndim == 4 for part in output)
+            same = len({part.shape[1] for part in output}) == 1
+            if maps and same and self.grid is not None and len(output) <= self.grid.num_scales:
+                return [tuple(output)]
+            return list(output)
+        return [signal for part in output for signal in self._signals(part)]
+
+
+@contextmanager
+def _hooks(phi, count: Callable, captures: dict[str, Callable]):
+    handles, modules = [], modules_of(phi)
+    # Offsets are predicted beside their convolution, from the same levels.
+    beside = {module.conv_offset for module in modules if isinstance(module, DeformScaleConv)}
+    try:
+        for module in modules:
+            if isinstance(module, ScaleConv) and module not in beside:
+                handles.append(module.register_forward_hook(count))
+        for name, hook in captures.items():
+            handles.append(phi.get_submodule(name).register_forward_hook(hook))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,251 @@
+# Copyright (c) mmscale contributors.
+"""What a study of several models over scale leaves: JSON, CSV, a table and a figure.
+
+The *result* of a model is a dict of plain values: its ``name``, the ``factors``, the ``layers`` as
+a dict of curves by name, and curves or None for the ``lift`` and the ``body`` of a network on
+scale spaces and for the ``accuracy`` in percent. A *curve* has the lists ``mean``,
+``standard_error`` and ``n``, one entry a factor, None where there is no number. That of a layer
+also has ``truncated``: the curve of the levels that were cut off at the coarse end, or None.
+All results of a study have the same factors.
+"""
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from .equivariance import EquivarianceError
+
+COLUMNS = ('model', 'layer', 'part', 'factor', 'mean', 'standard_error', 'n')
+
+
+def curve(error: EquivarianceError) -> dict:
+    """The curve of a layer, with that of its truncated levels."""
+    truncated = _curve(replace(error, per_sample=error.truncated))
+    return dict(_curve(error), truncated=truncated if any(truncated['n']) else None)
+
+
+def _curve(error: EquivarianceError) -> dict:
+    return dict(
+        mean=[_number(value) for value in error.mean.tolist()],
+        standard_error=[_number(value) for value in error.standard_error.tolist()],
+        n=(~error.per_sample.isnan()).sum(1).tolist(),
+    )
+
+
+def accuracy_curve(right: list[int], count: int) -> dict:
+    """Percent of ``count`` images of which ``right`` were recognised at each factor."""
+    shares = [number / count for number in right]
+    return dict(
+        mean=[100 * number / count for number in right],
+        standard_error=[100 * math.sqrt(share * (1 - share) / count) for share in shares],
+        n=[count] * len(right),
+    )
+
+
+def _number(value: float) -> float | None:
+    """JSON has no nan."""
+    return value if math.isfinite(value) else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file as a whole or not at all."""
+    part = path.with_name(f'{path.name}.part')
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Writes a file as a whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False))
+
+
+def layer_names(results: list[dict]) -> list[str]:
+    """The layers of all models, each once."""
+    return list(dict.fromkeys(chain.from_iterable(result['layers'] for result in results)))
+
+
+def curves(result: dict) -> Iterator[tuple[str, str, dict]]:
+    """Layer, part and curve of all that was measured of a model."""
+    if result['accuracy']:
+        yield '', 'accuracy', result['accuracy']
+    for layer, found in result['layers'].items():
+        yield layer, 'network', found
+        if found['truncated']:
+            yield layer, 'network, truncated levels', found['truncated']
+    for part in ('lift', 'body'):
+        if result[part]:
+            yield f'backbone.{part}', part, result[part]
+
+
+def to_csv(results: list[dict]) -> str:
+    """A line a model, layer, part and factor; numbers that do not exist are left empty."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(COLUMNS)
+    for result in results:
+        for layer, part, found in curves(result):
+            values = zip(found['mean'], found['standard_error'], found['n'])
+            for factor, row in zip(result['factors'], values):
+                writer.writerow([result['name'], layer, part, factor, *row])
+    return text.getvalue()
+
+
+def table(results: list[dict]) -> str:
+    """Means, a block for each thing measured and a line for each model that has it."""
+    layers, names = layer_names(results), [result['name'] for result in results]
+    blocks = [('accuracy in %', '.1f', [result['accuracy'] for result in results])]
+    for layer in layers:
+        found = [result['layers'].get(layer) for result in results]
+        blocks.append((f'equivariance error, {layer}', '.1e', found))
+        truncated = [one and one['truncated'] for one in found]
+        blocks.append((f'its truncated levels, {layer}', '.1e', truncated))
+    for part in ('lift', 'body'):
+        found = [result[part] for result in results]
+        blocks.append((f'equivariance error, {part} alone', '.1e', found))
+
+    width = max(map(len, chain((block[0] for block in blocks), names))) + 4
+    lines = []
+    for title, form, found in blocks:
+        if any(found):
+            lines += ['', title.ljust(width) + ''.join(f'{f:>9g}' for f in results[0]['factors'])]
+        for name, one in zip(names, found):
+            if one:
+                cells = ['-' if mean is None else format(mean, form) for mean in one['mean']]
+                lines.append(f'  {name}'.ljust(width) + ''.join(f'{cell:>9}' for cell in cells))
+    return '\n'.join(lines[1:])
+
+
+def draw(results: list[dict], chance: float | None = None, note: str = '') -> Figure:
+    """Accuracy and equivariance error against scale and, of several layers, against depth.
+
+    Args:
+        results (list[dict]): Of the models, a colour each.
+        chance (float, optional): Accuracy of a guess, in percent.
+        note (str): How the error was measured, to stand in its title.
+    """
+    layers = layer_names(results)
+    with_accuracy = any(result['accuracy'] for result in results)
+    factors = [factor for factor in results[0]['factors'] if factor > 1]
+    deep = len(layers) > 1
+    columns = 1 + with_accuracy
+    width = max(5.6 * columns, 2.3 * len(factors) + 0.8 if deep else 0)
+    legend_columns = 2 if len(results) > 4 and width > 8 else 1
+    height = 3.9 + 2.9 * deep + 0.2 * math.ceil(len(results) / legend_columns)
+    figure = Figure(figsize=(width, height), layout='constrained')
+    rows = figure.subfigures(1 + deep, 1, height_ratios=[3.9, 2.9][: 1 + deep], squeeze=False)
+    panels = list(rows[0, 0].subplots(1, columns, squeeze=False)[0])
+    if with_accuracy:
+        _draw_accuracy(panels[0], results, chance)
+    _draw_error(panels[-1], results, layers[-1], note)
+    for axes in panels:
+        axes.set_xlabel('scale factor s: everything is s times smaller')
+        ticks = results[0]['factors'] if axes is panels[0] and with_accuracy else factors
+        axes.set_xticks(ticks, [f'{tick:g}' for tick in ticks], fontsize=8)
+    if deep:
+        _draw_depth(rows[1, 0], results, layers, factors)
+    handles, labels = panels[-1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower left', ncols=legend_columns, frameon=False,
+                  fontsize=8)  # fmt: skip
+    return figure
+
+
+def _styles(results: list[dict]) -> list[dict]:
+    """A colour and a marker for each model."""
+    palette = matplotlib.colormaps['tab10' if len(results) <= 10 else 'turbo']
+    places = range(10) if len(results) <= 10 else np.linspace(0.05, 0.95, len(results))
+    return [
+        dict(color=palette(place), marker='osD^vP*X<>'[i % 10], ms=4, lw=1.3, capsize=2,
+             elinewidth=0.9, label=result['name'])
+        for i, (place, result) in enumerate(zip(places, results))
+    ]  # fmt: skip
+
+
+def _values(entries: list) -> np.ndarray:
+    return np.array([math.nan if entry is None else entry for entry in entries], float)
+
+
+def _plot(axes, x, found: list, bars: list, style: dict) -> None:
+    """Points with bars; a logarithmic axis has no place for what is not above 0."""
+    means = _values(found)
+    axes.errorbar(x, np.where(means > 0, means, math.nan), _values(bars), **style)
+
+
+def _draw_accuracy(axes, results: list[dict], chance: float | None) -> None:
+    for result, style in zip(results, _styles(results)):
+        found = result['accuracy']
+        if found:
+            bars = _values(found['standard_error'])
+            axes.errorbar(result['factors'], _values(found['mean']), bars, **style)
+    counts = sorted({result['accuracy']['n'][0] for result in results if result['accuracy']})
+    numbers = ' or '.join(map(str, counts))
+    axes.set(title=f'Accuracy on {numbers} images', ylabel='accuracy (%)', ylim=(0, 102))
+    if chance is not None:
+        axes.axhline(chance, color='black', lw=0.8, ls=':')
+        axes.text(0.02, chance + 1, 'chance', transform=axes.get_yaxis_transform(), va='bottom',
+                  fontsize=8)  # fmt: skip
+    axes.title.set_fontsize(10)
+    axes.grid(alpha=0.3)
+
+
+def _draw_error(axes, results: list[dict], layer: str, note: str) -> None:
+    """Without factor 1, at which the error is 0 and off a logarithmic axis."""
+    missing = []
+    start = results[0]['factors'][0] == 1
+    nothing = dict.fromkeys(('mean', 'standard_error'), [None] * len(results[0]['factors']))
+    for result, style in zip(results, _styles(results)):
+        found = result['layers'].get(layer, nothing)
+        means, bars = (found[key][start:] for key in ('mean', 'standard_error'))
+        _plot(axes, result['factors'][start:], means, bars, style)
+        missing += [result['name']] * (0 in means)
+    found = [result['layers'][layer] for result in results if layer in result['layers']]
+    counts = {n for one in found for n in one['n'] if n} or {0}
+    numbers = ' to '.join(map(str, sorted({min(counts), max(counts)})))
+    lines = [f'Equivariance error of {layer}, {numbers} images', note]
+    if missing:
+        lines.append(f'0 somewhere, and not drawn there: {", ".join(missing)}')
+    axes.set_title('\n'.join(filter(None, lines)), fontsize=10)
+    axes.set_yscale('log', nonpositive='mask')
+    axes.set_ylabel(r'error $\Delta(s)$ and its standard error')
+    axes.text(0.99, 0.02, 'at s = 1 it is 0: not drawn', transform=axes.transAxes, ha='right',
+              va='bottom', fontsize=7, color='0.35')  # fmt: skip
+    axes.grid(alpha=0.3, which='both')
+
+
+def _draw_depth(figure, results: list[dict], layers: list[str], factors: list[float]) -> None:
+    """A panel a factor; the layers stand in the order in which they were named."""
+    panels = figure.subplots(1, len(factors), sharey=True, squeeze=False)[0]
+    short = _without_common_start(layers)
+    for axes, factor in zip(panels, factors):
+        place = results[0]['factors'].index(factor)
+        for result, style in zip(results, _styles(results)):
+            found = [result['layers'].get(layer) for layer in layers]
+            means, bars = (
+                [one and one[key][place] for one in found] for key in ('mean', 'standard_error')
+            )
+            _plot(axes, range(len(layers)), means, bars, style)
+        axes.set_title(f's = {factor:g}', fontsize=9)
+        axes.set_xticks(range(len(layers)), short, fontsize=7, rotation=40, ha='right',
+                        rotation_mode='anchor')  # fmt: skip
+        axes.set_yscale('log', nonpositive='mask')
+        axes.set_xlim(-0.4, len(layers) - 0.6)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel(r'error $\Delta(s)$')
+    figure.suptitle('Equivariance error, layer by layer', fontsize=10)
+
+
+def _without_common_start(names: list[str]) -> list[str]:
+    """``backbone.layer1`` and ``backbone.layer2`` as ``layer1`` and ``layer2``."""
+    parts = [name.split('.') for name in names]
+    while all(len(part) > 1 for part in parts) and len({part[0] for part in parts}) == 1:
+        parts = [part[1:] for part in parts]
+    return ['.'.join(part) for part in parts]

@@ -1,0 +1,88 @@
+# Copyright (c) mmscale contributors.
+"""The scaling action on whatever a network takes or gives."""
+
+from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, scale_image, scale_scale_space
+from mmscale.scale_space.resample import check_choice
+
+RESAMPLINGS = ('matched', 'gaussian', 'bilinear', 'bicubic', 'ideal')
+
+
+def scale_signal(
+    x: Signal,
+    factor: float,
+    scale_space: dict | ScaleGrid | None = None,
+    zero_scale: float = 0.5,
+    canvas: str = 'shrink',
+    centre: tuple[float, float] | None = None,
+    resampling: str = 'matched',
+) -> Signal:
+    """L_s on whatever a network takes or gives.
+
+    Args:
+        x (Tensor | tuple[Tensor, ...]): An image or feature map ``(N, C, H, W)``, a dense scale
+            space ``(N, C, S, H, W)``, a pyramid, or vectors ``(N, C)``, which scaling leaves as
+            they are. A scale space of ``num_scales=1`` is scaled as the feature map that it is.
+        factor (float): ``s``, at least 1.
+        scale_space (dict | ScaleGrid, optional): The levels of a scale space.
+        zero_scale (float): Blur that images and feature maps are taken to have, in their pixels.
+        canvas (str): ``'shrink'`` or ``'keep'``, see :func:`mmscale.scale_space.scale_image`.
+        centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels of ``x``.
+        resampling (str): How images and feature maps are read at ``s z``:
+
+            - ``'matched'``: blur of variance ``zero_scale**2 (s**2 - 1)``, bicubic;
+            - ``'gaussian'``: blur of standard deviation ``(s - 1) / 2``, bicubic;
+            - ``'bilinear'``, ``'bicubic'``: no blur, what is too fine for the canvas aliases;
+            - ``'ideal'``: frequencies that the canvas cannot hold are removed, and the Fourier
+              series is read.
+
+            Coarser levels of a scale space are blurred already: ``'bilinear'`` and ``'ideal'`` say
+            how they are read between their samples, which otherwise is bicubic.
+
+    Returns:
+        Tensor | tuple[Tensor, ...]: The scaled signal.
+    """
+    check_choice('resampling', resampling, RESAMPLINGS)
+    interpolation = resampling if resampling in ('bilinear', 'ideal') else 'bicubic'
+    if is_pyramid(x) or x.ndim == 5:
+        if scale_space is None:
+            raise ValueError('scale_space must be given: the signal is a scale space')
+        if ScaleGrid.build(scale_space).num_scales == 1:
+            # Of an ordinary network, written as one on scale spaces: there is no level to go to.
+            image = x[0] if is_pyramid(x) else x[:, :, 0]
+            y = scale_signal(image, factor, None, zero_scale, canvas, centre, resampling)
+            return (y,) if is_pyramid(x) else y[:, :, None]
+        return scale_scale_space(x, factor, scale_space, canvas, interpolation, centre)
+    if x.ndim == 4:
+        variance = {'matched': None, 'gaussian': (factor - 1) ** 2 / 4}.get(resampling, 0.0)
+        return scale_image(x, factor, zero_scale, canvas, interpolation=interpolation,
+                           centre=centre, variance=variance)  # fmt: skip
+    if x.ndim == 2:
+        return x
+    raise ValueError(
+        'a signal is (N, C), (N, C, H, W), (N, C, S, H, W) or a pyramid, got the shape '
+        f'{tuple(x.shape)}'
+    )
+
+
+class Scaling:
+    """L_s as it is for one batch: where the centre of the canvas lies depends on its size."""
+
+    def __init__(self, grid, zero_scale: float, canvas: str, resampling: str, batch: Signal):
+        self.arguments = dict(
+            scale_space=grid, zero_scale=zero_scale, canvas=canvas, resampling=resampling
+        )
+        self.size = (batch[0] if is_pyramid(batch) else batch).shape[-2:]
+
+    def __call__(self, x: Signal, factor: float) -> Signal:
+        finest = x[0] if is_pyramid(x) else x
+        centre = None if finest.ndim < 4 else self._centre(finest.shape[-2:])
+        return scale_signal(x, factor, centre=centre, **self.arguments)
+
+    def _centre(self, size) -> tuple[float, float]:
+        """The centre of the image in samples of a feature map.
+
+        Strided networks are aligned at the origin pixel, so that it lies at ``centre / stride`` of
+        the feature map and not at the map's own centre.
+        """
+        strides = [max(1, round(before / after)) for before, after in zip(self.size, size)]
+        return tuple((before - 1) / 2 / stride for before, stride in zip(self.size, strides))

@@ -1,0 +1,266 @@
+# Copyright (c) mmscale contributors.
+"""Measures one model for a study over scale: images, equivariance errors, accuracy.
+
+What is wrong with model or images raises ``ValueError`` of one line.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import mmcv
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DefaultScope
+from mmengine.utils import ProgressBar
+from mmpretrain.registry import DATASETS, TRANSFORMS
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from mmscale.datasets.base import RescaledDataset
+from mmscale.scale_space import Signal
+
+from .equivariance import equivariance_error
+from .features import find_grid
+from .report import accuracy_curve, curve
+from .scaling import scale_signal
+
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How all models of a study are measured.
+
+    Attributes:
+        factors (tuple[float, ...]): The scale factors.
+        layers (tuple[str, ...]): Names of layers of the models.
+        num_images (int): The error is measured on so many images, the first.
+        folder (Path | None): Of these images; None for the test data of the configs.
+        accuracy_images (int | None): The accuracy is measured on at most so many, spread evenly
+            over the test data, at each factor; None for no accuracy.
+        canvas, resampling, border, squared, batch_size: Of
+            :func:`mmscale.evaluation.equivariance_error`.
+    """
+
+    factors: tuple[float, ...]
+    layers: tuple[str, ...]
+    num_images: int
+    folder: Path | None
+    accuracy_images: int | None
+    canvas: str
+    resampling: str
+    border: int
+    squared: bool
+    batch_size: int
+
+    @property
+    def error_arguments(self) -> dict:
+        names = ('factors', 'canvas', 'resampling', 'border', 'squared', 'batch_size')
+        return {name: getattr(self, name) for name in names}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in eval mode, with the config it is of and the checkpoint it has loaded."""
+
+    path: str
+    cfg: Config
+    checkpoint: str | None
+    network: nn.Module
+
+    @property
+    def scope(self):
+        """A context in which the registries know the short names of the config."""
+        return DefaultScope.overwrite_default_scope(self.cfg.get('default_scope', 'mmpretrain'))
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """SHA-256 of several parts."""
+    sha256 = hashlib.sha256()
+    for part in parts:
+        sha256.update(part)
+    return sha256.hexdigest()
+
+
+@contextmanager
+def progress(title: str, total: int) -> Iterator[ProgressBar]:
+    """A bar on the standard error, apart from what is printed as a result."""
+    print(title, file=sys.stderr)
+    bar = ProgressBar(total, file=sys.stderr)
+    try:
+        yield bar
+    finally:
+        print(file=sys.stderr)
+
+
+def list_images(folder: Path, count: int) -> list[Path]:
+    """The first images of a folder, in the order of their names."""
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
+    if not paths:
+        raise ValueError(
+            f'{folder} holds no images, which are files that end in {", ".join(IMAGE_SUFFIXES)}'
+        )
+    return paths[:count]
+
+
+class FolderImages(Dataset):
+    """Image files through the test pipeline of a model's config."""
+
+    def __init__(self, paths: list[Path], model: Model):
+        self.paths = paths
+        loader = model.cfg.get('test_dataloader') or {}
+        steps = list(loader.get('dataset', {}).get('pipeline') or [dict(type='PackInputs')])
+        with model.scope:
+            self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])
+        # A dataset that lies in memory has no step that loads: it hands over what the model takes.
+        self.loads = any('LoadImage' in str(step['type']) for step in steps)
+        preprocessor = model.network.data_preprocessor
+        mean = getattr(preprocessor, 'mean', None)
+        self.flag = 'grayscale' if mean is not None and len(mean) == 1 else 'color'
+        self.order = 'bgr' if getattr(preprocessor, 'to_rgb', False) else 'rgb'
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> dict:
+        path = self.paths[index]
+        sample = dict(img_path=str(path), sample_idx=index)
+        try:
+            if not self.loads:
+                sample['img'] = mmcv.imread(path, self.flag, self.order)
+                if sample['img'] is None:
+                    raise ValueError('MMCV cannot decode it')
+            return self.pipeline(sample)
+        except Exception as error:  # of whichever library reads this kind of file
+            raise ValueError(f'the image {path} cannot be read: {error}') from error
+
+
+def build_test_data(model: Model, **overrides) -> Dataset:
+    """The dataset of the config's test."""
+    if model.cfg.get('test_dataloader') is None:
+        raise ValueError(f'{model.path} has no test_dataloader')
+    try:
+        with model.scope:
+            return DATASETS.build({**model.cfg.test_dataloader.dataset, **overrides})
+    except (AssertionError, OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f'the test data of {model.path} cannot be read: {error}') from error
+
+
+def batches(model: Model, dataset: Dataset, batch_size: int) -> Iterator[dict]:
+    """Inputs and data samples as the model's preprocessor hands them to the network."""
+    for batch in DataLoader(dataset, batch_size, collate_fn=pseudo_collate):
+        shapes = sorted({tuple(image.shape) for image in batch['inputs']})
+        if len(shapes) > 1:
+            raise ValueError(
+                f'the test pipeline of {model.path} must bring all images to one size, got '
+                f'{" and ".join("x".join(map(str, shape[1:])) for shape in shapes[:2])}'
+            )
+        yield model.network.data_preprocessor(batch, False)
+
+
+def read_images(model: Model, settings: Settings) -> tuple[Tensor, str]:
+    """The images on which the error is measured, and where they are from."""
+    if settings.folder:
+        dataset = FolderImages(list_images(settings.folder, settings.num_images), model)
+        source = f'of {settings.folder}'
+    else:
+        dataset = build_test_data(model)
+        source = f'the first test images of {type(dataset).__name__}'
+        dataset = Subset(dataset, range(min(settings.num_images, len(dataset))))
+    parts = [batch['inputs'] for batch in batches(model, dataset, settings.batch_size)]
+    return torch.cat(parts), source
+
+
+def measure_errors(model: Model, settings: Settings) -> dict:
+    """Curves of the layers, and of lift and body of a network that has them."""
+    images, source = read_images(model, settings)
+    network, backbone = model.network, getattr(model.network, 'backbone', None)
+    grid = find_grid(network)
+    # With a single level the lift does nothing, and there is no level to move to.
+    lifts = grid is not None and grid.num_scales > 1
+    lifts = lifts and all(hasattr(backbone, part) for part in ('lift', 'body'))
+    result = dict(
+        images=dict(
+            source=source,
+            count=len(images),
+            size=list(images.shape[2:]),
+            sha256=digest([images.cpu().numpy().tobytes()]),
+        ),
+        lift=None,
+        body=None,
+    )
+    with progress('  equivariance error', len(images) * (3 if lifts else 1)) as bar:
+
+        def each(transform: Callable[[Tensor], Signal] = lambda batch: batch) -> Iterator[Signal]:
+            for batch in images.split(settings.batch_size):
+                yield transform(batch)
+                bar.update(len(batch))
+
+        arguments = settings.error_arguments
+        found = equivariance_error(network, each(), layers=settings.layers, **arguments)
+        result['layers'] = {layer: curve(error) for layer, error in found.items()}
+        if lifts:
+            arguments['scale_space'] = grid
+            result['lift'] = curve(equivariance_error(backbone.lift, each(), **arguments))
+            error = equivariance_error(
+                lambda signal: backbone.body(signal)[-1], each(backbone.lift), **arguments
+            )
+            result['body'] = curve(error)
+    return result
+
+
+def why_no_accuracy(model: Model, settings: Settings) -> str | None:
+    """None where the accuracy can be measured."""
+    if settings.folder:
+        return 'images of a folder have no labels'
+    if settings.accuracy_images is None:
+        return 'not asked for'
+    if model.checkpoint is None:
+        return 'the model is untrained'
+    if not getattr(model.network, 'with_head', False):
+        return 'the model has no head'
+    return None
+
+
+@torch.no_grad()
+def measure_accuracy(model: Model, settings: Settings) -> dict:
+    """The curve of the accuracy, and a note on how the images were scaled or why there is none."""
+    reason = why_no_accuracy(model, settings)
+    if reason:
+        return dict(accuracy=None, accuracy_note=f'no accuracy: {reason}')
+    dataset = build_test_data(model)
+    count = min(settings.accuracy_images, len(dataset))
+    chosen = [i * len(dataset) // count for i in range(count)]
+    rescaled = isinstance(dataset, RescaledDataset)
+    right = [0] * len(settings.factors)
+    with progress('  accuracy', count * len(settings.factors)) as bar:
+        for place, factor in enumerate(settings.factors):
+            if rescaled:
+                dataset = build_test_data(model, scale=1 / factor)
+            for batch in batches(model, Subset(dataset, chosen), settings.batch_size):
+                inputs = batch['inputs']
+                if not rescaled:
+                    inputs = scale_signal(
+                        inputs, factor, canvas='keep', resampling=settings.resampling
+                    )
+                samples = model.network(inputs, batch['data_samples'], mode='predict')
+                if not all(_has_one_label(sample) for sample in samples):
+                    reason = 'there is not one label and one prediction an image'
+                    return dict(accuracy=None, accuracy_note=f'no accuracy: {reason}')
+                right[place] += sum(int(s.pred_label == s.gt_label) for s in samples)
+                bar.update(len(samples))
+    way = 'made by the dataset at scale 1/s' if rescaled else 'scaled, on a canvas of their size'
+    return dict(
+        accuracy=accuracy_curve(right, count), accuracy_note=f'accuracy on {count} images, {way}'
+    )
+
+
+def _has_one_label(sample) -> bool:
+    labels = [sample.get(key) for key in ('gt_label', 'pred_label')]
+    return all(label is not None and label.numel() == 1 for label in labels)

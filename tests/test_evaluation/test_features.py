@@ -1,0 +1,152 @@
+# Copyright (c) mmscale contributors.
+import pytest
+import torch
+from torch import nn
+
+from mmscale.evaluation import equivariance_error
+from mmscale.evaluation.features import Features, check_layers, find_grid
+from mmscale.models import DeformScaleConv, ScaleConv, ScaleConvNet, ScaleResNet
+from mmscale.scale_space import ScaleGrid
+
+GRID = ScaleGrid(2, 3)
+
+
+def net(**kwargs):
+    return ScaleConvNet(GRID, channels=(3, 4), kernel_size=3, **kwargs)
+
+
+class TestForms:
+    image = torch.rand(2, 1, 16, 16)
+
+    @pytest.mark.parametrize(
+        'output, names',
+        [
+            (torch.rand(2, 3), ['']),
+            ((torch.rand(2, 3, 4, 4),), ['']),
+            ((torch.rand(2, 3, 4, 4), torch.rand(2, 3, 2, 2)), ['']),  # a pyramid
+            (((torch.rand(2, 3, 4, 4), torch.rand(2, 3, 2, 2)),), ['']),
+            ((torch.rand(2, 3, 4, 4), torch.rand(2, 5, 2, 2)), ['[0]', '[1]']),
+            ((torch.rand(2, 3, 4, 4), torch.rand(2, 3)), ['[0]', '[1]']),
+            ((torch.rand(2, 3, 3, 4, 4), torch.rand(2, 5, 3, 2, 2)), ['[0]', '[1]']),
+            ([(torch.rand(2, 3, 4, 4), torch.rand(2, 3, 2, 2))] * 2, ['[0]', '[1]']),
+            ((torch.rand(2, 3, 4, 4),) * 4, ['[0]', '[1]', '[2]', '[3]']),  # more than 3 levels
+        ],
+    )
+    def test_with_a_grid(self, output, names):
+        assert list(Features(lambda x: output, grid=GRID)(self.image)) == names
+
+    def test_without_a_grid_tuples_are_outputs(self):
+        maps = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 2, 2)
+        assert list(Features(lambda x: maps)(self.image)) == ['[0]', '[1]']
+
+    @pytest.mark.parametrize('output', [dict(a=1), None, ()])
+    def test_what_is_no_signal(self, output):
+        with pytest.raises(ValueError, match='outputs are tensors or tuples of them, got'):
+            Features(lambda x: output)(self.image)
+
+    def test_several_outputs_have_a_result_each(self):
+        model = net(out_indices=(0, 1)).eval()
+        results = equivariance_error(model, self.image, [2])
+        named = equivariance_error(model, self.image, [2], layers=['norms.0', 'norms.1'])
+        assert isinstance(results, tuple) and list(named) == ['norms.0', 'norms.1']
+        for a, b in zip(results, named.values(), strict=True):
+            assert torch.equal(a.per_sample, b.per_sample)
+
+    def test_a_layer_of_several_outputs(self):
+        outer = nn.Sequential(net(out_indices=(0, 1)))
+        results = equivariance_error(outer, self.image, [2], layers=['0'])
+        assert list(results) == ['0[0]', '0[1]']
+
+
+class TestLayers:
+    def test_the_nearest_names_are_listed(self):
+        with pytest.raises(ValueError, match=r"no layer 'conv.1'; the nearest names are convs.1"):
+            check_layers(net(), ['conv.1'])
+        with pytest.raises(ValueError, match='nearest names are layer4, layer3'):
+            check_layers(ScaleResNet(18, GRID), ['layer9'])
+
+    @pytest.mark.parametrize('layers', ['norms', [], ()])
+    def test_no_sequence(self, layers):
+        with pytest.raises(ValueError, match='layers must be a sequence of names'):
+            check_layers(net(), layers)
+
+    def test_functions_have_none(self):
+        with pytest.raises(ValueError, match='phi is a function'):
+            equivariance_error(lambda x: x, TestForms.image, layers=['a'])
+
+    def test_a_layer_that_does_not_run(self):
+        model = net()
+        model.idle = nn.ReLU()
+        with pytest.raises(ValueError, match="the layer 'idle' did not run"):
+            equivariance_error(model, TestForms.image, layers=['idle'])
+
+    def test_hooks_are_removed_also_after_an_error(self):
+        model = net()
+        for image in (TestForms.image, torch.rand(1, 1, 2, 2)):
+            try:
+                Features(model, ['norms.0'], GRID)(image)
+            except ValueError:
+                pass
+        assert not any(module._forward_hooks for module in model.modules())
+
+    def test_a_layer_that_runs_twice_counts_as_it_ran_last(self):
+        relu = nn.ReLU()
+        model = nn.Sequential(relu, nn.Conv2d(1, 2, 1), relu)
+        outputs = Features(model, ['0'])(TestForms.image)
+        assert outputs['0'].shape[1] == 2
+
+
+class TestTruncation:
+    def test_interactions_before_a_layer_add_up(self):
+        features = Features(net(interaction=(2, 3)), ['lift', 'norms.0', 'convs.1'], GRID)
+        features(TestForms.image)
+        assert features.truncation == {'lift': 0, 'norms.0': 1, 'convs.1': 3}
+
+    def test_offset_branches_run_beside(self):
+        conv = DeformScaleConv(1, 2, 3, padding=1, interaction=2, scale_space=GRID)
+        features = Features(conv, None, GRID)
+        features(torch.rand(1, 1, 3, 8, 8))
+        assert features.truncation == {'': 1}
+
+
+class TestGrid:
+    def test_is_that_of_the_layers(self):
+        assert find_grid(net()) == GRID
+        assert find_grid(nn.Sequential(net(), nn.ReLU())) == GRID
+        assert find_grid(nn.Conv2d(1, 1, 1)) is None
+        assert find_grid(lambda x: x) is None
+
+    def test_two_of_them_are_refused(self):
+        layers = [ScaleConv(1, 1, 1, scale_space=dict(base=base)) for base in (2, 3)]
+        with pytest.raises(ValueError, match='2 different scale grids'):
+            equivariance_error(nn.Sequential(*layers), TestForms.image)
+
+    def test_need_not_be_given(self):
+        model = net().eval()
+        a = equivariance_error(model, TestForms.image, [2])
+        b = equivariance_error(model, TestForms.image, [2], scale_space=GRID)
+        assert torch.equal(a.per_sample, b.per_sample)
+
+
+def test_batches_may_come_one_at_a_time():
+    model, images = net().eval(), torch.rand(5, 1, 16, 16)
+    together = equivariance_error(model, images, [2]).per_sample
+    stream = equivariance_error(model, iter(images.split(2)), [2], batch_size=1).per_sample
+    torch.testing.assert_close(stream, together, rtol=1e-5, atol=1e-9)
+    with pytest.raises(ValueError, match='at least one image'):
+        equivariance_error(model, iter(()), [2])
+
+
+def test_not_finite_is_an_error_that_names_the_layer():
+    class Broken(nn.Module):
+        def forward(self, x):
+            return x / 0
+
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), Broken())
+    with pytest.raises(ValueError, match="layer '1' is not finite at factor 1: check the weights"):
+        equivariance_error(model, TestForms.image, layers=['0', '1'])
+
+
+def test_an_image_too_small_for_a_factor_is_an_error_that_says_so():
+    with pytest.raises(ValueError, match=r'at factor 3 .* scaled images of 3x3 pixels.* larger'):
+        equivariance_error(net(), torch.rand(1, 1, 8, 8), [1.5, 3])

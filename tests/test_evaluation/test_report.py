@@ -1,0 +1,216 @@
+# Copyright (c) mmscale contributors.
+import csv
+import io
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mmscale.evaluation import EquivarianceError, report
+
+FACTORS = (1.0, 1.5, 2.0)
+
+
+def make_curve(*means, n=8, truncated=None):
+    known = [mean is not None for mean in means]
+    return dict(
+        mean=list(means),
+        standard_error=[mean / 10 if mean is not None else None for mean in means],
+        n=[n * k for k in known],
+        truncated=truncated,
+    )
+
+
+def make_result(name, layers, accuracy=None, lift=None, body=None):
+    return dict(name=name, factors=FACTORS, layers=layers, accuracy=accuracy, lift=lift, body=body)
+
+
+@pytest.fixture
+def results():
+    """An ordinary network, and one on scale spaces whose coarsest level is cut off."""
+    accuracy = report.accuracy_curve([90, 80, 45], 100)
+    truncated = make_curve(0.0, 0.5, 0.6)
+    return [
+        make_result(
+            'plain',
+            {
+                'backbone.layer1': make_curve(0.0, 0.2, 0.3),
+                'backbone.layer2': make_curve(0, 0.4, 0.7),
+            },
+            accuracy,
+        ),
+        make_result(
+            'scale space, "S = 3"',
+            {
+                'backbone.layer1': make_curve(0.0, 0.02, 0.001, truncated=truncated),
+                'backbone.layer2': make_curve(0.0, 0.05, None),
+            },
+            lift=make_curve(0.0, 1e-3, 1e-4),
+            body=make_curve(0.0, 0.04, 0.0),
+        ),
+    ]
+
+
+def test_curve_has_means_over_the_samples_that_have_an_error():
+    nan = math.nan
+    errors = torch.tensor([[0.0, 0.0, nan], [1.0, 3.0, nan], [nan, 5.0, nan], [nan, nan, nan]])
+    truncated = torch.tensor([[nan] * 3] * 3 + [[2.0, 4.0, nan]])
+    found = report.curve(EquivarianceError((1.0, 1.5, 2.0, 3.0), errors, truncated))
+    assert found['mean'] == [0.0, 2.0, 5.0, None]
+    assert found['standard_error'] == [0.0, 1.0, None, None]  # of one sample there is none
+    assert found['n'] == [2, 2, 1, 0]
+    assert found['truncated']['mean'] == [None, None, None, 3.0]
+    assert found['truncated']['n'] == [0, 0, 0, 2]
+    json.dumps(found, allow_nan=False)
+
+
+def test_curve_of_an_ordinary_map_has_no_truncated_levels():
+    error = EquivarianceError((2.0,), torch.ones(1, 4), torch.full((1, 4), math.nan))
+    assert report.curve(error)['truncated'] is None
+
+
+def test_accuracy_curve_is_in_percent_with_the_standard_error_of_a_share():
+    found = report.accuracy_curve([964, 500, 0], 1000)
+    assert found['mean'] == [96.4, 50.0, 0.0]
+    answers = np.repeat([0, 100], 500)
+    assert found['standard_error'][1] == pytest.approx(answers.std() / math.sqrt(1000))
+    assert found['n'] == [1000] * 3
+
+
+def test_csv_has_a_line_for_each_number(results):
+    lines = list(csv.DictReader(io.StringIO(report.to_csv(results))))
+    assert tuple(lines[0]) == report.COLUMNS
+    # Accuracy; two layers of two models, and the truncated levels of one; lift and body.
+    assert len(lines) == len(FACTORS) * (1 + 4 + 1 + 2)
+    parts = {(line['layer'], line['part']) for line in lines if line['model'] != 'plain'}
+    assert parts == {
+        ('backbone.layer1', 'network'),
+        ('backbone.layer1', 'network, truncated levels'),
+        ('backbone.layer2', 'network'),
+        ('backbone.lift', 'lift'),
+        ('backbone.body', 'body'),
+    }
+    body = [line for line in lines if line['part'] == 'body']
+    assert [float(line['factor']) for line in body] == list(FACTORS)
+    assert [float(line['mean']) for line in body] == results[1]['body']['mean']
+    assert [int(line['n']) for line in body] == results[1]['body']['n']
+    missing = [line for line in lines if line['mean'] == '']
+    assert [(line['layer'], line['factor'], line['n']) for line in missing] == [
+        ('backbone.layer2', '2.0', '0')
+    ]
+
+
+def test_table_has_a_line_for_each_model_that_has_a_number(results):
+    blocks = [block.splitlines() for block in report.table(results).split('\n\n')]
+    rows = {block[0].rsplit(maxsplit=3)[0]: block[1:] for block in blocks}
+    assert list(rows) == [
+        'accuracy in %',
+        'equivariance error, backbone.layer1',
+        'its truncated levels, backbone.layer1',
+        'equivariance error, backbone.layer2',
+        'equivariance error, lift alone',
+        'equivariance error, body alone',
+    ]
+    assert all(block[0].split()[-3:] == ['1', '1.5', '2'] for block in blocks)
+    assert rows['accuracy in %'][0].split() == ['plain', '90.0', '80.0', '45.0']
+    line = rows['equivariance error, backbone.layer2'][1]
+    assert line.split()[-3:] == ['0.0e+00', '5.0e-02', '-']
+    assert [len(lines) for lines in rows.values()] == [1, 2, 1, 2, 1, 1]
+    assert len({len(line) for lines in blocks for line in lines}) == 1  # columns are aligned
+
+
+def drawn_lines(axes) -> dict:
+    """The points of each model, by the label of its legend."""
+    return {container.get_label(): container.lines[0].get_xydata() for container in axes.containers}
+
+
+def test_figure_shows_the_numbers(results):
+    figure = report.draw(results, chance=10.0)
+    accuracy, error, *depths = figure.axes
+    points = drawn_lines(accuracy)
+    assert list(points) == ['plain']
+    np.testing.assert_allclose(points['plain'], np.column_stack([FACTORS, [90, 80, 45]]))
+    assert [line.get_ydata()[0] for line in accuracy.lines if len(line.get_ydata()) == 2] == [10.0]
+
+    # The last layer, without factor 1, at which a logarithm has no place for the error.
+    assert error.get_yscale() == 'log' and 'backbone.layer2' in error.get_title()
+    points = drawn_lines(error)
+    np.testing.assert_allclose(points['plain'], [[1.5, 0.4], [2, 0.7]])
+    np.testing.assert_allclose(points['scale space, "S = 3"'], [[1.5, 0.05], [2, math.nan]])
+    assert any('at s = 1 it is 0' in text.get_text() for text in error.texts)
+
+    assert [axes.get_title() for axes in depths] == ['s = 1.5', 's = 2']
+    np.testing.assert_allclose(drawn_lines(depths[0])['plain'], [[0, 0.2], [1, 0.4]])
+    labels = [text.get_text() for text in depths[0].get_xticklabels()]
+    assert labels == ['layer1', 'layer2']
+
+
+def test_a_layer_that_a_model_lacks_leaves_it_in_the_legend(results):
+    del results[1]['layers']['backbone.layer2']
+    figure = report.draw(results)
+    assert np.isnan(drawn_lines(figure.axes[1])['scale space, "S = 3"'][:, 1]).all()
+    points = drawn_lines(figure.axes[2])['scale space, "S = 3"']
+    np.testing.assert_allclose(points, [[0, 0.02], [1, math.nan]])
+    assert [text.get_text() for text in figure.legends[0].texts] == [r['name'] for r in results]
+
+
+def test_error_bars_are_standard_errors(results):
+    figure = report.draw(results)
+    _, _, bars = figure.axes[1].containers[0].lines
+    spans = np.array([segment[:, 1] for segment in bars[0].get_segments()])
+    np.testing.assert_allclose(np.diff(spans).ravel() / 2, [0.04, 0.07])
+
+
+def test_figure_without_accuracy_and_with_one_layer(results):
+    for result in results:
+        result.update(accuracy=None, layers={'backbone': result['layers']['backbone.layer1']})
+    (axes,) = report.draw(results).axes
+    assert len(drawn_lines(axes)) == 2
+
+
+def test_an_error_of_zero_is_named_where_it_cannot_be_drawn(results):
+    for result in results:
+        result['layers'] = {'body': make_curve(0.0, 0.1, 0.2)}
+    results[1]['layers']['body']['mean'][2] = 0.0
+    error = report.draw(results).axes[1]
+    assert error.get_title().endswith('not drawn there: scale space, "S = 3"')
+    points = drawn_lines(error)['scale space, "S = 3"']
+    np.testing.assert_allclose(points, [[1.5, 0.1], [2, math.nan]])
+
+
+@pytest.mark.parametrize('count', [2, 10, 13])
+def test_each_model_has_a_colour_of_its_own(count):
+    curve = make_curve(0.0, 0.1, 0.2)
+    results = [make_result(f'model {i}', {'backbone': curve}) for i in range(count)]
+    (axes,) = report.draw(results).axes
+    colours = {container.lines[0].get_color() for container in axes.containers}
+    assert len(colours) == count
+
+
+@pytest.mark.parametrize(
+    ('names', 'expected'),
+    [
+        (['backbone.layer1', 'backbone.layer2'], ['layer1', 'layer2']),
+        (['backbone.layer1', 'neck'], ['backbone.layer1', 'neck']),
+        (['backbone', 'backbone.layer1'], ['backbone', 'backbone.layer1']),
+        (['backbone.layer1.0', 'backbone.layer1.1'], ['0', '1']),
+    ],
+)
+def test_layers_are_labelled_without_their_common_start(names, expected):
+    curve = make_curve(0.0, 0.1, 0.2)
+    axes = report.draw([make_result('model', dict.fromkeys(names, curve))]).axes[-1]
+    assert [text.get_text() for text in axes.get_xticklabels()] == expected
+
+
+def test_files_are_written_as_a_whole_or_not_at_all(tmp_path):
+    path = tmp_path / 'result.json'
+    report.write_json(path, dict(mean=[1.0, None]))
+    before = path.read_text()
+    assert json.loads(before) == dict(mean=[1.0, None])
+    with pytest.raises(ValueError, match='nan'):
+        report.write_json(path, dict(mean=[math.nan]))
+    with pytest.raises(UnicodeEncodeError):
+        report.write_text(path, 'half of it \ud800')
+    assert path.read_text() == before

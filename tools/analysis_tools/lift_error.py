@@ -1,0 +1,100 @@
+# Copyright (c) mmscale contributors.
+"""Measures the equivariance error of the Gaussian lift alone, for several zero scales.
+
+Behind the lift a network on an integer base is exact: this is where its error comes from. A sampled
+image is taken to be blurred by ``zero_scale`` already. Where it is sharper, what scaling it down
+samples is aliased, and coarser levels are blurred from that.
+"""
+
+import argparse
+import math
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import mmcv
+import numpy as np
+import torch
+from sklearn.datasets import load_sample_images
+
+from mmscale.evaluation import equivariance_error
+from mmscale.evaluation.report import write_json
+from mmscale.models import GaussianLift
+from mmscale.visualization import save_figure
+
+FACTORS = (1.1, 1.5, 2.0, 2.5, 3.0, 4.0)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--zero-scales', type=float, nargs='+', default=[0.25, 0.5, 1.0])
+    parser.add_argument('--base', type=float, default=2.0)
+    parser.add_argument('--num-scales', type=int, default=4)
+    parser.add_argument(
+        '--images',
+        type=Path,
+        help="a folder of images of at least 224 pixels; default: crops of scikit-learn's photos",
+    )
+    parser.add_argument('--num-images', type=int, default=64)
+    parser.add_argument('--seed', type=int, default=0, help='of the crops')
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/lift_error'))
+    return parser.parse_args()
+
+
+def load_crops(folder: Path | None, count: int, size: int, seed: int) -> torch.Tensor:
+    """``(count, 3, size, size)`` random crops, in [0, 1]."""
+    if folder is None:
+        photos = load_sample_images().images
+    else:
+        photos = [mmcv.imread(str(path)) for path in sorted(folder.iterdir())]
+        photos = [photo for photo in photos if min(photo.shape[:2]) >= size]
+        if not photos:
+            raise ValueError(f'--images: no image of at least {size}x{size} pixels in {folder}')
+    draw, crops = np.random.default_rng(seed), []
+    for i in range(count):
+        photo = photos[i % len(photos)]
+        top, left = (draw.integers(0, side - size + 1) for side in photo.shape[:2])
+        crops.append(photo[top : top + size, left : left + size])
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).double() / 255
+
+
+def draw(errors: dict[float, list[float]], base: float, path: Path) -> None:
+    figure, axes = plt.subplots(figsize=(6.5, 4), layout='constrained')
+    for k in range(1, math.floor(math.log(max(FACTORS), base) + 1e-9) + 1):
+        axes.axvline(base**k, color='black', lw=0.8, ls=':')
+    axes.axvline(math.nan, color='black', lw=0.8, ls=':', label='powers of the base')
+    for i, (zero_scale, values) in enumerate(errors.items()):
+        axes.plot(FACTORS, values, 'o-', color=plt.cm.viridis(i / len(errors)),
+                  label=f'zero_scale {zero_scale:g}')  # fmt: skip
+    axes.set(yscale='log', xlabel='scale factor s', ylabel='equivariance error of the lift')
+    axes.set_xticks(FACTORS, [f'{s:g}' for s in FACTORS])
+    axes.grid(alpha=0.3)
+    figure.legend(loc='outside lower center', ncols=4, frameon=False, fontsize=9)
+    save_figure(figure, path)
+
+
+def main():
+    args = parse_args()
+    images = load_crops(args.images, args.num_images, 224, args.seed)
+    images = images - images.mean((0, 2, 3), keepdim=True)
+    errors = {}
+    print(f'{"zero_scale":<12}' + ''.join(f'{f"s = {s:g}":>11}' for s in FACTORS))
+    for zero_scale in args.zero_scales:
+        lift = GaussianLift(
+            dict(base=args.base, num_scales=args.num_scales, zero_scale=zero_scale),
+            padding='reflect',
+        )
+        result = equivariance_error(lift, images, FACTORS, border=8, batch_size=16)
+        errors[zero_scale] = result.mean.tolist()
+        print(f'{zero_scale:<12g}' + ''.join(f'{value:>11.1e}' for value in errors[zero_scale]))
+    args.out.mkdir(parents=True, exist_ok=True)
+    record = dict(factors=FACTORS, errors=errors, **{k: str(v) for k, v in vars(args).items()})
+    write_json(args.out / 'lift_error.json', record)
+    draw(errors, args.base, args.out / 'lift_error.png')
+    print(f'figure: {(args.out / "lift_error.png").resolve()}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,295 @@
+# Copyright (c) mmscale contributors.
+"""Accuracy and equivariance error of models against scale.
+
+``python tools/equivariance.py CONFIG [CHECKPOINT] [CONFIG [CHECKPOINT] ...]``
+
+A table on the terminal, and in ``--out`` ``equivariance.json``, ``.csv``, ``.png`` and ``.svg``.
+What was measured of each model is kept in ``models/`` there: run again, the tool goes on where it
+was stopped.
+"""
+
+import argparse
+import json
+import pickle
+import platform
+import sys
+import time
+import warnings
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from pathlib import Path
+
+import mmcv
+import mmengine
+import mmpretrain
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.runner import load_checkpoint, set_random_seed
+
+import mmscale
+from mmscale.engine import launch
+from mmscale.evaluation import report, study
+from mmscale.evaluation.equivariance import FACTORS, check_factors
+from mmscale.evaluation.features import check_layers
+from mmscale.evaluation.scaling import RESAMPLINGS
+from mmscale.evaluation.study import Model, Settings, digest
+from mmscale.scale_space.action import CANVASES
+from mmscale.visualization import save_figure
+
+CHECKPOINT_SUFFIXES = ('.pth', '.pt')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Measure accuracy and equivariance error of models against scale'
+    )
+    add, default = parser.add_argument, '; default: %(default)s'
+    add('models', metavar='MODEL', nargs='+',
+        help='CONFIG or CONFIG CHECKPOINT: a config file, or the name of a model that MMPretrain '
+        'knows, and path (.pth, .pt) or address of its checkpoint; a CONFIG without one is an '
+        'untrained model, with random weights')  # fmt: skip
+    add('--names', nargs='+', metavar='NAME', help='of the models; default: those of the configs')
+    add('--layers', nargs='+', metavar='LAYER', default=['backbone'],
+        help='layers whose error is measured, such as backbone.layer1 backbone.layer2; default: '
+        'backbone, which is its last feature map')  # fmt: skip
+    add('--factors', nargs='+', metavar='S', type=float, default=FACTORS,
+        help='scale factors: everything is s times smaller' + default)  # fmt: skip
+    add('--num-images', type=int, default=64, help='of the error, the first ones' + default)
+    add('--images', metavar='FOLDER', type=Path,
+        help="images in place of the config's test data; there is no accuracy then")  # fmt: skip
+    add('--accuracy-images', type=int, default=1000,
+        help='at most, spread evenly over the test data, for each factor' + default)  # fmt: skip
+    add('--no-accuracy', action='store_true', help='measure the error alone')
+    add('--canvas', choices=CANVASES, default='shrink',
+        help='of the error: images shrink, or keep their size' + default)  # fmt: skip
+    add('--resampling', choices=RESAMPLINGS, default='matched',
+        help='how images and features are scaled' + default)  # fmt: skip
+    add('--border', metavar='SAMPLES', type=int, default=0,
+        help='left out along each side of a feature map' + default)  # fmt: skip
+    add('--unsquared', action='store_true', help='the square root of the error')
+    add('--batch-size', type=int, default=8, help=default[2:])
+    add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help=default[2:])
+    add('--seed', type=int, default=0, help='of random weights' + default)
+    add('--out', metavar='FOLDER', type=Path, default=Path('work_dirs/equivariance'),
+        help=default[2:])  # fmt: skip
+    add('--cfg-options', nargs='+', action=DictAction, default={},
+        help='settings that override those of every config, as key=value')  # fmt: skip
+    return parser.parse_args()
+
+
+def check_arguments(args: argparse.Namespace) -> Settings:
+    """The settings of the study, once they are known to be in range."""
+    try:
+        factors = check_factors(args.factors)
+    except ValueError as error:
+        raise ValueError(f'--factors: {error}') from error
+    if list(factors) != sorted(set(factors)) or factors[-1] == 1:
+        raise ValueError(f'--factors: must grow and end above 1, got {args.factors}')
+    for name, least in dict(num_images=1, accuracy_images=1, batch_size=1, border=0).items():
+        if getattr(args, name) < least:
+            raise ValueError(
+                f'--{name.replace("_", "-")}: must be at least {least}, got {getattr(args, name)}'
+            )
+    if args.images and not args.images.is_dir():
+        raise FileNotFoundError(f'--images: there is no folder {args.images}')
+    try:
+        torch.zeros(1, device=args.device)
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(f'--device: {args.device} cannot be used ({error})') from error
+    return Settings(
+        factors=factors,
+        layers=tuple(dict.fromkeys(args.layers)),
+        num_images=args.num_images,
+        folder=args.images,
+        accuracy_images=None if args.no_accuracy or args.images else args.accuracy_images,
+        canvas=args.canvas,
+        resampling=args.resampling,
+        border=args.border,
+        squared=not args.unsquared,
+        batch_size=args.batch_size,
+    )
+
+
+def pair(words: list[str]) -> list[tuple[str, str | None]]:
+    """Each config with the checkpoint behind it, or None."""
+    models = []
+    for word in words:
+        if '://' not in word and not word.endswith(CHECKPOINT_SUFFIXES):
+            models.append((word, None))
+        elif models and models[-1][1] is None:
+            models[-1] = (models[-1][0], word)
+        else:
+            raise ValueError(f'checkpoint {word}: there is no config of its own before it')
+    return models
+
+
+def load(path: str, checkpoint: str | None, layers: tuple, args: argparse.Namespace) -> Model:
+    cfg = launch.find_config(path)
+    launch.merge_options(cfg, args.cfg_options)
+    if 'model' not in cfg:
+        raise ValueError(f'config: {path} has no model')
+    launch.check_checkpoint(Config(dict(load_from=checkpoint)))
+    set_random_seed(args.seed)
+    try:
+        network = mmpretrain.get_model(cfg)
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'config: the model of {path} cannot be built: {error}') from error
+    if checkpoint is not None:
+        try:
+            with redirect_stdout(sys.stderr):  # what MMEngine says of it is no result
+                load_checkpoint(network, checkpoint, map_location='cpu', strict=True)
+        except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError,
+                pickle.UnpicklingError) as error:  # fmt: skip
+            reason = ' '.join(str(error).split())[:300]
+            raise ValueError(f'checkpoint {checkpoint} does not fit {path}: {reason}') from error
+    try:
+        check_layers(network, layers)
+    except ValueError as error:
+        raise ValueError(f'--layers: in {path} {error}') from error
+    return Model(path, cfg, checkpoint, network)
+
+
+def name_models(models: list[Model], names: list[str] | None, seed: int) -> list[str]:
+    """Names for the legend, each once."""
+    stems = [Path(model.path).stem for model in models]
+    if names is None:
+        names = []
+        for model, stem in zip(models, stems):
+            if model.checkpoint is None:
+                stem = f'{stem} (untrained, seed {seed})'
+            elif stems.count(stem) > 1:
+                stem = f'{stem} {"/".join(Path(model.checkpoint).parts[-2:])}'
+            names.append(stem)
+    if len(names) != len(models) or len(set(names)) < len(names):
+        raise ValueError(
+            f'--names: {len(models)} models need as many different names, got {", ".join(names)}'
+        )
+    return names
+
+
+def describe(model: Model, settings: Settings, args: argparse.Namespace) -> dict:
+    """All that the measured values depend on, and the fingerprint of it."""
+    files = study.list_images(settings.folder, settings.num_images) if settings.folder else []
+    code = sorted(Path(mmscale.__file__).parent.rglob('*.py')) + [Path(__file__)]
+    weights = []
+    for name, tensor in model.network.state_dict().items():
+        values = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        weights += [name.encode(), values.tobytes()]
+    described = dict(
+        config_sha256=digest([json.dumps(model.cfg.to_dict(), default=str).encode()]),
+        weights_sha256=digest(weights),
+        folder_sha256=digest(path.read_bytes() for path in files) if files else None,
+        code_sha256=digest(path.read_bytes() for path in code if '.mim' not in path.parts),
+        versions=dict(
+            mmscale=mmscale.__version__,
+            torch=torch.__version__,
+            mmcv=mmcv.__version__,
+            mmengine=mmengine.__version__,
+            mmpretrain=mmpretrain.__version__,
+            python=platform.python_version(),
+        ),
+        device=torch.device(args.device).type,
+        seed=args.seed,
+        settings={**asdict(settings), 'folder': settings.folder and str(settings.folder)},
+    )
+    checkpoint = model.checkpoint and dict(path=model.checkpoint, sha256=None)
+    if checkpoint and Path(model.checkpoint).is_file():
+        checkpoint['sha256'] = digest([Path(model.checkpoint).read_bytes()])
+    return dict(
+        fingerprint=digest([json.dumps(described).encode()]),
+        config=dict(path=model.path, options=args.cfg_options),
+        checkpoint=checkpoint,
+        factors=settings.factors,
+        **described,
+    )
+
+
+def read_result(path: Path, fingerprint: str) -> dict:
+    """What an earlier run has measured of the same model in the same way, if anything."""
+    try:
+        result = json.loads(path.read_text())
+        return result if result['fingerprint'] == fingerprint else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def measure(model: Model, name: str, settings: Settings, args: argparse.Namespace) -> dict:
+    """The result of a model. What was measured is kept, and not measured twice."""
+    header = describe(model, settings, args)
+    path = args.out / 'models' / f'{Path(model.path).stem}-{header["fingerprint"][:12]}.json'
+    result = {**read_result(path, header['fingerprint']), **header, 'name': name}
+    parts = dict(layers=study.measure_errors, accuracy=study.measure_accuracy)
+    missing = [key for key in parts if key not in result]
+    print(f'{name}: {"measuring" if missing else "measured already, see"} {path}', flush=True)
+    model.network.to(args.device)
+    for key in missing:
+        start = time.perf_counter()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always', UserWarning)
+            try:
+                result.update(parts[key](model, settings))
+            except (RuntimeError, ValueError) as error:
+                raise ValueError(f'{name}: {error}') from error
+        notes = dict.fromkeys(str(w.message) for w in caught if w.category is UserWarning)
+        result[f'{key}_warnings'] = list(notes)
+        result[f'{key}_seconds'] = round(time.perf_counter() - start, 1)
+        report.write_json(path, result)
+    model.network.cpu()
+    return result
+
+
+def how(settings: dict) -> str:
+    """What an error of these settings is."""
+    norms = 'squared norms' if settings['squared'] else 'norms'
+    return (f'canvas {settings["canvas"]}, resampling {settings["resampling"]}, '
+            f'border {settings["border"]}, {norms}')  # fmt: skip
+
+
+def print_notes(results: list[dict]) -> None:
+    """What the reader of the table must know."""
+    print(f'\nerror: {how(results[0]["settings"])}')
+    for result in results:
+        images = result['images']
+        size = 'x'.join(map(str, images['size']))
+        print(f'{result["name"]}: error on {images["count"]} images of {size}, {images["source"]}; '
+              f'{result["accuracy_note"]}')  # fmt: skip
+        for text in result['layers_warnings'] + result['accuracy_warnings']:
+            print(f'  warning: {text}')
+    if len({result['images']['sha256'] for result in results}) > 1:
+        print('not all models saw the same pixels: test data, pipeline or normalisation differ')
+
+
+def chance_of(models: list[Model]) -> float | None:
+    """Accuracy of a guess in percent, where all models have the same number of classes."""
+    heads = [getattr(model.network, 'head', None) for model in models]
+    classes = {getattr(head, 'num_classes', None) for head in heads}
+    return 100 / classes.pop() if len(classes) == 1 and None not in classes else None
+
+
+def write_files(results: list[dict], chance: float | None, out: Path) -> None:
+    report.write_json(out / 'equivariance.json', dict(models=results))
+    report.write_text(out / 'equivariance.csv', report.to_csv(results))
+    figure = report.draw(results, chance, how(results[0]['settings']))
+    for suffix in ('.png', '.svg'):
+        save_figure(figure, out / f'equivariance{suffix}', dpi=150)
+    print(f'figure: {(out / "equivariance.png").resolve()}')
+
+
+def main():
+    args = parse_args()
+    torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa would show in the error
+    try:
+        settings = check_arguments(args)
+        (args.out / 'models').mkdir(parents=True, exist_ok=True)
+        models = [load(*words, settings.layers, args) for words in pair(args.models)]
+        names = name_models(models, args.names, args.seed)
+        results = [measure(model, name, settings, args) for model, name in zip(models, names)]
+    except (OSError, ValueError) as error:
+        sys.exit(f'error: {" ".join(str(error).split())}')
+    print(f'\n{report.table(results)}')
+    print_notes(results)
+    write_files(results, chance_of(models), args.out)
+
+
+if __name__ == '__main__':
+    main()
