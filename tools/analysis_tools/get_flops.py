@@ -4,6 +4,7 @@
 import argparse
 import sys
 
+import torch
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import DictAction
 from mmpretrain import get_model
@@ -52,7 +53,12 @@ def main():
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
 
-    counts = get_model_complexity_info(get_model(cfg), shape)
+    model = get_model(cfg)
+    with torch.no_grad():
+        model(
+            torch.zeros(1, *shape)
+        )  # makes the matrices that resample levels, which then are kept
+    counts = get_model_complexity_info(model, shape)
     print(counts['out_table'])
     print(f'Input shape (C, H, W): {shape}')
     print(f'Multiply-adds: {counts["flops_str"]}')

@@ -1,0 +1,40 @@
+# Copyright (c) mmscale contributors.
+"""What the tools that draw networks share. Nothing here imports Matplotlib."""
+
+from .figure import check_figure_path, save_figure
+from .network import Network, load_network, read_image, to_picture
+from .pairs import (
+    LastOutput,
+    Pair,
+    common_side,
+    crop,
+    disc,
+    finest,
+    rotate,
+    rotated_pair,
+    scaled_pair,
+)
+from .sampling import Reading, find_layer, read_layer, read_lifted, stride_before
+
+__all__ = [
+    'LastOutput',
+    'Network',
+    'Pair',
+    'Reading',
+    'check_figure_path',
+    'common_side',
+    'crop',
+    'disc',
+    'find_layer',
+    'finest',
+    'load_network',
+    'read_image',
+    'read_layer',
+    'read_lifted',
+    'rotate',
+    'rotated_pair',
+    'save_figure',
+    'scaled_pair',
+    'stride_before',
+    'to_picture',
+]

@@ -1,0 +1,147 @@
+# Copyright (c) mmscale contributors.
+"""From an image file and a config to what a backbone takes.
+
+What is wrong with them raises ``ValueError`` or an ``OSError`` of one line.
+"""
+
+import pickle
+import textwrap
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import torch
+from mmengine.runner import load_checkpoint
+from mmpretrain import get_model
+from torch import Tensor, nn
+
+from mmscale.engine import launch
+
+CONFIG_SUFFIXES = ('.py', '.yml', '.yaml', '.json')
+
+
+def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Reads an image file.
+
+    Args:
+        path (str): Of any kind that MMCV reads.
+        size (tuple[int, int], optional): Height and width to resize to.
+
+    Returns:
+        np.ndarray: ``(H, W, 3)``, 8 bits, channels in the order B, G, R.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'IMAGE: there is no file {path}')
+    try:
+        image = mmcv.imread(path, 'color')
+    except Exception as error:  # of whichever library reads this kind of file
+        raise ValueError(f'IMAGE: {path} is not an image that MMCV reads ({error})') from error
+    if image is None:
+        raise ValueError(f'IMAGE: {path} is not an image that MMCV reads')
+    if size is None:
+        return image
+    shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
+    return mmcv.imresize(image, size[::-1], interpolation='area' if shrinks else 'bicubic')
+
+
+@dataclass(frozen=True)
+class Network:
+    """A backbone, and how an image enters it.
+
+    Attributes:
+        backbone (nn.Module): In eval mode.
+        preprocessor (nn.Module): Of the model, from 8 bits to what the backbone takes.
+        in_channels (int): 1 or 3.
+        reads_bgr (bool): Whether the preprocessor takes the channels in the order B, G, R.
+        checkpoint (str | None): Where the weights are from; None if they are random.
+    """
+
+    backbone: nn.Module
+    preprocessor: nn.Module
+    in_channels: int
+    reads_bgr: bool
+    checkpoint: str | None
+
+    def to_input(self, image: np.ndarray) -> Tensor:
+        """``(1, in_channels, H, W)`` from an image as :func:`read_image` gives it."""
+        if self.in_channels == 1:
+            image = mmcv.bgr2gray(image, keepdim=True)
+        elif not self.reads_bgr:
+            image = mmcv.bgr2rgb(image)
+        pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+        return self.preprocessor(dict(inputs=pixels))['inputs'].float()
+
+    def to_picture(self, x: Tensor) -> np.ndarray:
+        """What Matplotlib draws, from an input of the backbone or a level of it, ``(C, H, W)``."""
+        if getattr(self.preprocessor, '_enable_normalize', False):
+            x = x * self.preprocessor.std + self.preprocessor.mean
+        if self.in_channels == 3 and self.reads_bgr != getattr(self.preprocessor, 'to_rgb', False):
+            x = x.flip(0)
+        return to_picture(x / 255)
+
+
+def to_picture(x: Tensor) -> np.ndarray:
+    """What Matplotlib draws, from ``(1, H, W)`` or ``(3, H, W)`` between 0 and 1."""
+    x = x.detach().clamp(0, 1).cpu().numpy()
+    return x[0] if len(x) == 1 else x.transpose(1, 2, 0)
+
+
+def load_network(
+    config: str, checkpoint: str | None = None, options: dict | None = None
+) -> Network:
+    """Builds the model of a config file, with the weights of a checkpoint or random ones.
+
+    Args:
+        config (str): Path of the config file, for MMPretrain.
+        checkpoint (str, optional): Path or address of the checkpoint, which must fit exactly.
+            Without one the weights are PyTorch's, the same at each call.
+        options (dict, optional): Settings that override the config.
+
+    Returns:
+        Network: Its backbone, ready to be run.
+    """
+    if Path(config).suffix not in CONFIG_SUFFIXES:
+        raise ValueError(f'config: {config} must end in one of {", ".join(CONFIG_SUFFIXES)}')
+    cfg = launch.load_config(config)
+    launch.merge_options(cfg, options or {})
+    if 'backbone' not in cfg.get('model', {}):
+        raise ValueError(f'config: {config} has no model with a backbone')
+    cfg.load_from = checkpoint
+    launch.check_checkpoint(cfg)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.manual_seed(0)
+        try:
+            model = get_model(cfg)
+        except (AssertionError, TypeError, ValueError) as error:
+            raise ValueError(f'config: the model of {config} cannot be built: {error}') from error
+    if checkpoint is not None:
+        try:
+            load_checkpoint(model, checkpoint, 'cpu', strict=True, logger='silent')
+        except (EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
+            reason = textwrap.shorten(str(error), 300)
+            raise ValueError(
+                f'checkpoint {checkpoint} cannot be loaded into {config}: {reason}'
+            ) from error
+    backbone = model.backbone  # get_model has put it into eval mode
+    in_channels = _in_channels(backbone)
+    if in_channels not in (1, 3):
+        raise ValueError(f'config: an image file has 1 or 3 channels, {config} takes {in_channels}')
+    return Network(backbone, model.data_preprocessor, in_channels, _reads_bgr(cfg), checkpoint)
+
+
+def _in_channels(backbone: nn.Module) -> int:
+    """Channels of the image: those of the first layer that has any."""
+    for module in backbone.modules():
+        if module is not backbone and isinstance(getattr(module, 'in_channels', None), int):
+            return module.in_channels
+    return 3
+
+
+def _reads_bgr(cfg) -> bool:
+    """Image files are loaded in the order B, G, R; datasets that lie in memory are R, G, B."""
+    pipeline = cfg.get('test_dataloader', {}).get('dataset', {}).get('pipeline')
+    types = [str(transform.get('type')) for transform in pipeline or ()]
+    return not types or any('LoadImage' in name for name in types)

@@ -1,0 +1,138 @@
+# Copyright (c) mmscale contributors.
+"""Features of a transformed image beside the transformed features of the image."""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmscale.evaluation import equivariance_error, scale_signal
+from mmscale.scale_space import Signal, is_pyramid, split_levels
+
+from .network import Network
+from .sampling import stride_before
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One transformation of one image, through one network.
+
+    Attributes:
+        found (Tensor): ``(C, H, W)``, the features of the transformed image; nan where they are
+            not compared.
+        expected (Tensor): ``(C, H, W)``, the transformed features of the image.
+        error (float): Squared norm of their difference over that of ``expected``, over all
+            channels.
+    """
+
+    found: Tensor
+    expected: Tensor
+    error: float
+
+
+def common_side(networks: list[Network], image: np.ndarray) -> int:
+    """The largest side that leaves the middle of the image on a sample of every feature map.
+
+    Maps of strided layers are aligned at the origin pixel or at the middle: both are the same
+    where the side is one more than a multiple of the stride.
+    """
+    strides = [stride_before(network) for network in networks]
+    step, shorter = math.lcm(*strides), min(image.shape[:2])
+    side = (shorter - 1) // step * step + 1
+    if side < 2 * step + 1:
+        raise ValueError(
+            f'IMAGE: {image.shape[0]}x{image.shape[1]} pixels are too few for feature maps of '
+            f'stride {step}: each side needs {2 * step + 1}; see --size'
+        )
+    return side
+
+
+def crop(image: np.ndarray, side: int) -> np.ndarray:
+    """The square in the middle."""
+    top, left = ((size - side) // 2 for size in image.shape[:2])
+    return image[top : top + side, left : left + side]
+
+
+def disc(side: int, middle: float, radius: float, edge: float = 0.0) -> Tensor:
+    """1 within a circle, falling smoothly to 0 over ``edge`` pixels inside of it, ``(H, W)``."""
+    positions = torch.arange(side, dtype=torch.float64) - middle
+    distance = (positions[:, None] ** 2 + positions**2).sqrt()
+    if edge == 0:
+        return (distance <= radius + 1e-6).double()
+    return 0.5 - 0.5 * torch.cos(math.pi * ((radius - distance) / edge).clamp(0, 1))
+
+
+def rotate(x: Tensor, angle: float, middle: float) -> Tensor:
+    """Squares ``(N, C, H, H)`` rotated counterclockwise about a point of their diagonal.
+
+    They are read by bicubic interpolation, with zeros outside; quarter turns are exact.
+
+    Args:
+        x (Tensor): The squares.
+        angle (float): In degrees.
+        middle (float): Row and column of the point, in samples.
+
+    Returns:
+        Tensor: In float64, of the same shape.
+    """
+    side = x.shape[-1]
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    positions = torch.arange(side, dtype=torch.float64) - middle
+    rows, columns = torch.meshgrid(positions, positions, indexing='ij')
+    read = torch.stack([cos * columns - sin * rows, cos * rows + sin * columns], dim=-1) + middle
+    where = (2 * read + 1) / side - 1  # grid_sample has pixel centres at (2 i + 1) / side - 1
+    return F.grid_sample(x.double(), where.expand(len(x), -1, -1, -1), 'bicubic',
+                         padding_mode='zeros', align_corners=False)  # fmt: skip
+
+
+class LastOutput(nn.Module):
+    """The last output of a backbone; a scale space of one level is an ordinary map."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+        grid = getattr(backbone, 'grid', None)
+        self.grid = None if grid is None or grid.num_scales == 1 else grid
+
+    def forward(self, image: Tensor) -> Signal:
+        output = self.backbone(image)[-1]
+        is_scale_space = is_pyramid(output) or output.ndim == 5
+        return split_levels(output)[0] if is_scale_space and self.grid is None else output
+
+
+def finest(x: Signal) -> Tensor:
+    """The finest level of a scale space, or the one map there is, ``(C, H, W)`` of one image."""
+    is_scale_space = is_pyramid(x) or x.ndim == 5
+    return (split_levels(x)[0] if is_scale_space else x)[0].double()
+
+
+@torch.no_grad()
+def scaled_pair(phi: LastOutput, x: Tensor, factor: float) -> Pair:
+    """The maps are of the finest level, the error is over all valid ones."""
+    zero_scale = 0.5 if phi.grid is None else phi.grid.zero_scale
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of an undefined error: the figure says so
+        result = equivariance_error(phi, x, [factor], scale_space=phi.grid)
+    found = phi(scale_signal(x, factor, zero_scale=zero_scale))
+    expected = scale_signal(phi(x), factor, phi.grid, zero_scale)
+    return Pair(finest(found), finest(expected), result.mean.item())
+
+
+@torch.no_grad()
+def rotated_pair(phi: LastOutput, x: Tensor, angle: float, stride: int) -> Pair:
+    """Maps and error are of the finest level, the error within the disc that stays on it."""
+    signal = phi(x)
+    distance = stride * (phi.grid.factors[0] if is_pyramid(signal) else 1)
+    middle = (x.shape[-1] - 1) / 2
+    found = finest(phi(rotate(x, angle, middle).to(x.dtype)))
+    middle = middle / distance
+    expected = rotate(finest(signal)[None], angle, middle)[0]
+    side = expected.shape[-1]
+    outside = disc(side, middle, min(middle, side - 1 - middle)) == 0
+    found, expected = (part.masked_fill(outside, math.nan) for part in (found, expected))
+    norms = [part.square().nansum() for part in (found - expected, expected)]
+    return Pair(found, expected, (norms[0] / norms[1]).item())

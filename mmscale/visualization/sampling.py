@@ -1,0 +1,177 @@
+# Copyright (c) mmscale contributors.
+"""Where the layers of a network read the image."""
+
+import difflib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mmscale.models import DeformScaleConv, ModulatedDeformScaleConv, ScaleConv
+from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, split_levels
+
+from .network import Network
+
+# Divisible by the usual strides: the size of a map then tells its stride.
+PROBE_SIZE = 128
+
+
+@torch.no_grad()
+def stride_before(network: Network, layer: nn.Module | None = None) -> int:
+    """The stride of what enters a layer, in samples of its level, as a blank image shows it.
+
+    Args:
+        network (Network): The network.
+        layer (nn.Module, optional): A layer of its backbone. Defaults to what follows the
+            backbone: the stride of its last output.
+
+    Raises:
+        ValueError: If the layer does not run, or takes no feature map.
+    """
+    side, level = _probe(network)
+    seen = []
+    watched = layer or nn.Identity()
+    handle = watched.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        outputs = network.backbone(torch.zeros(1, network.in_channels, side, side))
+        if layer is None:
+            watched(outputs[-1])
+    finally:
+        handle.remove()
+    if not seen:
+        raise ValueError('--layer: the backbone does not run it')
+    if is_pyramid(seen[0]):
+        grid = network.backbone.grid
+        return round(grid.level_size(side, grid.levels[level]) / seen[0][level].shape[-1])
+    if seen[0].ndim not in (4, 5):
+        raise ValueError(f'{type(network.backbone).__name__} has no feature map there')
+    return round(side / seen[0].shape[-1])
+
+
+def _probe(network: Network) -> tuple[int, int]:
+    """Side of the blank image, and the level of a pyramid that then has a multiple of PROBE_SIZE.
+
+    It is level 0, or the one nearest to it.
+    """
+    grid = getattr(network.backbone, 'grid', None)
+    if grid is None:
+        return PROBE_SIZE, 0
+    level = min(max(-grid.first_level, 0), grid.num_scales - 1)
+    coarsest = math.ceil(grid.factors[-1])
+    lifted = network.backbone.lift(torch.zeros(1, network.in_channels, coarsest, coarsest))
+    size = PROBE_SIZE * math.ceil(coarsest / PROBE_SIZE)
+    return math.floor(size * grid.factors[level]) if is_pyramid(lifted) else size, level
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Where one output of a layer reads at one level; positions are (row, column) in pixels.
+
+    Attributes:
+        origin (np.ndarray): ``(2,)``, of the output.
+        taps (np.ndarray): ``(taps, 2)``, undeformed.
+        moved (np.ndarray | None): ``(G, taps, 2)``, with the offsets of G deformable groups.
+        modulation (np.ndarray | None): ``(G, taps)``, their factors.
+    """
+
+    origin: np.ndarray
+    taps: np.ndarray
+    moved: np.ndarray | None = None
+    modulation: np.ndarray | None = None
+
+
+def find_layer(network: Network, name: str | None) -> tuple[str, ScaleConv]:
+    """A scale convolution of the backbone, by its name in the model or by default."""
+    modules = dict(network.backbone.named_modules(prefix='backbone'))
+    layers = {key: module for key, module in modules.items() if isinstance(module, ScaleConv)}
+    if name is None:
+        deformable = [key for key, layer in layers.items() if isinstance(layer, DeformScaleConv)]
+        wide = [key for key, layer in layers.items() if layer.kernel_size != (1, 1)]
+        if not deformable and not wide:
+            raise ValueError('--layer: the backbone has no scale convolution of several taps')
+        name = deformable[-1] if deformable else wide[0]
+    if name not in layers:
+        why = f'is a {type(modules[name]).__name__}' if name in modules else 'does not exist'
+        near = difflib.get_close_matches(name, layers, n=3, cutoff=0) or list(layers)[:3]
+        raise ValueError(f'--layer: {name} {why}; the scale convolutions nearest by name are '
+                         f'{", ".join(near)}')  # fmt: skip
+    return name, layers[name]
+
+
+@torch.no_grad()
+def watch(network: Network, layer: ScaleConv, image: Tensor) -> tuple[Signal, Signal | None]:
+    """What a layer gives for an image, and what its offset branch predicts, if it has one."""
+    seen = {}
+    watched = [layer, layer.conv_offset] if isinstance(layer, DeformScaleConv) else [layer]
+    handles = [
+        module.register_forward_hook(lambda m, _, output: seen.update({m: output}))
+        for module in watched
+    ]
+    try:
+        network.backbone(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return seen[layer], seen.get(watched[-1]) if len(watched) > 1 else None
+
+
+def read_layer(
+    network: Network, layer: ScaleConv, stride: int, image: Tensor, point: tuple[int, int]
+) -> list[Reading]:
+    """Where the output of a layer nearest to a pixel of the image reads, level by level.
+
+    Args:
+        network (Network): The network.
+        layer (ScaleConv): A layer of its backbone.
+        stride (int): Of what enters the layer, see :func:`stride_before`.
+        image (Tensor): ``(1, C, H, W)``, what the backbone takes.
+        point (tuple[int, int]): Row and column of the pixel.
+    """
+    output, predicted = watch(network, layer, image)
+    readings = []
+    for k, level in enumerate(split_levels(output)):
+        # Pixels of the image between neighbouring samples, and between neighbouring taps.
+        sample, tap = distances(layer.grid, k, stride, is_pyramid(output))
+        at, origin = nearest(point, [sample * step for step in layer.stride], level.shape[-2:])
+        steps = regular_taps(layer.kernel_size) * layer.dilation
+        reading = dict(origin=origin, taps=origin + tap * steps)
+        if predicted is not None:
+            values = split_levels(predicted)[k][0, :, at[0], at[1]].double().numpy()
+            offsets = values[: 2 * layer.num_offsets].reshape(layer.deform_groups, -1, 2)
+            reading['moved'] = origin + tap * (steps + offsets)
+            if isinstance(layer, ModulatedDeformScaleConv):
+                logits = values[2 * layer.num_offsets :].reshape(layer.deform_groups, -1)
+                reading['modulation'] = 1 / (1 + np.exp(-logits))
+        readings.append(Reading(**reading))
+    return readings
+
+
+def read_lifted(grid: ScaleGrid, levels: Signal, point: tuple[int, int]) -> list[Reading]:
+    """Where a 3x3 kernel on the lifted image reads."""
+    readings = []
+    for k, level in enumerate(split_levels(levels)):
+        sample, tap = distances(grid, k, 1, is_pyramid(levels))
+        _, origin = nearest(point, [sample, sample], level.shape[-2:])
+        readings.append(Reading(origin, origin + tap * regular_taps((3, 3))))
+    return readings
+
+
+def distances(grid: ScaleGrid, k: int, stride: int, pyramid: bool) -> tuple[float, float]:
+    """Pixels of the image between the samples of a level, and between the taps that read it."""
+    if pyramid:
+        return stride * grid.factors[k], stride * grid.factors[k]
+    return stride, stride * grid.dilations[k]
+
+
+def nearest(point, steps, size) -> tuple[list[int], np.ndarray]:
+    """The output nearest to a pixel: its index, and its position in pixels of the image."""
+    at = [min(round(p / step), count - 1) for p, step, count in zip(point, steps, size)]
+    return at, np.multiply(at, steps).astype(float)
+
+
+def regular_taps(kernel_size: tuple[int, int]) -> np.ndarray:
+    """``(taps, 2)``, row by row around the centre."""
+    rows, columns = (np.arange(n) - n // 2 for n in kernel_size)
+    return np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1).reshape(-1, 2)

@@ -1,0 +1,149 @@
+# Copyright (c) mmscale contributors.
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmscale.models import BilinearPyramidLift, DeformScaleConv, ModulatedDeformScaleConv
+
+from .conftest import ROOT, exit_message, run_tool
+
+TOOL = 'tools/analysis_tools/compare_models.py'
+sys.path.insert(0, str((ROOT / TOOL).parent))
+import compare_models  # noqa: E402
+
+CNN = 'configs/cnn/cnn_1xb128-20e_scalemnist.py'
+DSS_V2 = 'configs/dss_v2/scaleconvnet-bilinear-s3_1xb128-20e_scalemnist.py'
+DEFORMABLE = 'configs/deform_dss/scaleconvnet-bilinear-s3-dcnv2_1xb128-20e_scalemnist.py'
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip('|').split('|')]
+
+
+def test_prints_one_row_a_config_in_the_order_given():
+    result = run_tool(TOOL, DEFORMABLE, CNN)
+    assert result.returncode == 0, result.stderr
+    head, rule, first, second = result.stdout.splitlines()[-4:]
+    assert cells(head)[:3] == ['model', 'config', 'parameters'] and set(rule) <= set('|-: ')
+    assert cells(first)[:4] == ['DSS v2 + DCNv2', f'`{DEFORMABLE}`', '499,952', '+0.0%']
+    assert cells(second) == ['CNN', f'`{CNN}`', '494,805', '-1.0%', '35.1 M', '-']
+    assert f'counting {CNN} at 28x28' in result.stderr
+
+
+def test_times_real_steps_of_every_model():
+    result = run_tool(TOOL, CNN, DSS_V2, '--speed', '--rounds', 1, '--batch-size', 2)
+    assert result.returncode == 0, result.stderr
+    assert f'torch {torch.__version__}' in result.stdout
+    speeds = [float(cells(line)[-1]) for line in result.stdout.splitlines()[-2:]]
+    assert all(speed > 0 for speed in speeds)
+
+
+def test_a_step_changes_the_weights():
+    cfg = Config.fromfile(ROOT / CNN)
+    model = compare_models.get_model(cfg)
+    step = compare_models.training_step(cfg, model, (1, 28, 28), batch_size=4)
+    before = [p.clone() for p in model.parameters()]
+    assert step() > 0
+    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters()))
+
+
+def test_rounds_go_over_all_models_and_the_warm_up_is_not_timed():
+    calls = []
+    seconds = iter([9, 9, 9, 9, 1, 10, 3, 30, 2, 20])
+
+    def step(name):
+        calls.append(name)
+        return next(seconds)
+
+    steps = [lambda: step('a'), lambda: step('b')]
+    assert compare_models.time_steps(steps, ['a', 'b'], rounds=3) == [2, 20]
+    assert calls == ['a', 'b'] * 5
+
+
+@pytest.mark.parametrize('layer, a_tap', [(DeformScaleConv, 2), (ModulatedDeformScaleConv, 3)])
+def test_counts_four_multiply_adds_for_each_value_that_a_deformable_layer_reads(layer, a_tap):
+    """The lift drops pixels without computing; both levels have the same work at each sample."""
+    scale_space = dict(base=2, num_scales=2, zero_scale=0.5)
+    model = nn.Sequential(
+        BilinearPyramidLift(scale_space), layer(4, 6, 3, padding=1, scale_space=scale_space)
+    )
+    taps, samples = 9, 16 * 16 + 8 * 8
+    offsets = 4 * taps * a_tap * taps
+    reading, weighing = 4 * taps * 4, 4 * taps * 6
+    flops = compare_models.count(model, (4, 16, 16))[1]
+    assert flops == samples * (offsets + reading + weighing)
+
+
+def test_knows_models_of_mmpretrain_by_name():
+    cfg = compare_models.find_config('resnet50_8xb32_in1k')
+    assert compare_models.image_shape(cfg) == (3, 224, 224)
+    assert compare_models.describe(cfg) == 'CNN'
+
+
+@pytest.mark.parametrize(
+    'config, shape, description',
+    [
+        ('resnet/resnet18-w8_1xb50-10e_scaledigits', (1, 32, 32), 'CNN'),
+        ('cnn/cnn_1xb128-20e_scalemnist', (1, 28, 28), 'CNN'),
+        ('dcn/resnet50-dcnv1_8xb32_in1k', (3, 224, 224), 'CNN + DCNv1'),
+        ('dss/scaleresnet18-s3-w16_1xb128-30e_scalecifar10', (3, 32, 32), 'DSS v1'),
+        (
+            'dss/scaleconvnet-pyramid-s5_1xb128-20e_scalemnist',
+            (1, 28, 28),
+            'DSS v2, anti-aliased, 2 finer levels',
+        ),
+        ('dss_v2/scaleresnet50-antialiased-s4_8xb32_in1k', (3, 224, 224), 'DSS v2, anti-aliased'),
+        ('deform_dss/scaleresnet50-s4-dcnv2_8xb32_in1k', (3, 224, 224), 'DSS v1 + DCNv2'),
+        ('so2/so2convnet_1xb128-20e_scalemnist', (1, 28, 28), 'SO(2)'),
+    ],
+)
+def test_reads_size_and_kind_off_the_config(config, shape, description):
+    cfg = compare_models.find_config(str(ROOT / f'configs/{config}.py'))
+    assert compare_models.image_shape(cfg) == shape
+    assert compare_models.describe(cfg) == description
+
+
+@pytest.mark.parametrize(
+    'number, text',
+    [
+        (8_878_720, '8.88 M'),
+        (26.9e6, '26.9 M'),
+        (274e6, '274 M'),
+        (999e6, '999 M'),
+        (464e3, '0.464 M'),
+        (16.64e9, '16.6 G'),
+    ],
+)
+def test_three_digits_and_a_unit(number, text):
+    assert compare_models.with_unit(number) == text
+
+
+def test_large_numbers_have_no_exponent():
+    assert compare_models.three_digits(1234.5) == '1,234'
+
+
+def test_an_unknown_dataset_needs_a_side():
+    cfg = Config.fromfile(ROOT / CNN)
+    cfg.test_dataloader.dataset.type = 'Flowers102'
+    with pytest.raises(ValueError, match='--side: say it, that of Flowers102'):
+        compare_models.image_shape(cfg)
+    assert compare_models.image_shape(cfg, 64) == (1, 64, 64)
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['missing.py'], 'error: config: there is no file missing.py'),
+        (['no-such-model'], 'error: config: no-such-model is neither a file nor a model by name'),
+    ],
+)
+def test_bad_arguments_give_one_line(arguments, message, monkeypatch):
+    assert exit_message(monkeypatch, TOOL, *arguments).startswith(message)
+
+
+def test_counts_below_one_are_refused():
+    result = run_tool(TOOL, CNN, '--rounds', 0)
+    assert result.returncode == 2 and '--rounds must be at least 1, got 0' in result.stderr

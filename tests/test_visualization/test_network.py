@@ -1,0 +1,162 @@
+# Copyright (c) mmscale contributors.
+"""Image files on their way into a network, and figures on their way into files."""
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmpretrain import get_model
+
+from mmscale.visualization import check_figure_path, load_network, read_image, save_figure
+
+CONFIG = """
+custom_imports = dict(imports=['mmscale'])
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='mmscale.ScaleResNet_CIFAR', depth=18, stem_channels=4, base_channels=4,
+        in_channels={channels}, scale_space=dict(base=2, num_scales=2),
+    ),
+)
+data_preprocessor = dict(mean={mean}, std={std}, to_rgb={to_rgb})
+test_dataloader = dict(dataset=dict(type='ImageNet', pipeline={pipeline}))
+"""
+
+
+def write_config(folder, channels=3, mean=(10.0, 20.0, 30.0), std=(5.0, 10.0, 20.0), to_rgb=True,
+                 pipeline=('LoadImageFromFile', 'PackInputs')):  # fmt: skip
+    path = folder / 'config.py'
+    path.write_text(
+        CONFIG.format(channels=channels, mean=list(mean), std=list(std), to_rgb=to_rgb,
+                      pipeline=[dict(type=name) for name in pipeline])
+    )  # fmt: skip
+    return str(path)
+
+
+@pytest.fixture
+def orange(tmp_path):
+    """A file of 6x8 pixels, each of the RGB value (200, 100, 50)."""
+    path = tmp_path / 'orange.png'
+    mmcv.imwrite(np.full((6, 8, 3), (50, 100, 200), np.uint8), str(path))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    'to_rgb, pipeline, order',
+    [
+        (True, ('LoadImageFromFile', 'PackInputs'), (200, 100, 50)),
+        (False, ('LoadImageFromFile', 'PackInputs'), (50, 100, 200)),  # trained on B, G, R
+        (False, ('PackInputs',), (200, 100, 50)),  # CIFAR in memory
+        (True, (), (200, 100, 50)),
+    ],
+)
+def test_colours_enter_in_the_order_of_the_training(tmp_path, orange, to_rgb, pipeline, order):
+    net = load_network(write_config(tmp_path, to_rgb=to_rgb, pipeline=pipeline))
+    x = net.to_input(read_image(orange))
+    assert x.shape == (1, 3, 6, 8) and x.dtype == torch.float32
+    expected = (np.array(order) - (10, 20, 30)) / (5, 10, 20)
+    np.testing.assert_allclose(x[0, :, 2, 3], expected, rtol=1e-6)
+    picture = net.to_picture(x[0])
+    np.testing.assert_allclose(picture[2, 3], np.array([200, 100, 50]) / 255, rtol=1e-5)
+
+
+def test_networks_of_one_channel_see_grey(tmp_path, orange):
+    net = load_network(write_config(tmp_path, channels=1, mean=[50.0], std=[2.0], to_rgb=False))
+    x = net.to_input(read_image(orange))
+    grey = round(0.299 * 200 + 0.587 * 100 + 0.114 * 50)
+    assert x.shape == (1, 1, 6, 8) and (x == (grey - 50) / 2).all()
+    np.testing.assert_allclose(net.to_picture(x[0]), np.full((6, 8), grey / 255), rtol=1e-6)
+
+
+def test_grey_files_are_read_as_colour_and_resized(tmp_path):
+    path = tmp_path / 'grey.png'
+    mmcv.imwrite(np.arange(64, dtype=np.uint8).reshape(8, 8), str(path))
+    image = read_image(str(path))
+    assert image.shape == (8, 8, 3) and (image[..., 0] == image[..., 2]).all()
+    assert read_image(str(path), (12, 10)).shape == (12, 10, 3)
+    smaller = read_image(str(path), (4, 4))
+    assert smaller.shape == (4, 4, 3)
+    assert smaller[0, 0, 0] in (4, 5)  # the mean of 0, 1, 8 and 9
+
+
+def test_weights_are_those_of_the_checkpoint(tmp_path):
+    config = write_config(tmp_path)
+    model = get_model(config)
+    torch.nn.init.constant_(model.backbone.conv1.weight, 3.0)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
+    net = load_network(config, str(tmp_path / 'weights.pth'))
+    assert (net.backbone.conv1.weight == 3).all() and not net.backbone.training
+    assert net.checkpoint and load_network(config).checkpoint is None
+
+
+def test_random_weights_are_the_same_at_each_call_and_leave_the_generator_alone(tmp_path):
+    config = write_config(tmp_path)
+    state = torch.get_rng_state()
+    first, second = (load_network(config).backbone.conv1.weight for _ in range(2))
+    assert torch.equal(first, second) and torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize('kind', ['other', 'damaged', 'missing'])
+def test_checkpoints_that_do_not_load(tmp_path, kind):
+    path = tmp_path / 'weights.pth'
+    if kind == 'other':
+        torch.save(dict(state_dict=dict(weight=torch.zeros(3))), path)
+    elif kind == 'damaged':
+        torch.save(dict(state_dict=dict(weight=torch.zeros(300))), path)
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises((ValueError, FileNotFoundError), match='checkpoint') as error:
+        load_network(write_config(tmp_path), str(path))
+    assert 'weights.pth' in str(error.value) and '\n' not in str(error.value)
+
+
+def test_configs_that_cannot_be_used(tmp_path):
+    with pytest.raises(ValueError, match='1 or 3 channels, .* takes 2'):
+        load_network(write_config(tmp_path, channels=2, mean=[0.0, 0.0], std=[1.0, 1.0]))
+    with pytest.raises(ValueError, match='cannot be built: depth must be one of'):
+        load_network(write_config(tmp_path), options={'model.backbone.depth': 17})
+    with pytest.raises(ValueError, match='must end in one of'):
+        load_network('weights.pth')
+    (tmp_path / 'data.py').write_text('model = dict(type=1)')
+    with pytest.raises(ValueError, match='has no model with a backbone'):
+        load_network(str(tmp_path / 'data.py'))
+
+
+def test_files_that_are_no_images(tmp_path):
+    with pytest.raises(FileNotFoundError, match='there is no file'):
+        read_image(str(tmp_path / 'none.png'))
+    path = tmp_path / 'text.png'
+    path.write_text('no image')
+    with pytest.raises(ValueError, match='text.png is not an image'):
+        read_image(str(path))
+    path.write_text('')
+    with pytest.raises(ValueError, match='text.png is not an image'):
+        read_image(str(path))
+
+
+class Figure:
+    """Writes half a file and then fails, if told to."""
+
+    def __init__(self, fails):
+        self.fails = fails
+
+    def savefig(self, path, dpi):
+        path.write_text('half')
+        if self.fails:
+            raise OSError('disk full')
+        path.write_text('whole')
+
+
+def test_figures_are_written_as_a_whole_or_not_at_all(tmp_path):
+    path = check_figure_path(str(tmp_path / 'new' / 'a.svg'))
+    save_figure(Figure(fails=False), path)
+    with pytest.raises(OSError, match='disk full'):
+        save_figure(Figure(fails=True), path)
+    assert path.read_text() == 'whole' and list(path.parent.iterdir()) == [path]
+
+
+def test_paths_that_no_figure_can_have(tmp_path):
+    with pytest.raises(ValueError, match='must end in one of .png, .svg, .pdf'):
+        check_figure_path(str(tmp_path / 'a.jpg'))
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(ValueError, match='--out: cannot make'):
+        check_figure_path(str(tmp_path / 'file' / 'a.png'))

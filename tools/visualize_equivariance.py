@@ -1,0 +1,255 @@
+# Copyright (c) mmscale contributors.
+"""Draws what networks make of an image, of the image scaled and of the image rotated.
+
+``python tools/visualize_equivariance.py IMAGE CONFIG[:CHECKPOINT] [CONFIG[:CHECKPOINT] ...]``
+
+An equivariant network gives of a transformed image the transformed feature map: the two maps of
+each pair are then equal.
+"""
+
+import argparse
+import math
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmscale.evaluation import scale_signal
+from mmscale.visualization import (
+    LastOutput,
+    Network,
+    Pair,
+    check_figure_path,
+    common_side,
+    crop,
+    disc,
+    finest,
+    load_network,
+    read_image,
+    rotate,
+    rotated_pair,
+    save_figure,
+    scaled_pair,
+    stride_before,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Draw what networks make of an image, of the image scaled and of the image '
+        'rotated, beside their feature map scaled and rotated'
+    )
+    parser.add_argument('image', metavar='IMAGE', help='path of an image file')
+    parser.add_argument(
+        'models',
+        metavar='MODEL',
+        nargs='+',
+        help='CONFIG or CONFIG:CHECKPOINT, path of a config file and path or address of its '
+        'checkpoint; one row each',
+    )
+    parser.add_argument(
+        '--names', nargs='+', metavar='NAME', help='names of the rows; default: of the configs'
+    )
+    parser.add_argument(
+        '--out',
+        default='work_dirs/equivariance.png',
+        help='file for the figure: .png, .svg or .pdf; default: %(default)s',
+    )
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs='+',
+        metavar='PIXELS',
+        help='SIDE or HEIGHT WIDTH that the image is resized to first; default: as it is',
+    )
+    parser.add_argument(
+        '--stage', type=int, help='stage whose output is drawn, from 1; default: the last'
+    )
+    parser.add_argument(
+        '--channel',
+        type=int,
+        help='channel that is drawn, from 0; default: the one of largest variance in the feature '
+        'map of the image',
+    )
+    parser.add_argument('--factor', type=float, default=2.0, help='of the scaling; default: 2')
+    parser.add_argument(
+        '--angles',
+        type=float,
+        nargs='+',
+        default=[90.0, 45.0],
+        help='of the rotations, in degrees; default: 90 45',
+    )
+    return parser.parse_args()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network: its name, the features of the image, and a pair for each transformation."""
+
+    name: str
+    feature: Tensor
+    pairs: list[Pair]
+
+
+def make_row(name: str, network: Network, x: Tensor, factor: float, angles: list) -> Row:
+    phi = LastOutput(network.backbone)
+    stride = stride_before(network)
+    pairs = [scaled_pair(phi, x, factor)]
+    pairs += [rotated_pair(phi, x, angle, stride) for angle in angles]
+    with torch.no_grad():
+        return Row(name if network.checkpoint else f'{name} (untrained)', finest(phi(x)), pairs)
+
+
+def draw(
+    title: str, inputs: list[np.ndarray], symbols: list[str], rows: list[Row], channel: int | None
+) -> plt.Figure:
+    """The figure.
+
+    Args:
+        title (str): What stands above it.
+        inputs (list[np.ndarray]): The image and its transformations, as Matplotlib draws them.
+        symbols (list[str]): Of the transformations.
+        rows (list[Row]): The networks.
+        channel (int, optional): Channel to draw.
+    """
+    # The image, and for each transformation a gap and a pair; the scaled pair is smaller.
+    small = min(1.0, inputs[1].shape[1] / inputs[0].shape[1] + 0.1)
+    ratios = [1.0, 0.12, small, small] + [0.12, 1.0, 1.0] * (len(symbols) - 1)
+    width, height = 1.45 * sum(ratios) + 1.0, 1.75 * (len(rows) + 1) + 0.6
+    figure = plt.figure(figsize=(width, height))
+    grid = figure.add_gridspec(
+        len(rows) + 1, len(ratios), width_ratios=ratios, left=0.9 / width, right=1 - 0.1 / width,
+        top=1 - 0.6 / height, bottom=0.3 / height, wspace=0.06, hspace=0.36,
+    )  # fmt: skip
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va='top')
+    for i, image in enumerate(inputs):
+        columns = slice(0, 1) if i == 0 else slice(3 * i - 1, 3 * i + 1)
+        axes = figure.add_subplot(grid[0, columns])
+        frame = inputs[0].shape[0], inputs[0].shape[1] * sum(ratios[columns])
+        show(axes, image, frame, dict(cmap='gray', vmin=0, vmax=1))
+        axes.set_title(f'${"" if i == 0 else symbols[i - 1]} f$', fontsize=11)
+    places, labels = [0], [r'$\Phi(f)$']
+    for i, symbol in enumerate(symbols):
+        places += [3 * i + 2, 3 * i + 3]
+        labels += [rf'$\Phi({symbol} f)$', rf'${symbol} \Phi(f)$']
+    for j, row in enumerate(rows, start=1):
+        shown = strongest(row.feature) if channel is None else channel
+        maps = [row.feature, *(part for pair in row.pairs for part in (pair.found, pair.expected))]
+        maps = [part[shown].numpy() for part in maps]
+        values = np.concatenate([part.ravel() for part in maps])
+        style = dict(cmap='magma', vmin=np.nanmin(values), vmax=np.nanmax(values))
+        for place, part, label in zip(places, maps, labels):
+            axes = figure.add_subplot(grid[j, place])
+            show(axes, part, (maps[0].shape[0], maps[0].shape[1] * ratios[place]), style)
+            if j == 1:
+                axes.set_title(label, fontsize=11)
+            if place == 0:
+                name = '\n'.join(textwrap.wrap(row.name, 24, break_long_words=True))
+                axes.set_ylabel(f'{name}\nchannel {shown}', fontsize=8)
+            elif place % 3 == 0:
+                error = row.pairs[place // 3 - 1].error
+                text = 'error undefined' if math.isnan(error) else f'error {error:.2g}'
+                axes.text(-0.03, -0.05, text, transform=axes.transAxes, ha='center', va='top')
+    return figure
+
+
+def show(axes, part: np.ndarray, frame: tuple[int, int], style: dict) -> None:
+    """A map in the middle of a frame of so many pixels."""
+    axes.imshow(part, interpolation='nearest', **style)
+    top, left = (size / 2 - 0.5 for size in part.shape[:2])
+    height, width = (size / 2 for size in frame)
+    axes.set(xlim=(left - width, left + width), ylim=(top + height, top - height))
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+
+
+def strongest(feature: Tensor) -> int:
+    """The channel of largest variance."""
+    return int(feature.flatten(1).var(1).argmax())
+
+
+def load(args: argparse.Namespace) -> dict[str, Network]:
+    """The networks by name."""
+    models = [split_model(model) for model in args.models]
+    names = args.names or [Path(config).stem for config, _ in models]
+    if len(names) != len(models) or len(set(names)) != len(names):
+        raise ValueError(f'--names: needs {len(models)} different names, one a model, got {names}')
+    options = {}
+    if args.stage is not None:
+        options['model.backbone.out_indices'] = (args.stage - 1,)
+    return {
+        name: load_network(config, checkpoint, options)
+        for name, (config, checkpoint) in zip(names, models)
+    }
+
+
+def split_model(model: str) -> tuple[str, str | None]:
+    """``CONFIG`` or ``CONFIG:CHECKPOINT``; the checkpoint may be an address with colons."""
+    config, separator, checkpoint = model.partition('.py:')
+    return (f'{config}.py', checkpoint) if separator else (model, None)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    if not 1 <= args.factor < math.inf:
+        raise ValueError(f'--factor: must be at least 1, got {args.factor:g}')
+    if not all(map(math.isfinite, args.angles)):
+        raise ValueError(f'--angles: must be finite numbers, got {args.angles}')
+    if args.stage is not None and args.stage < 1:
+        raise ValueError(f'--stage: must be at least 1, got {args.stage}')
+    if args.size and (len(args.size) > 2 or min(args.size) < 1):
+        raise ValueError(f'--size: needs one or two positive numbers, got {args.size}')
+
+
+def make_figure(args: argparse.Namespace) -> plt.Figure:
+    image = read_image(args.image, args.size and (args.size * 2)[:2])
+    networks = load(args)
+    side = common_side(list(networks.values()), image)
+    image, middle = crop(image, side), (side - 1) / 2
+    # What turns off the canvas would be lost: beyond a disc the input is 0, as the padding is.
+    window = disc(side, middle, middle, edge=0.1 * side)
+    inputs = {name: network.to_input(image) * window for name, network in networks.items()}
+    rows = []
+    for name, network in networks.items():
+        try:
+            row = make_row(name, network, inputs[name].float(), args.factor, args.angles)
+        except ValueError as error:
+            raise ValueError(f'{name}: {error}') from error
+        if args.channel is not None and not 0 <= args.channel < len(row.feature):
+            channels = f'channels 0 to {len(row.feature) - 1}'
+            raise ValueError(f'--channel: {name} has {channels}, got {args.channel}')
+        rows.append(row)
+    name = max(networks, key=lambda name: networks[name].in_channels)
+    drawn = [inputs[name], scale_signal(inputs[name], args.factor)]
+    drawn += [rotate(inputs[name], angle, middle) for angle in args.angles]
+    pictures = [networks[name].to_picture(x[0]) for x in drawn]
+    symbols = [f'L_{{{args.factor:g}}}', *(rf'R_{{{angle:g}\degree}}' for angle in args.angles)]
+    stage = 'the last stage' if args.stage is None else f'stage {args.stage}'
+    title = (
+        f'{Path(args.image).name}, {side}x{side} pixels. One channel of {stage}, at the finest '
+        'level; errors are over all channels.'
+    )
+    return draw(title, pictures, symbols, rows, args.channel)
+
+
+def main():
+    args = parse_args()
+    try:
+        check_arguments(args)
+        path = check_figure_path(args.out)
+        figure = make_figure(args)
+        save_figure(figure, path)
+    except (OSError, ValueError) as error:
+        sys.exit(f'error: {" ".join(str(error).split())}')
+    print(f'figure: {path.resolve()}')
+
+
+if __name__ == '__main__':
+    main()
