@@ -1,0 +1,18 @@
+# Equivariant to rotation: 10 channels of each of the orders 0, 1 and 2, returned as magnitudes.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='mmscale.SO2ResNet_CIFAR',
+        depth=18,
+        stem_channels=10,
+        base_channels=10,
+        max_order=2,
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=10,
+        in_channels=3 * 8 * 10,
+        loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
+    ),
+)

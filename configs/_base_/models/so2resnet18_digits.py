@@ -1,0 +1,19 @@
+# Equivariant to rotation: 5 channels of each of the orders 0, 1 and 2, returned as magnitudes.
+model = dict(
+    type='ImageClassifier',
+    backbone=dict(
+        type='mmscale.SO2ResNet_CIFAR',
+        depth=18,
+        in_channels=1,
+        stem_channels=5,
+        base_channels=5,
+        max_order=2,
+    ),
+    neck=dict(type='mmscale.ScaleGlobalPooling', space='max'),
+    head=dict(
+        type='LinearClsHead',
+        num_classes=10,
+        in_channels=3 * 8 * 5,
+        loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
+    ),
+)

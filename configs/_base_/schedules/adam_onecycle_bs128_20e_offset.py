@@ -1,0 +1,13 @@
+# One cycle as in adam_onecycle_bs128_20e.py, with a tenth of the learning rate for the branch that
+# predicts offsets. OneCycleLR would give all parameters one rate; two cosines relative to each
+# parameter's own rate draw its curve: from 1/25 of the peak up in six epochs, down in fourteen.
+_base_ = './adam_onecycle_bs128_20e.py'
+
+optim_wrapper = dict(
+    optimizer=dict(lr=0.01 / 25),
+    paramwise_cfg=dict(custom_keys=dict(conv_offset=dict(lr_mult=0.1))),
+)
+param_scheduler = [
+    dict(type='CosineAnnealingLR', begin=0, end=6, eta_min_ratio=25.0, convert_to_iter_based=True),
+    dict(type='CosineAnnealingLR', begin=6, end=20, eta_min_ratio=1e-4, convert_to_iter_based=True),
+]

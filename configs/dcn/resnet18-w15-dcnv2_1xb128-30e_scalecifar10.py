@@ -1,0 +1,3 @@
+_base_ = './resnet18-w15-dcnv1_1xb128-30e_scalecifar10.py'
+
+model = dict(backbone=dict(deform=dict(type='mmscale.ModulatedDeformScaleConv')))

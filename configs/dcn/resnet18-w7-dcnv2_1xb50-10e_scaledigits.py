@@ -1,0 +1,3 @@
+_base_ = './resnet18-w7-dcnv1_1xb50-10e_scaledigits.py'
+
+model = dict(backbone=dict(deform=dict(type='mmscale.ModulatedDeformScaleConv')))

@@ -1,0 +1,9 @@
+_base_ = './scaleresnet18-s3-w15-dcnv1_1xb128-30e_scalecifar10.py'
+
+model = dict(
+    backbone=dict(lift=dict(type='mmscale.BilinearPyramidLift')),
+    neck=[
+        dict(type='mmscale.ScalePooling', mode='max', align='smallest'),
+        dict(type='GlobalAveragePooling'),
+    ],
+)

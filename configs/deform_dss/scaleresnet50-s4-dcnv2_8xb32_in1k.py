@@ -1,0 +1,3 @@
+_base_ = './scaleresnet50-s4-dcnv1_8xb32_in1k.py'
+
+model = dict(backbone=dict(deform=dict(type='mmscale.ModulatedDeformScaleConv')))

@@ -1,0 +1,3 @@
+_base_ = './resnet18-w16_1xb128-30e_scalecifar10.py'
+
+model = dict(backbone=dict(depth=50), head=dict(in_channels=512))

@@ -1,0 +1,6 @@
+_base_ = [
+    '../_base_/models/so2resnet18_digits.py',
+    '../_base_/datasets/scale_digits_bs50.py',
+    '../_base_/schedules/adam_onecycle_bs50_10e.py',
+    '../_base_/default_runtime.py',
+]

@@ -1,0 +1,158 @@
+# Copyright (c) mmscale contributors.
+"""What the configs promise: names that say what is in them; comparisons of one recipe and size."""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from torch import nn
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
+PATHS = sorted(path for path in CONFIGS.glob('*/*.py') if path.parent.name != '_base_')
+SCHEDULES = CONFIGS / '_base_' / 'schedules'
+# The ordinary model of each comparison, and the names of all its models.
+COMPARISONS = {
+    'resnet18-w8_1xb50-10e_scaledigits': r'.*_scaledigits',
+    'cnn_1xb128-20e_scalemnist': r'.*_scalemnist',
+    'resnet18-w16_1xb128-30e_scalecifar10': r'.*resnet18-.*_1xb128-30e_scalecifar10',
+    'resnet50-w16_1xb128-30e_scalecifar10': r'.*resnet50-.*_1xb128-30e_scalecifar10',
+}
+LIFTS = {
+    'bilinear': 'mmscale.BilinearPyramidLift',
+    'antialiased': 'mmscale.GaussianPyramidLift',
+    'pyramid': 'mmscale.GaussianPyramidLift',
+}
+OFFSETS = {'dcnv1': 'mmscale.DeformScaleConv', 'dcnv2': 'mmscale.ModulatedDeformScaleConv'}
+
+
+load = cache(Config.fromfile)
+
+
+def parameters() -> dict[str, int]:
+    """Parameters of all models, by name; the test of the package holds them to the models."""
+    return {
+        model['Name']: model['Metadata']['Parameters']
+        for path in CONFIGS.glob('*/metafile.yml')
+        for model in yaml.safe_load(path.read_text())['Models']
+    }
+
+
+def compared(pattern: str) -> list[str]:
+    return [path.stem for path in PATHS if re.fullmatch(pattern, path.stem)]
+
+
+@pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
+def test_the_name_says_what_is_in_the_config(path):
+    cfg = load(path)
+    backbone = cfg.model.backbone
+    model, schedule, _ = path.stem.split('_')
+    kind, *words = model.split('-')
+
+    gpus, batch = re.match(r'(\d+)xb(\d+)', schedule).groups()
+    assert int(batch) == cfg.train_dataloader.batch_size
+    assert int(gpus) * int(batch) == cfg.auto_scale_lr.base_batch_size
+    if '-' in schedule:
+        assert schedule.endswith(f'-{cfg.train_cfg.max_epochs}e')
+
+    depth = re.search(r'net(\d+)', kind)
+    assert backbone.get('depth') == (int(depth[1]) if depth else None)
+    widths = [int(word[1:]) for word in words if re.fullmatch(r'w\d+', word)]
+    for name in ('stem_channels', 'base_channels') if depth else ():
+        assert backbone.get(name, 64) == (widths[0] if widths else 64)
+
+    levels = [int(word[1:]) for word in words if re.fullmatch(r's\d+', word)]
+    scale_space = backbone.get('scale_space', dict(num_scales=1))
+    assert scale_space['num_scales'] == (levels[0] if levels else 1)
+    assert (scale_space.get('first_level', 0) < 0) == ('pyramid' in words)
+    lift = [LIFTS[word] for word in words if word in LIFTS] or ['mmscale.GaussianLift']
+    assert backbone.get('lift', dict(type='mmscale.GaussianLift'))['type'] == lift[0]
+    offsets = [OFFSETS[word] for word in words if word in OFFSETS]
+    assert [backbone.deform.type] == offsets if 'deform' in backbone else not offsets
+
+
+@pytest.mark.parametrize('ordinary, pattern', COMPARISONS.items(), ids=COMPARISONS)
+def test_a_comparison_has_every_model_at_nearly_the_same_number_of_parameters(ordinary, pattern):
+    sizes, names = parameters(), compared(pattern)
+    # CNN, two of DCN, DSS v1, v2 and anti-aliased, four of deformable DSS, SO(2)
+    assert ordinary in names and len(names) >= 11
+    assert all(abs(sizes[name] / sizes[ordinary] - 1) < 0.065 for name in names)
+
+
+@pytest.mark.parametrize('ordinary, pattern', COMPARISONS.items(), ids=COMPARISONS)
+def test_a_comparison_differs_in_the_model_alone(ordinary, pattern):
+    def recipe(name):
+        (path,) = CONFIGS.glob(f'*/{name}.py')
+        cfg = load(path).to_dict()
+        # One cycle is written otherwise where offsets have a rate of their own, see below.
+        for field in ('model', 'param_scheduler', 'optim_wrapper'):
+            cfg.pop(field)
+        return cfg
+
+    expected = recipe(ordinary)
+    for name in compared(pattern):
+        assert recipe(name) == expected, name
+
+
+@pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
+def test_offsets_learn_at_a_tenth_of_the_rate_where_there_are_any(path):
+    cfg = load(path)
+    keys = cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
+    assert keys == (dict(conv_offset=dict(lr_mult=0.1)) if 'deform' in cfg.model.backbone else {})
+    schedulers = cfg.param_scheduler
+    schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
+    # It would give all parameters one rate.
+    assert not keys or all(scheduler.type != 'OneCycleLR' for scheduler in schedulers)
+
+
+@pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
+def test_dss_v2_brings_levels_to_the_smallest_by_max_pooling(path):
+    cfg = load(path)
+    if {'bilinear', 'antialiased'} & set(path.stem.split('_')[0].split('-')):
+        assert cfg.model.neck[0] == dict(type='mmscale.ScalePooling', mode='max', align='smallest')
+
+
+def rates(schedule: str, epoch_length: int) -> torch.Tensor:
+    """Learning rates of an ordinary and of an offset branch, by iteration: ``(iterations, 2)``."""
+    cfg = Config.fromfile(SCHEDULES / f'{schedule}.py')
+    model = nn.ModuleDict(dict(conv=nn.Conv2d(1, 1, 1), conv_offset=nn.Conv2d(1, 1, 1)))
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    schedulers = cfg.param_scheduler
+    schedulers = [
+        PARAM_SCHEDULERS.build(
+            scheduler, default_args=dict(optimizer=optim_wrapper, epoch_length=epoch_length)
+        )
+        for scheduler in (schedulers if isinstance(schedulers, list) else [schedulers])
+    ]
+    groups, found = optim_wrapper.optimizer.param_groups, []
+    for _ in range(cfg.train_cfg.max_epochs * epoch_length):
+        found.append((groups[0]['lr'], groups[-1]['lr']))
+        optim_wrapper.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    return torch.tensor(found)
+
+
+@pytest.mark.parametrize(
+    'schedule, epoch_length', [('adam_onecycle_bs50_10e', 20), ('adam_onecycle_bs128_20e', 79)]
+)
+def test_offsets_have_the_cycle_of_the_other_parameters_at_a_tenth(schedule, epoch_length):
+    cycle = rates(schedule, epoch_length)[:, 0]
+    others, offsets = rates(f'{schedule}_offset', epoch_length).unbind(1)
+    torch.testing.assert_close(offsets, 0.1 * others)
+    # The two schedules differ by less than one iteration's change.
+    assert (others - cycle).abs().max() <= 1.1 * cycle.diff().abs().max()
+    assert others.argmax() in (cycle.argmax(), cycle.argmax() + 1)
+
+
+@pytest.mark.parametrize('schedule', ['sgd_cosine_bs128_30e', 'sgd_step_bs256_100e'])
+def test_relative_schedules_keep_the_ratio(schedule):
+    plain = rates(schedule, 10)
+    others, offsets = rates(f'{schedule}_offset', 10).unbind(1)
+    torch.testing.assert_close(others, plain[:, 0])
+    torch.testing.assert_close(offsets, 0.1 * others)
