@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from mmscale.models.layers import DeformScaleConv, ScaleConv
-from mmscale.scale_space import ScaleGrid, Signal, is_pyramid
+from mmscale.scale_space import PackedLevels, ScaleGrid, Signal, is_pyramid
 
 
 def modules_of(phi: Callable) -> list[nn.Module]:
@@ -112,6 +112,8 @@ class Features:
             outputs[key], self.truncation[key] = signal, spoiled
 
     def _signals(self, output) -> list[Signal]:
+        if isinstance(output, PackedLevels):
+            return [output.unpack()]
         if isinstance(output, Tensor):
             return [output]
         if not is_pyramid(output) or not output:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmscale.scale_space import (
+    PackedLevels,
     ScaleGrid,
     Signal,
     check_signal,
@@ -18,7 +19,7 @@ from mmscale.scale_space import (
     resample_level,
     unfold_levels,
 )
-from mmscale.scale_space.resample import resampling_matrix
+from mmscale.scale_space.resample import keep_constants, resampling_matrix
 
 
 def as_pair(name: str, value) -> tuple[int, int]:
@@ -109,6 +110,8 @@ def scale_conv2d(
     """
     grid = ScaleGrid.build(scale_space)
     stride, dilation = check_convolution(x, weight, stride, dilation, groups, grid)
+    if isinstance(x, PackedLevels):
+        return _conv_packed(x, weight, bias, stride, dilation, groups, grid)
     if is_pyramid(x):
         return _conv_pyramid(x, weight, bias, stride, dilation, groups, grid)
     num_levels = x.shape[2]
@@ -118,8 +121,8 @@ def scale_conv2d(
         levels = fold_levels(x).chunk(num_levels)
         y = torch.cat(
             [
-                _conv_level(levels[k : k + weight.shape[2]], weight, bias, stride, dilation,
-                            groups, grid.dilations[k])
+                _conv_level(levels[k : k + weight.shape[2]], weight.unbind(2), bias, stride,
+                            dilation, groups, grid.dilations[k])
                 for k in range(num_levels)
             ]
         )  # fmt: skip
@@ -137,26 +140,101 @@ def _conv_pointwise(levels, weight, bias, stride, groups, num_levels) -> Tensor:
     return y
 
 
-def _conv_level(sources, weight, bias, stride, dilation, groups, factor) -> Tensor:
+def _conv_level(sources, weights, bias, stride, dilation, groups, factor) -> Tensor:
     """One output level: ``sources`` are the input levels k, k+1, ... that exist."""
-    distance = tuple(factor * d for d in dilation)
-    if all(d == int(d) for d in distance):
-        distance = tuple(int(d) for d in distance)
-    else:
-        weight, distance = splat_kernel(weight, distance), (1, 1)
-    padding = tuple(d * (n // 2) for d, n in zip(distance, weight.shape[3:], strict=True))
     y = None
-    for shift, level in enumerate(sources):
-        term = F.conv2d(level, weight[:, :, shift], bias, stride, padding, distance, groups)
+    for level, weight in zip(sources, weights):
+        distance = tuple(factor * d for d in dilation)
+        if all(d == int(d) for d in distance):
+            distance = tuple(int(d) for d in distance)
+        else:
+            weight, distance = splat_kernel(weight, distance), (1, 1)
+        weight, padding = _crop_unseen(weight, distance, level.shape[-2:])
+        term = F.conv2d(level, weight, bias, stride, padding, distance, groups)
         y, bias = term if y is None else y + term, None
     return y
 
 
+def _crop_unseen(weight, distance, size) -> tuple[Tensor, tuple[int, int]]:
+    """Leaves out the taps that lie outside of the image wherever the kernel is; with the padding.
+
+    On maps of few pixels that is most of a kernel, above all at the coarse levels.
+    """
+    padding = []
+    for axis in (-2, -1):
+        radius, step = weight.shape[axis] // 2, distance[axis]
+        seen = min(radius, (size[axis] - 1) // step)
+        if seen < radius:
+            weight = weight.narrow(axis, radius - seen, 2 * seen + 1)
+        padding.append(step * seen)
+    return weight, tuple(padding)
+
+
 def _conv_pyramid(x, weight, bias, stride, dilation, groups, grid) -> tuple[Tensor, ...]:
     return tuple(
-        _conv_level(sources, weight, bias, stride, dilation, groups, 1)
+        _conv_level(sources, weight.unbind(2), bias, stride, dilation, groups, 1)
         for sources in interacting_levels(x, weight.shape[2], grid)
     )
+
+
+def _conv_packed(x, weight, bias, stride, dilation, groups, grid) -> PackedLevels:
+    if weight.shape[2] > 1:
+        y = scale_conv2d(x.unpack(), weight, bias, stride, dilation, groups, scale_space=grid)
+        return PackedLevels.pack(y)
+    # Not weight[:, :, 0], whose gradient autograd would copy into zeros.
+    weight = weight.flatten(1, 2)
+    if weight.shape[2:] == (1, 1) and stride == (1, 1):
+        return x.map(lambda pixels: F.conv2d(pixels, weight, bias, groups=groups))
+    num_coarse = 0
+    # What is specialised to sizes does not belong in a graph that is kept.
+    kept = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if not x.dense and groups == 1 and not kept:
+        # Moving a kernel costs more than such a level's own work does: once for all of them.
+        num_coarse = sum(x.batch_size * h * w < x.pixels.shape[1] for h, w in x.sizes)
+    # Once, and not for each level anew.
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    return x.map_images(
+        lambda level, factor: _conv_level(
+            [level], [weight], bias, stride, dilation, groups, factor
+        ),
+        grid.dilations if x.dense else (1,) * len(x),
+        num_coarse,
+        lambda levels: _conv_gathered(levels, weight, bias, stride, dilation),
+    )
+
+
+def _conv_gathered(x, weight, bias, stride, dilation) -> PackedLevels:
+    """Convolution of all levels as one matrix product."""
+    args = x.batch_size, x.sizes, tuple(weight.shape[2:]), stride, dilation, x.pixels.device
+    channels = x.pixels.shape[1]
+    rows = F.pad(x.pixels.permute(0, 2, 3, 1).reshape(-1, channels), (0, 0, 0, 1))
+    seen = rows.index_select(0, _seen_pixels(*args)).view(-1, weight[0].numel())
+    y = F.linear(seen, weight.permute(0, 2, 3, 1).flatten(1), bias)
+    sizes = [tuple(-(-n // step) for n, step in zip(size, stride)) for size in x.sizes]
+    pixels = y.view(1, -1, 1, y.shape[1]).permute(0, 3, 1, 2)
+    return PackedLevels(pixels, x.batch_size, sizes, x.dense)
+
+
+@keep_constants
+def _seen_pixels(batch_size, sizes, kernel_size, stride, dilation, device) -> Tensor:
+    """For each pixel of the output, in their order, the pixels that its taps see.
+
+    Those outside of the image are the one behind the last.
+    """
+    outside = batch_size * sum(height * width for height, width in sizes)
+    first, seen = 0, []
+    for height, width in sizes:
+        rows, columns = (
+            torch.arange(0, size, step)[:, None] + dil * (torch.arange(count) - count // 2)
+            for size, step, count, dil in zip((height, width), stride, kernel_size, dilation)
+        )
+        rows, columns = rows[:, None, :, None], columns[None, :, None, :]
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        image = torch.where(inside, rows * width + columns, outside)
+        samples = first + height * width * torch.arange(batch_size).view(-1, 1, 1, 1, 1)
+        seen.append((samples + image).clamp(max=outside).flatten())
+        first += batch_size * height * width
+    return torch.cat(seen).to(device)
 
 
 def interacting_levels(

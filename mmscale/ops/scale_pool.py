@@ -7,7 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmscale.scale_space import ScaleGrid, Signal, check_signal, is_pyramid, stack_levels
+from mmscale.scale_space import (
+    PackedLevels,
+    ScaleGrid,
+    Signal,
+    check_signal,
+    is_pyramid,
+    stack_levels,
+)
 from mmscale.scale_space.resample import keep_constants, resample, resampling_matrix
 
 from .scale_conv import as_pair
@@ -85,6 +92,9 @@ def _pool_levels(pool_level, x, kernel_size, stride, padding, scale_space) -> Si
     check_pool(*window)
     grid = ScaleGrid.build(scale_space)
     check_signal(x, grid)
+    if isinstance(x, PackedLevels):
+        factors = grid.dilations if x.dense else (1,) * len(x)
+        return x.map_images(lambda level, factor: pool_level(level, *window, factor), factors)
     if is_pyramid(x):
         return tuple(pool_level(level, *window, 1) for level in x)
     return stack_levels(

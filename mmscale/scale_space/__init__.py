@@ -5,6 +5,7 @@ from .action import scale_image, scale_scale_space
 from .gaussian import discrete_gaussian
 from .grid import ScaleGrid
 from .levels import (
+    PackedLevels,
     Signal,
     apply_jointly,
     check_signal,
@@ -15,11 +16,13 @@ from .levels import (
     split_levels,
     stack_levels,
     unfold_levels,
+    unpack,
 )
 from .lift import bilinear_pyramid_lift, gaussian_lift, gaussian_pyramid_lift
 from .resample import resample
 
 __all__ = [
+    'PackedLevels',
     'ScaleGrid',
     'Signal',
     'apply_jointly',
@@ -38,4 +41,5 @@ __all__ = [
     'split_levels',
     'stack_levels',
     'unfold_levels',
+    'unpack',
 ]

@@ -6,9 +6,11 @@ level-major in memory, so that one level, and all levels as one batch, are views
 
 *Pyramid*: a tuple of S tensors ``(N, C, H_k, W_k)``, level ``k`` sampled at ``base**k`` times the
 distance of level 0, from the origin pixel.
+
+Between the layers of a backbone either is held as :class:`PackedLevels`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -16,12 +18,127 @@ from torch import Tensor
 from .grid import ScaleGrid
 from .resample import grid_positions, resample
 
-Signal = Tensor | tuple[Tensor, ...]
+
+class PackedLevels:
+    """A signal whose levels lie one behind the other in memory, pixel by pixel.
+
+    What works on single pixels, and statistics over all of them, then takes all levels in one
+    call, and a map of one level, ``(N, C, H_k, W_k)`` and channels last in memory, is a view.
+
+    Args:
+        pixels (Tensor): ``(1, C, P, 1)``, channels last: the P pixels of all levels, those of the
+            finest one first; in a level, sample by sample and row by row.
+        batch_size (int): Samples N.
+        sizes (Sequence[tuple[int, int]]): Height and width of each level.
+        dense (bool): Whether the signal is dense rather than a pyramid.
+    """
+
+    def __init__(
+        self, pixels: Tensor, batch_size: int, sizes: Sequence[tuple[int, int]], dense: bool
+    ):
+        self.pixels, self.batch_size = pixels, batch_size
+        self.sizes, self.dense = tuple(sizes), dense
+
+    @classmethod
+    def pack(cls, x: 'Signal') -> 'PackedLevels':
+        """Packs a dense signal or a pyramid."""
+        levels = split_levels(x)
+        sizes = [level.shape[-2:] for level in levels]
+        return cls(_join(levels), levels[0].shape[0], sizes, not is_pyramid(x))
+
+    def unpack(self) -> 'Tensor | tuple[Tensor, ...]':
+        """The dense tensor or the tuple of levels."""
+        if not self.dense:
+            return tuple(self)
+        height, width = self.sizes[0]
+        return unfold_levels(_as_maps(_as_rows(self.pixels), (-1, height, width)), len(self))
+
+    def map(self, fn: Callable[..., Tensor], *others: 'PackedLevels') -> 'PackedLevels':
+        """Applies a function of all pixels, such as a 1x1 convolution, a norm or an activation."""
+        pixels = fn(self.pixels, *(other.pixels for other in others))
+        return PackedLevels(pixels, self.batch_size, self.sizes, self.dense)
+
+    def map_images(
+        self,
+        fn: Callable[[Tensor, float], Tensor],
+        factors: Sequence[float],
+        num_coarse: int = 0,
+        coarse: 'Callable[[PackedLevels], PackedLevels] | None' = None,
+    ) -> 'PackedLevels':
+        """Applies a function of the maps of a level that treats each sample by itself.
+
+        Args:
+            fn (Callable): Takes maps ``(M, C, H, W)`` and a factor. Neighbouring levels of equal
+                size and factor come as one batch of M = 2N, 3N, ... maps: among the coarse levels
+                of a pyramid many do.
+            factors (Sequence[float]): What ``fn`` is told of each level, such as its dilation.
+            num_coarse (int): Number of coarse levels that ``coarse`` takes instead.
+            coarse (Callable, optional): The same function, of a signal.
+        """
+        num_fine = len(self) - num_coarse
+        runs = []
+        for run in zip(self.sizes[:num_fine], factors):
+            if runs and runs[-1][0] == run:
+                runs[-1][1] += 1
+            else:
+                runs.append([run, 1])
+        *maps, rest = self._split([(size, count) for (size, _), count in runs])
+        results, sizes = [], []
+        for x, ((_, factor), count) in zip(maps, runs, strict=True):
+            results.append(fn(x, factor))
+            sizes += [results[-1].shape[-2:]] * count
+        if num_coarse:
+            rest = PackedLevels(rest, self.batch_size, self.sizes[num_fine:], self.dense)
+            result = coarse(rest)
+            results.append(result.pixels)
+            sizes += result.sizes
+        return PackedLevels(_join(results), self.batch_size, sizes, self.dense)
+
+    def _split(self, runs) -> list[Tensor]:
+        """Runs of levels of equal size as batches of maps, and what remains as pixels."""
+        shapes = [(self.batch_size * count, *size) for size, count in runs]
+        numbers = [number * height * width for number, height, width in shapes]
+        rows = _as_rows(self.pixels)
+        *parts, rest = rows.split([*numbers, len(rows) - sum(numbers)])
+        return [_as_maps(part, shape) for part, shape in zip(parts, shapes)] + [_as_pixels(rest)]
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._split([(size, 1) for size in self.sizes])[:-1])
+
+
+def _as_rows(maps: Tensor) -> Tensor:
+    """``(N, C, H, W)`` as ``(N H W, C)``; a view where channels are last."""
+    return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
+
+
+def _as_maps(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """``(N H W, C)`` as ``(N, C, H, W)``, for a ``shape`` (N, H, W); always a view."""
+    return rows.view(*shape, rows.shape[1]).permute(0, 3, 1, 2)
+
+
+def _as_pixels(rows: Tensor) -> Tensor:
+    return _as_maps(rows, (1, len(rows), 1))
+
+
+def _join(maps: Sequence[Tensor]) -> Tensor:
+    """All pixels of several maps ``(N, C, H, W)`` as ``(1, C, P, 1)``, channels last."""
+    return _as_pixels(torch.cat([_as_rows(x) for x in maps]))
+
+
+Signal = Tensor | tuple[Tensor, ...] | PackedLevels
 
 
 def is_pyramid(x: Signal) -> bool:
     """Whether a signal is a pyramid rather than dense."""
-    return isinstance(x, tuple | list)
+    return isinstance(x, tuple | list) or (isinstance(x, PackedLevels) and not x.dense)
+
+
+def unpack(x: Signal) -> Tensor | tuple[Tensor, ...]:
+    """A signal as a dense tensor or a tuple of levels; what is neither stays as it is."""
+    return x.unpack() if isinstance(x, PackedLevels) else x
 
 
 def check_signal(x: Signal, grid: ScaleGrid, channels: int | None = None) -> None:
@@ -42,6 +159,8 @@ def check_signal(x: Signal, grid: ScaleGrid, channels: int | None = None) -> Non
 
 def split_levels(x: Signal) -> tuple[Tensor, ...]:
     """The levels of a signal, each ``(N, C, H_k, W_k)``; ``ValueError`` if it is not one."""
+    if isinstance(x, PackedLevels):
+        return tuple(x)
     if is_pyramid(x):
         form, levels = 'a pyramid of tensors (N, C, H_k, W_k)', tuple(x)
         wrong = [tuple(level.shape) for level in levels if level.ndim != 4]
@@ -70,6 +189,8 @@ def unfold_levels(x: Tensor, num_levels: int) -> Tensor:
 
 def map_levels(fn: Callable[..., Tensor], *signals: Signal) -> Signal:
     """Applies a pointwise function of one or several signals of the same form."""
+    if isinstance(signals[0], PackedLevels):
+        return signals[0].map(fn, *signals[1:])
     if not is_pyramid(signals[0]):
         return fn(*signals)
     return tuple(fn(*levels) for levels in zip(*signals, strict=True))
@@ -80,6 +201,8 @@ def apply_jointly(fn: Callable[[Tensor], Tensor], x: Signal) -> Signal:
 
     Dense signals are passed as they are, pyramids as ``(N, C, sum of H_k W_k)``.
     """
+    if isinstance(x, PackedLevels):
+        return PackedLevels.pack(apply_jointly(fn, x.unpack()))
     if not is_pyramid(x):
         return fn(x)
     y = fn(torch.cat([level.flatten(2) for level in x], dim=2))

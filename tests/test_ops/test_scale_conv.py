@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import largest_difference, scale_conv, to_levels
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmscale.ops import check_window, scale_conv2d
 from mmscale.ops.scale_conv import splat_kernel
-from mmscale.scale_space import ScaleGrid, resample, scale_scale_space
+from mmscale.scale_space import PackedLevels, ScaleGrid, resample, scale_scale_space, split_levels
 from mmscale.scale_space.resample import grid_positions
 from mmscale.testing import assert_scale_equivariant
 
@@ -67,6 +68,73 @@ def test_is_the_sum_that_defines_it(
     for level, source in zip(to_levels(found), to_levels(x), strict=True):
         assert level.shape[2:] == tuple(math.ceil(n / s) for n, s in zip(source.shape[2:], stride))
     assert largest_difference(to_levels(found), expected) < 1e-12
+
+
+@given(
+    pyramid=st.booleans(),
+    base=st.sampled_from([2, 3, 1.3]),
+    num_scales=st.integers(1, 5),
+    interaction=st.sampled_from([1, 1, 1, 2, 3]),
+    kernel=st.tuples(odd, odd),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 2)),
+    dilation=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+    groups=st.sampled_from([1, 1, 2]),
+    bias=st.booleans(),
+    size=st.tuples(st.integers(3, 9), st.integers(3, 9)),
+    batch=st.integers(1, 3),
+    channels=st.sampled_from([2, 30]),
+)
+@settings(deadline=None, max_examples=150)
+def test_packed_levels_give_the_same_values_and_gradients(
+    pyramid, base, num_scales, interaction, kernel, stride, dilation, groups, bias, size, batch,
+    channels,
+):  # fmt: skip
+    """Many channels on few pixels take a path of their own, and few channels do not."""
+    interaction, grid = min(interaction, num_scales), ScaleGrid(base, num_scales)
+    x = randn(batch, channels, num_scales, *size)
+    if pyramid:
+        x = pyramid_of(*size, grid, channels, batch)
+    levels = [level.clone().requires_grad_() for level in split_levels(x)]
+    weight = randn(4, channels // groups, interaction, *kernel, seed=1).requires_grad_()
+    bias = randn(4, seed=2).requires_grad_() if bias else None
+    signal = tuple(levels) if pyramid else torch.stack(levels, 2)
+    inputs = [*levels, weight] + ([] if bias is None else [bias])
+    results = []
+    for given_as in (signal, PackedLevels.pack(signal)):
+        y = scale_conv2d(given_as, weight, bias, stride, dilation, groups, scale_space=grid)
+        assert isinstance(y, PackedLevels) == isinstance(given_as, PackedLevels)
+        outputs = split_levels(y)
+        ahead = [randn(*level.shape, seed=k) for k, level in enumerate(outputs)]
+        results.append([*outputs, *torch.autograd.grad(outputs, inputs, ahead)])
+    for expected, found in zip(*results, strict=True):
+        assert found.shape == expected.shape
+        assert largest_difference(found, expected) < 1e-11
+
+
+@pytest.mark.parametrize('pyramid', [False, True])
+def test_few_pixels_of_many_channels_have_derivatives(pyramid):
+    grid, channels = ScaleGrid(2, 3), 13
+    x = tuple(y.requires_grad_() for y in pyramid_of(3, 4, grid, channels))
+    weight = randn(1, channels, 1, 3, 3, seed=1).requires_grad_()
+
+    def fn(weight, *levels):
+        signal = levels if pyramid else torch.stack([levels[0]] * 3, 2)
+        return tuple(scale_conv2d(PackedLevels.pack(signal), weight, scale_space=grid))
+
+    assert gradcheck(fn, (weight, *x), fast_mode=True)
+    assert gradgradcheck(fn, (weight, *x), fast_mode=True)
+
+
+@pytest.mark.parametrize('pyramid', [False, True])
+def test_no_tap_is_computed_that_no_output_can_see(pyramid):
+    """A 7x7 kernel on maps of 1 to 8 pixels; the counter does not know of borders."""
+    grid = ScaleGrid(2, 4)
+    x = pyramid_of(8, 8, grid, 2) if pyramid else randn(1, 2, 4, 8, 8)
+    with FlopCounterMode(display=False) as counter:
+        scale_conv2d(x, randn(3, 2, 1, 7, 7), scale_space=grid)
+    # Taps that reach from one side of the map to the other, and the side of the map.
+    seen = [(7, 8), (7, 4), (3, 2), (1, 1)] if pyramid else [(7, 8), (7, 8), (3, 8), (1, 8)]
+    assert counter.get_total_flops() == sum(2 * 2 * 3 * (taps * side) ** 2 for taps, side in seen)
 
 
 @pytest.mark.parametrize('pyramid', [False, True])

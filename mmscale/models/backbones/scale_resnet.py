@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmscale.models.layers import ScaleAvgPool2d, ScaleMaxPool2d
 from mmscale.models.layers.residual_block import ResidualBlock, block_layout, run_layers
 from mmscale.registry import MODELS
-from mmscale.scale_space import ScaleGrid, Signal, map_levels
+from mmscale.scale_space import PackedLevels, ScaleGrid, Signal, map_levels
 
 from .arguments import (
     check_norms,
@@ -258,7 +258,7 @@ class ScaleResNet(BaseModule):
         """The stem, from a scale space to the input of the first stage."""
         for layers in self._stem_convolutions():
             x = map_levels(self.relu, run_layers(layers, x))
-        return self.maxpool(x)
+        return run_layers([self.maxpool], x)
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
         """Everything behind the lift.
@@ -271,14 +271,15 @@ class ScaleResNet(BaseModule):
             x (Tensor | tuple[Tensor, ...]): A scale space of ``in_channels`` channels.
 
         Returns:
-            tuple: One scale space for each of ``out_indices``.
+            tuple: One scale space for each of ``out_indices``. The stem and the stages pass
+            :class:`mmscale.scale_space.PackedLevels` to each other, and to forward hooks.
         """
-        x = self.stem_forward(x)
+        x = self.stem_forward(PackedLevels.pack(x))
         outputs = []
         for i, name in enumerate(self.res_layers):
             x = getattr(self, name)(x)
             if i in self.out_indices:
-                outputs.append(x)
+                outputs.append(x.unpack() if x.dense else tuple(map(_copy, x)))
         return tuple(outputs)
 
     def forward(self, image: Tensor) -> tuple[Signal, ...]:
@@ -305,3 +306,8 @@ class ScaleResNet(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+
+def _copy(level: Tensor) -> Tensor:
+    """Autograd would forbid in-place layers behind several views of one tensor."""
+    return level.clone(memory_format=torch.contiguous_format)

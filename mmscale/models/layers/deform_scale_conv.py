@@ -5,7 +5,7 @@ from torch import nn
 
 from mmscale.ops import choose_backend, deform_scale_conv2d
 from mmscale.registry import MODELS
-from mmscale.scale_space import ScaleGrid, Signal, map_levels
+from mmscale.scale_space import PackedLevels, ScaleGrid, Signal, map_levels
 
 from .scale_conv import ScaleConv
 
@@ -97,18 +97,13 @@ class DeformScaleConv(ScaleConv):
         return self._deform(x, self.conv_offset(x))
 
     def _deform(self, x: Signal, offset: Signal, modulation: Signal | None = None) -> Signal:
-        return deform_scale_conv2d(
-            x,
-            offset,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.dilation,
-            self.groups,
-            modulation,
-            self.backend,
-            scale_space=self.grid,
-        )
+        args = self.weight, self.bias, self.stride, self.dilation, self.groups
+        options = dict(backend=self.backend, scale_space=self.grid)
+        if not isinstance(x, PackedLevels):
+            return deform_scale_conv2d(x, offset, *args, modulation, **options)
+        modulation = None if modulation is None else modulation.unpack()
+        y = deform_scale_conv2d(x.unpack(), offset.unpack(), *args, modulation, **options)
+        return PackedLevels.pack(y)
 
     def extra_repr(self) -> str:
         chosen = choose_backend(self.backend, self.weight.device)

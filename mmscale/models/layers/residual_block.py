@@ -9,19 +9,24 @@ from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmscale.scale_space import Signal, apply_jointly, is_pyramid, map_levels
+from mmscale.scale_space import PackedLevels, Signal, apply_jointly, map_levels
 
 from .scale_conv import ScaleConv
 from .scale_norm import ScaleBN
-from .scale_pool import ScaleAvgPool2d
+from .scale_pool import ScaleAvgPool2d, ScaleMaxPool2d
 
 
 def run_layers(layers: Sequence[nn.Module], x: Signal) -> Signal:
     """Runs layers in turn; those that know no levels, such as a SyncBN, see all of them at once."""
     for layer in layers:
-        knows_levels = isinstance(layer, ScaleConv | ScaleAvgPool2d | ScaleBN)
-        x = layer(x) if knows_levels else apply_jointly(layer, x)
+        if isinstance(layer, ScaleConv | ScaleBN | ScaleMaxPool2d | ScaleAvgPool2d):
+            x = layer(x)
+        elif isinstance(layer, _BatchNorm) and isinstance(x, PackedLevels):
+            x = x.map(layer)
+        else:
+            x = apply_jointly(layer, x)
     return x
 
 
@@ -106,8 +111,7 @@ class ResidualBlock(BaseModule):
         """The norm before the sum, which ``zero_init_residual`` starts at 0."""
         return getattr(self, self.layer_names[-1][1])
 
-    def _branch_plus_shortcut(self, *levels: Tensor) -> Signal:
-        x = levels[0] if len(levels) == 1 and levels[0].ndim == 5 else levels
+    def _branch_plus_shortcut(self, x: Signal) -> Signal:
         y = x
         for i, names in enumerate(self.layer_names):
             y = map_levels(self.relu, y) if i else y
@@ -115,12 +119,12 @@ class ResidualBlock(BaseModule):
         if not isinstance(self.drop_path, nn.Identity):
             y = apply_jointly(self.drop_path, y)
         shortcut = x if self.downsample is None else run_layers(self.downsample, x)
-        return map_levels(torch.add, y, shortcut)
+        # In place where that is not behind a view, whose gradient would be copied.
+        return map_levels(Tensor.add_ if isinstance(y, PackedLevels) else torch.add, y, shortcut)
 
     def forward(self, x: Signal) -> Signal:
-        levels = x if is_pyramid(x) else (x,)
-        if self.with_cp and any(level.requires_grad for level in levels):
-            y = cp.checkpoint(self._branch_plus_shortcut, *levels, use_reentrant=False)
+        if self.with_cp and torch.is_grad_enabled():
+            y = cp.checkpoint(self._branch_plus_shortcut, x, use_reentrant=False)
         else:
-            y = self._branch_plus_shortcut(*levels)
+            y = self._branch_plus_shortcut(x)
         return map_levels(self.relu, y)

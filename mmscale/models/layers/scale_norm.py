@@ -6,6 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.registry import MODELS
 from mmscale.scale_space import (
+    PackedLevels,
     Signal,
     apply_jointly,
     fold_levels,
@@ -29,6 +30,8 @@ class ScaleBN(_BatchNorm):
     """
 
     def forward(self, x: Signal) -> Signal:
+        if isinstance(x, PackedLevels):
+            return x.map(super().forward)
         if is_pyramid(x):
             norm = super().forward
             is_affine_map = not self.training and self.running_mean is not None

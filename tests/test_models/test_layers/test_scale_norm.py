@@ -7,6 +7,7 @@ from networks import as_if_trained
 from torch import nn
 
 from mmscale.models import ScaleBN
+from mmscale.scale_space import PackedLevels
 from mmscale.testing import assert_scale_equivariant
 
 GRID = dict(base=2, num_scales=3)
@@ -38,6 +39,18 @@ def test_is_one_batch_norm_over_all_pixels_of_all_levels(x, momentum):
         for name, value in reference.state_dict().items():
             torch.testing.assert_close(norm.state_dict()[name], value, rtol=0, atol=1e-14)
     assert norm.num_batches_tracked == 2
+
+
+@pytest.mark.parametrize('x', [DENSE, PYRAMID], ids=['dense', 'pyramid'])
+def test_packed_levels_are_normed_alike(x):
+    torch.manual_seed(0)
+    norm, other = ScaleBN(4).double(), ScaleBN(4).double()
+    nn.init.uniform_(norm.weight), nn.init.uniform_(norm.bias)
+    other.load_state_dict(norm.state_dict())
+    for mode in (True, False):
+        found = other.train(mode)(PackedLevels.pack(x))
+        assert largest_difference(found.unpack(), norm.train(mode)(x)) < 1e-13
+    assert largest_difference(norm.running_var, other.running_var) < 1e-14
 
 
 def test_gradients_are_those_of_the_joint_norm():
