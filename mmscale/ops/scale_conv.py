@@ -118,7 +118,7 @@ def scale_conv2d(
     if weight.shape[3:] == (1, 1):
         y = _conv_pointwise(fold_levels(x), weight, bias, stride, groups, num_levels)
     else:
-        levels = fold_levels(x).chunk(num_levels)
+        levels = fold_levels(x).split(x.shape[0])
         y = torch.cat(
             [
                 _conv_level(levels[k : k + weight.shape[2]], weight.unbind(2), bias, stride,

@@ -99,7 +99,7 @@ class PackedLevels:
         shapes = [(self.batch_size * count, *size) for size, count in runs]
         numbers = [number * height * width for number, height, width in shapes]
         rows = _as_rows(self.pixels)
-        *parts, rest = rows.split([*numbers, len(rows) - sum(numbers)])
+        *parts, rest = rows.split([*numbers, rows.shape[0] - sum(numbers)])
         return [_as_maps(part, shape) for part, shape in zip(parts, shapes)] + [_as_pixels(rest)]
 
     def __len__(self) -> int:
@@ -120,7 +120,7 @@ def _as_maps(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:
 
 
 def _as_pixels(rows: Tensor) -> Tensor:
-    return _as_maps(rows, (1, len(rows), 1))
+    return rows[None, :, None].permute(0, 3, 1, 2)
 
 
 def _join(maps: Sequence[Tensor]) -> Tensor:

@@ -279,7 +279,7 @@ class ScaleResNet(BaseModule):
         for i, name in enumerate(self.res_layers):
             x = getattr(self, name)(x)
             if i in self.out_indices:
-                outputs.append(x.unpack() if x.dense else tuple(map(_copy, x)))
+                outputs.append(x.unpack() if x.dense else map_levels(_copy, x.unpack()))
         return tuple(outputs)
 
     def forward(self, image: Tensor) -> tuple[Signal, ...]:

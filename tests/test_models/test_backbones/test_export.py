@@ -17,10 +17,10 @@ LIFTS = ['GaussianLift', 'GaussianPyramidLift', 'BilinearPyramidLift']
 GRIDS = [('GaussianLift', 2), ('GaussianLift', 2**0.5), ('GaussianPyramidLift', 2**0.5)]
 
 
-def network(lift, base, size):
+def network(lift, base, size, **kwargs):
     """A network with every kind of layer, on a grid and size of its own: no cache is warm."""
     lift = dict(type=f'mmscale.{lift}')
-    backbone = ScaleResNet(18, dict(base=base, num_scales=3), lift, **SMALL)
+    backbone = ScaleResNet(18, dict(base=base, num_scales=3), lift, **{**SMALL, **kwargs})
     return nn.Sequential(backbone, ScalePooling()).eval(), torch.randn(1, 3, *size)
 
 
@@ -42,6 +42,44 @@ def test_a_compiled_network_trains(lift):
     grads = [p.grad for p in model.parameters()]
     assert all(g is not None and g.isfinite().all() for g in grads)
     assert all(g.abs().sum() > 0 for g in grads[:2])
+
+
+@pytest.mark.parametrize('lift', ['GaussianLift', 'GaussianPyramidLift'])
+def test_a_compiled_resnet_trains_as_the_eager_one_and_compiles_once(lift):
+    torch._dynamo.reset()
+    args = dict(depth=18, scale_space=dict(num_scales=3), lift=dict(type=f'mmscale.{lift}'))
+    models = [ScaleResNet(**args, base_channels=4, stem_channels=4) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        model.double()
+    compiled = torch.compile(models[0], fullgraph=True, backend='aot_eager')
+    optimizers = [torch.optim.SGD(model.parameters(), 0.1) for model in models]
+    for step in range(3):
+        image, losses = torch.randn(2, 3, 40, 33, dtype=torch.float64), []
+        stance = 'fail_on_recompile' if step else 'default'
+        with torch.compiler.set_stance(stance):
+            for model, optimizer in zip((compiled, models[1]), optimizers, strict=True):
+                loss = sum(level.square().mean() for level in split_levels(model(image)[0]))
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+        assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+    state = models[1].state_dict()
+    for name, value in models[0].state_dict().items():
+        assert largest_difference(value, state[name]) < 1e-8 * (1 + state[name].abs().max()), name
+
+
+@pytest.mark.parametrize('lift, base', GRIDS)
+def test_exports_and_traces_for_any_batch(lift, base):
+    model, image = network(lift, base, (36, 39), interaction=1)
+    batch = torch.export.Dim('batch', min=2, max=64)
+    program = torch.export.export(model, (image.repeat(2, 1, 1, 1),), dynamic_shapes=({0: batch},))
+    traced = torch.jit.trace(model, image, check_trace=False)
+    images = torch.randn(3, *image.shape[1:])
+    expected = model(images)
+    assert largest_difference(program.module()(images), expected) < 1e-5
+    assert largest_difference(traced(images), expected) < 1e-5
 
 
 @pytest.mark.parametrize('lift, base', GRIDS)
