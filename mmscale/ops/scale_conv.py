@@ -151,7 +151,7 @@ def _conv_level(sources, weights, bias, stride, dilation, groups, factor) -> Ten
             weight, distance = splat_kernel(weight, distance), (1, 1)
         weight, padding = _crop_unseen(weight, distance, level.shape[-2:])
         term = F.conv2d(level, weight, bias, stride, padding, distance, groups)
-        y, bias = term if y is None else y + term, None
+        y, bias = term if y is None else y.add_(term), None
     return y
 
 
