@@ -178,11 +178,31 @@ def _conv_pyramid(x, weight, bias, stride, dilation, groups, grid) -> tuple[Tens
 
 
 def _conv_packed(x, weight, bias, stride, dilation, groups, grid) -> PackedLevels:
-    if weight.shape[2] > 1:
-        y = scale_conv2d(x.unpack(), weight, bias, stride, dilation, groups, scale_space=grid)
-        return PackedLevels.pack(y)
     # Not weight[:, :, 0], whose gradient autograd would copy into zeros.
-    weight = weight.flatten(1, 2)
+    kernels = weight.unbind(2) if weight.shape[2] > 1 else [weight.flatten(1, 2)]
+    factors = grid.dilations if x.dense else (1,) * grid.num_scales
+    y = _conv_packed_alone(x, kernels[0], bias, stride, dilation, groups, factors)
+    for shift, kernel in enumerate(kernels[1 : len(x)], start=1):
+        coarser = _coarser_levels(x, shift, grid)
+        term = _conv_packed_alone(coarser, kernel, None, stride, dilation, groups, factors)
+        missing = y.pixels.shape[2] - term.pixels.shape[2]
+        padded = F.pad(term.pixels, (0, 0, 0, missing))
+        y = y.map(lambda pixels, padded=padded: pixels + padded)
+    return y
+
+
+def _coarser_levels(x: PackedLevels, shift: int, grid: ScaleGrid) -> PackedLevels:
+    """Level ``k + shift`` at the grid of level ``k``, for every ``k`` that has one."""
+    if x.dense:
+        return x.drop_finest(shift)
+    pairs = zip(list(x)[shift:], grid.factors[shift:], x.sizes, grid.factors)
+    return PackedLevels.pack(
+        [resample_level(level, factor / own, size) for level, own, size, factor in pairs]
+    )
+
+
+def _conv_packed_alone(x, weight, bias, stride, dilation, groups, factors) -> PackedLevels:
+    """Interaction 1: no level sees another one."""
     if weight.shape[2:] == (1, 1) and stride == (1, 1):
         return x.map(lambda pixels: F.conv2d(pixels, weight, bias, groups=groups))
     num_coarse = 0
@@ -197,7 +217,7 @@ def _conv_packed(x, weight, bias, stride, dilation, groups, grid) -> PackedLevel
         lambda level, factor: _conv_level(
             [level], [weight], bias, stride, dilation, groups, factor
         ),
-        grid.dilations if x.dense else (1,) * len(x),
+        factors,
         num_coarse,
         lambda levels: _conv_gathered(levels, weight, bias, stride, dilation),
     )

@@ -94,6 +94,12 @@ class PackedLevels:
             sizes += result.sizes
         return PackedLevels(_join(results), self.batch_size, sizes, self.dense)
 
+    def drop_finest(self, count: int) -> 'PackedLevels':
+        """The signal without its ``count`` finest levels."""
+        first = sum(self.batch_size * height * width for height, width in self.sizes[:count])
+        pixels = self.pixels[:, :, first:]
+        return PackedLevels(pixels, self.batch_size, self.sizes[count:], self.dense)
+
     def _split(self, runs) -> list[Tensor]:
         """Runs of levels of equal size as batches of maps, and what remains as pixels."""
         shapes = [(self.batch_size * count, *size) for size, count in runs]

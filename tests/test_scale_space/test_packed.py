@@ -94,6 +94,16 @@ def test_coarse_levels_go_to_their_own_function(num_coarse, scale):
 
 
 @both
+@pytest.mark.parametrize('count', [0, 1, 3])
+def test_dropping_the_finest_levels_leaves_a_view_of_the_others(x, count):
+    packed = PackedLevels.pack(x)
+    rest = packed.drop_finest(count)
+    assert largest_difference(tuple(rest), split_levels(x)[count:]) == 0
+    assert rest.dense == packed.dense and rest.sizes == packed.sizes[count:]
+    assert rest.pixels.untyped_storage().data_ptr() == packed.pixels.untyped_storage().data_ptr()
+
+
+@both
 def test_gradients_pass(x):
     levels = [level.clone().requires_grad_() for level in split_levels(x)]
     signal = tuple(levels) if is_pyramid(x) else torch.stack(levels, 2)

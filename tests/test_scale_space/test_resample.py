@@ -25,6 +25,19 @@ def test_bilinear_reads(rows, columns):
             )
 
 
+@given(rows=positions, columns=positions, variance=st.sampled_from([0.0, 1.5]))
+@settings(deadline=None, max_examples=40)
+def test_channels_last_in_memory_stay_last_and_change_no_value(rows, columns, variance):
+    last = X.contiguous(memory_format=torch.channels_last).requires_grad_()
+    plain = X.clone().requires_grad_()
+    found, expected = (resample(x, rows, columns, variance) for x in (last, plain))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+    assert found.stride(1) == 1
+    found.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(last.grad, plain.grad, rtol=0, atol=1e-12)
+
+
 def test_bicubic_reads_quadratics_exactly():
     n = torch.arange(9, dtype=torch.float64)
     polynomial = 2 - 3 * n + 0.5 * n**2
