@@ -1,12 +1,13 @@
 # Copyright (c) mmscale contributors.
 """Deformable scale convolution as a function of tensors."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from mmscale.scale_space import (
     ScaleGrid,
@@ -22,6 +23,8 @@ from mmscale.scale_space.resample import check_choice
 from .scale_conv import check_convolution, interacting_levels
 
 BACKENDS = ('auto', 'mmcv', 'native')
+# Values read at once by the native path on CPU: few enough to be found in the cache again.
+PART_BYTES = 8 * 2**20
 
 
 def deform_scale_conv2d(
@@ -53,6 +56,11 @@ def deform_scale_conv2d(
 
     Sampling is done in float32 (float64 for float64 signals), also under autocast: half precision
     cannot tell neighbouring positions of a large image apart. There is no second derivative.
+
+    What is read is ``kh kw`` times the signal. On CPU the native path reads a few samples at a
+    time (8 MiB, and at least one sample a thread) and reads them again for the derivative, so that
+    the memory it takes does not grow by ``kh kw``. Graphs that are traced, exported or compiled
+    read the whole batch at once.
 
     Args:
         x (Tensor | tuple[Tensor, ...]): Dense ``(N, C_in, S, H, W)`` or a pyramid of S tensors
@@ -211,8 +219,100 @@ def _displacement(offset: Tensor, weight: Tensor, dilation, factor: Tensor | int
 
 
 def _conv_native(x, displacement, modulation, weight, stride, groups) -> Tensor:
-    """Reads the signal at every tap of every output, then convolves with a 1x1 kernel."""
-    batch, deform_groups, num_taps, _, rows, columns = displacement.shape
+    """Reads the signal at every tap of every output, then multiplies by the weights."""
+    if _is_autocast(x):
+        weight = weight.to(torch.get_autocast_dtype(x.device.type))
+    weight = weight.reshape(groups, len(weight) // groups, -1)
+    signals = (x, displacement) if modulation is None else (x, displacement, modulation)
+    size = _part_size(x, displacement)
+    if size is None or size >= len(x):
+        return _read_and_multiply(weight, stride, *signals)
+    return _InParts.apply(weight, stride, size, *signals)
+
+
+def _part_size(x: Tensor, displacement: Tensor) -> int | None:
+    """How many samples are read at once; ``None`` for all of them."""
+    # Graphs hold for any batch, and other devices are kept busy by large operations alone.
+    if x.device.type != 'cpu' or torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return None
+    _, _, num_taps, _, rows, columns = displacement.shape
+    read = x.shape[1] * num_taps * rows * columns * displacement.element_size()
+    # grid_sample gives whole samples to its threads.
+    threads = torch.get_num_threads()
+    return max(1, PART_BYTES // (read * threads)) * threads
+
+
+class _InParts(torch.autograd.Function):
+    """:func:`_read_and_multiply`, some samples at a time.
+
+    What was read is ``kh kw`` times the signal: it is not kept, but read anew for the derivative.
+    """
+
+    @staticmethod
+    def forward(ctx, weight, stride, size, *signals):
+        ctx.save_for_backward(weight, *signals)
+        ctx.stride, ctx.size = stride, size
+        x, displacement = signals[:2]
+        y = weight.new_empty(len(x), weight[..., 0].numel(), *displacement.shape[-2:])
+        for part in _parts(len(x), size):
+            y[part] = _read_and_multiply(weight, stride, *(signal[part] for signal in signals))
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        weight, *signals = ctx.saved_tensors
+        needed = ctx.needs_input_grad[3:]
+        # Filled in place: results kept between the large ones of the parts would splinter memory.
+        grad_weight = torch.zeros_like(weight, dtype=signals[1].dtype)
+        grads = [torch.empty_like(s) if n else None for s, n in zip(signals, needed, strict=True)]
+        wanted = [total for total in grads if total is not None]
+        for part in _parts(len(grad), ctx.size):
+            inputs = [s[part].detach().requires_grad_(n) for s, n in zip(signals, needed)]
+            found = _backward_part(grad[part], weight, ctx.stride, inputs, grad_weight)
+            for total, value in zip(wanted, found, strict=True):
+                total[part] = value
+        return grad_weight.to(weight.dtype), None, None, *grads
+
+
+def _parts(length: int, size: int) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, length, size)]
+
+
+def _backward_part(grad, weight, stride, signals, grad_weight) -> Sequence[Tensor]:
+    """Adds to the gradient of the weight; the gradients of the signals that require them."""
+    with torch.enable_grad():
+        values = _read(stride, *signals)
+    grad = grad.flatten(2)
+    left, right = (
+        t.to(values.dtype).unflatten(1, (len(weight), -1)) for t in (grad, values.detach())
+    )
+    for group, total in enumerate(grad_weight):
+        total.addbmm_(left[:, group], right[:, group].mT)
+    wanted = [signal for signal in signals if signal.requires_grad]
+    if not wanted:
+        return ()
+    return torch.autograd.grad(values, wanted, _multiply(weight.mT, grad).to(values.dtype))
+
+
+def _read_and_multiply(weight, stride, x, displacement, modulation=None) -> Tensor:
+    values = _read(stride, x, displacement, modulation)
+    return _multiply(weight, values).unflatten(2, displacement.shape[-2:])
+
+
+def _multiply(weight: Tensor, values: Tensor) -> Tensor:
+    """``(groups, outputs, inputs)`` times ``(N, groups * inputs, positions)``."""
+    groups = len(weight)
+    # bmm multiplies faster than a 1x1 convolution, which reorders what it is given.
+    matrices = weight.expand(values.shape[0], -1, -1, -1).flatten(0, 1)
+    values = values.to(weight.dtype).unflatten(1, (groups, -1)).flatten(0, 1)
+    with torch.autocast(values.device.type, enabled=False):
+        return torch.bmm(matrices, values).unflatten(0, (-1, groups)).flatten(1, 2)
+
+
+def _read(stride, x, displacement, modulation=None) -> Tensor:
+    """What every tap of every output reads, ``(N, C_in * taps, positions)``."""
+    deform_groups, num_taps, _, rows, columns = displacement.shape[1:]
     height, width = x.shape[-2:]
     origins = [
         step * torch.arange(count, device=x.device)
@@ -223,15 +323,15 @@ def _conv_native(x, displacement, modulation, weight, stride, groups) -> Tensor:
         (2 * (displacement[:, :, :, 1] + origins[1]) + 1) / width - 1,
         (2 * (displacement[:, :, :, 0] + origins[0][:, None]) + 1) / height - 1,
     )
-    where = torch.stack(positions, dim=-1).view(batch * deform_groups, -1, columns, 2)
+    # Deformable groups are samples of their own, taps rows of one image.
+    where = torch.stack(positions, dim=-1).flatten(0, 1).flatten(1, 2)
     with torch.autocast(x.device.type, enabled=False):
-        image = x.to(where.dtype).reshape(batch * deform_groups, -1, height, width)
-        read = F.grid_sample(image, where, 'bilinear', 'zeros', align_corners=False)
+        image = x.to(where.dtype).unflatten(1, (deform_groups, -1)).flatten(0, 1)
+        values = F.grid_sample(image, where, 'bilinear', 'zeros', align_corners=False)
         if modulation is not None:
-            factor = modulation.to(where.dtype).reshape(batch * deform_groups, 1, -1, columns)
-            read = read * factor
-    read = read.to(x.dtype).view(batch, -1, rows, columns)
-    return F.conv2d(read, weight.reshape(len(weight), -1, 1, 1), groups=groups)
+            factor = modulation.to(where.dtype).unflatten(1, (deform_groups, 1, num_taps))
+            values = values * factor.flatten(0, 1).flatten(2, 3)
+    return values.reshape(x.shape[0], x.shape[1] * num_taps, rows * columns)
 
 
 def _conv_mmcv(x, displacement, modulation, weight, stride, groups) -> Tensor:

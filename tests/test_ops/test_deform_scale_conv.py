@@ -8,6 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import deform_scale_conv, largest_difference, to_levels
 from torch.autograd import gradcheck
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torchvision.ops import deform_conv2d
 
 from mmscale.ops import choose_backend, deform_scale_conv2d, scale_conv2d
@@ -237,6 +240,207 @@ def test_keeps_dtype(backend, dtype):
     weight, bias = randn(3, 2, 2, 3, 3, dtype=dtype), randn(3, dtype=dtype)
     y = deform_scale_conv2d(x, offset, weight, bias, backend=backend, scale_space=grid)
     assert y.dtype == dtype
+
+
+def run_in_parts(size, x, offset, modulation, weight, required, **kwargs):
+    """Outputs and gradients of the native path, ``size`` samples at a time (``None``: all).
+
+    ``required``: which of x, offset, modulation and weight need a gradient.
+    """
+    signals = [x, offset] if modulation is None else [x, offset, modulation]
+    leaves = [
+        map_signal(lambda v, n=needed: v.clone().requires_grad_(n), signal)
+        for signal, needed in zip([*signals, weight], [*required[: len(signals)], required[3]])
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, '_part_size', lambda *args: size)
+        y = deform_scale_conv2d(*leaves[:2], leaves[-1], backend='native', **kwargs,
+                                modulation=None if modulation is None else leaves[2])  # fmt: skip
+        levels = tree_leaves(y)
+        sum((level * randn(*level.shape, seed=9)).sum() for level in levels).backward()
+    return [level.detach() for level in levels], [leaf.grad for leaf in tree_leaves(leaves)]
+
+
+class TestParts:
+    """On CPU the native path reads some samples at a time, and again in the backward pass."""
+
+    @given(
+        size=st.integers(1, 6),
+        batch=st.integers(1, 4),
+        pyramid=st.booleans(),
+        base=st.sampled_from([2, 1.3]),
+        interaction=st.integers(1, 2),
+        kernel=st.tuples(odd, odd),
+        stride=st.tuples(st.integers(1, 2), st.integers(1, 2)),
+        groups=st.sampled_from([1, 2]),
+        deform_groups=st.sampled_from([1, 2]),
+        modulated=st.booleans(),
+        channels_last=st.booleans(),
+        required=st.tuples(st.booleans(), st.booleans(), st.booleans(), st.just(True)),
+    )
+    @settings(deadline=None, max_examples=60)
+    def test_their_size_changes_nothing(
+        self, size, batch, pyramid, base, interaction, kernel, stride, groups, deform_groups,
+        modulated, channels_last, required,
+    ):  # fmt: skip
+        grid, taps, sides = ScaleGrid(base, 2), kernel[0] * kernel[1] * deform_groups, (5, 4)
+        signals = [
+            signal_of(grid, 4, sides, pyramid, batch),
+            signal_of(grid, 2 * taps, sides, pyramid, batch, stride, seed=20),
+            signal_of(grid, taps, sides, pyramid, batch, stride, seed=40) if modulated else None,
+        ]
+        if channels_last and pyramid:
+            signals[0] = tuple(v.to(memory_format=torch.channels_last) for v in signals[0])
+        weight = randn(6, 4 // groups, interaction, *kernel, seed=1)
+        kwargs = dict(stride=stride, groups=groups, scale_space=grid)
+        (y, grads), (whole, expected) = (
+            run_in_parts(n, *signals, weight, required, **kwargs) for n in (size, None)
+        )
+        assert largest_difference(y, whole) < 1e-12
+        for a, b in zip(grads, expected, strict=True):
+            assert (a is None) == (b is None)
+            assert a is None or largest_difference(a, b) < 1e-12
+
+    @pytest.mark.parametrize('groups', [1, 2])
+    def test_the_signals_alone_can_need_gradients(self, groups):
+        signals = randn(3, 4, 2, 5, 5), randn(3, 18, 2, 5, 5), randn(3, 9, 2, 5, 5)
+        weight, required = randn(6, 4 // groups, 1, 3, 3), (True, True, True, False)
+        kwargs = dict(groups=groups, scale_space=dict(num_scales=2))
+        (_, grads), (_, expected) = (
+            run_in_parts(n, *signals, weight, required, **kwargs) for n in (2, None)
+        )
+        assert grads[3] is None
+        assert all(largest_difference(a, b) < 1e-12 for a, b in zip(grads[:3], expected))
+
+    @pytest.mark.parametrize('modulated', [False, True])
+    @pytest.mark.parametrize('pyramid', [False, True])
+    def test_derivatives(self, pyramid, modulated, monkeypatch):
+        monkeypatch.setattr(module, '_part_size', lambda *args: 2)
+        grid, shape = ScaleGrid(2, 1), (3, 2, 3, 2)
+        offset = 0.2 + 0.1 * randn(3, 18, 3, 2, seed=5).tanh()
+        inputs = [randn(2, 2, 1, 3, 3, seed=1), randn(*shape), offset]
+        inputs += [randn(3, 9, 3, 2, seed=7)] if modulated else []
+
+        def fn(weight, *signals):
+            x, offset, *rest = ((v,) if pyramid else v[:, :, None] for v in signals)
+            y = deform_scale_conv2d(x, offset, weight, scale_space=grid,
+                                    **dict(zip(['modulation'], rest)))  # fmt: skip
+            return y[0] if pyramid else y
+
+        assert gradcheck(fn, [v.requires_grad_() for v in inputs])
+
+    @pytest.mark.parametrize('pyramid', [False, True])
+    @pytest.mark.parametrize('modulated', [False, True])
+    def test_memory_does_not_grow_by_the_taps(self, pyramid, modulated, monkeypatch):
+        """Neither what is kept for the backward pass nor what any operation returns."""
+        batch, channels, side, taps = 32, 16, 12, 25
+        grid = ScaleGrid(2, 1)
+        sizes = [channels, 2 * taps, taps] if modulated else [channels, 2 * taps]
+        signals = [randn(batch, size, side, side) for size in sizes]
+        read, allowed = batch * channels * taps * side**2, signals[1].numel()
+        assert read == 8 * allowed
+        monkeypatch.setattr(module, 'PART_BYTES', 8 * allowed)
+        monkeypatch.setattr(torch, 'get_num_threads', lambda: 2)
+        kept, returned = [], []
+
+        class Watch(TorchDispatchMode):
+            def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+                out = func(*args, **(kwargs or {}))
+                returned.extend(t.numel() for t in tree_leaves(out) if isinstance(t, torch.Tensor))
+                return out
+
+        def keep(t):
+            kept.append(t.numel())
+            return t
+
+        def step():
+            kept.clear()
+            returned.clear()
+            leaves = [v.clone().requires_grad_() for v in signals]
+            weight = randn(4, channels, 1, 5, 5).requires_grad_()
+            with Watch(), saved_tensors_hooks(keep, lambda t: t):
+                x, offset, *rest = ((v,) if pyramid else v[:, :, None] for v in leaves)
+                y = deform_scale_conv2d(x, offset, weight, scale_space=grid,
+                                        **dict(zip(['modulation'], rest)))  # fmt: skip
+                (y[0] if pyramid else y).sum().backward()
+
+        step()
+        assert max(returned) == allowed and max(kept) == allowed
+        monkeypatch.setattr(module, '_part_size', lambda *args: None)
+        step()
+        assert max(returned) == read and max(kept) == read
+
+    @pytest.mark.parametrize('threads', [1, 3, 64])
+    @pytest.mark.parametrize('samples', [0.5, 1, 6.5, 10])
+    def test_every_thread_has_as_many_samples(self, threads, samples, monkeypatch):
+        monkeypatch.setattr(torch, 'get_num_threads', lambda: threads)
+        x, displacement = torch.zeros(9, 3, 7, 8), torch.zeros(9, 1, 15, 2, 7, 4)
+        monkeypatch.setattr(module, 'PART_BYTES', int(samples * 3 * 15 * 28 * 4))
+        size = module._part_size(x, displacement)
+        assert size % threads == 0
+        assert size == threads or samples - threads < size <= samples
+
+    @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
+    @pytest.mark.parametrize('pyramid', [False, True])
+    def test_graphs(self, pyramid, monkeypatch):
+        """They read the whole batch, whatever its size."""
+        grid = ScaleGrid(2, 2)
+        weight = randn(4, 2, 2, 3, 3, seed=1)
+
+        def inputs(batch):
+            signals = [signal_of(grid, c, (6, 5), pyramid, batch, seed=c) for c in (4, 18, 9)]
+            return tuple(level for s in signals for level in (s if pyramid else (s,)))
+
+        class Op(torch.nn.Module):
+            def forward(self, *levels):
+                count = len(levels) // 3
+                parts = [levels[i : i + count] for i in range(0, len(levels), count)]
+                x, offset, modulation = parts if pyramid else (part[0] for part in parts)
+                y = deform_scale_conv2d(x, offset, weight, groups=2, modulation=modulation,
+                                        scale_space=grid)  # fmt: skip
+                return y if pyramid else (y,)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, '_part_size', lambda *args: 1)
+            three, five = Op()(*inputs(3)), Op()(*inputs(5))
+        monkeypatch.setattr(module, 'PART_BYTES', 1)
+        monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
+        compiled = torch.compile(Op(), fullgraph=True, backend='aot_eager')
+        assert largest_difference(compiled(*inputs(3)), three) < 1e-12
+        traced = torch.jit.trace(Op(), inputs(3), check_trace=False)
+        assert largest_difference(traced(*inputs(3)), three) < 1e-12
+        assert largest_difference(traced(*inputs(5)), five) < 1e-12
+        batch = torch.export.Dim('batch', min=2)
+        shapes = (tuple({0: batch} for _ in inputs(3)),)
+        exported = torch.export.export(Op(), inputs(3), dynamic_shapes=shapes, strict=False)
+        assert largest_difference(exported.module()(*inputs(5)), five) < 1e-12
+
+    @pytest.mark.parametrize('size', [2, None])
+    @pytest.mark.parametrize('given', [torch.float32, torch.bfloat16])
+    def test_autocast(self, size, given, monkeypatch):
+        """The signal may be of half precision already: the output of the layer before."""
+        monkeypatch.setattr(module, '_part_size', lambda *args: size)
+        x, offset, weight = (
+            v.float().requires_grad_()
+            for v in (randn(5, 4, 1, 6, 6), randn(5, 18, 1, 6, 6), randn(3, 4, 1, 3, 3))
+        )
+        grid = ScaleGrid(2, 1)
+        exact = deform_scale_conv2d(x, offset, weight, scale_space=grid)
+        exact_grads = torch.autograd.grad(exact.sum(), (x, offset, weight))
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            y = deform_scale_conv2d(x.to(given), offset, weight, scale_space=grid)
+        assert y.dtype == torch.bfloat16
+        assert (y - exact).abs().max() < 0.02 * exact.abs().max()
+        for a, b in zip(torch.autograd.grad(y.sum(), (x, offset, weight)), exact_grads):
+            assert a.dtype == torch.float32
+            assert (a - b).abs().max() < 0.02 * b.abs().max()
+
+    @pytest.mark.parametrize('pyramid', [False, True])
+    def test_no_sample(self, pyramid):
+        grid = ScaleGrid(2, 2)
+        x, offset = (signal_of(grid, channels, (5, 4), pyramid, 0) for channels in (4, 18))
+        y = deform_scale_conv2d(x, offset, randn(6, 4, 2, 3, 3), scale_space=grid)
+        assert [level.shape[:2] for level in tree_leaves(y)] == [(0, 6)] * (2 if pyramid else 1)
 
 
 class TestEquivariance:
