@@ -132,10 +132,11 @@ def scale_conv2d(
 def _conv_pointwise(levels, weight, bias, stride, groups, num_levels) -> Tensor:
     """1x1 kernels: all levels are one batch, and level l + k is the same batch, shifted."""
     per_level = levels.shape[0] // num_levels
-    y = F.conv2d(levels, weight[:, :, 0], bias, stride, groups=groups)
+    levels = levels[:, :, :: stride[0], :: stride[1]]
+    y = F.conv2d(levels, weight[:, :, 0], bias, groups=groups)
     for shift in range(1, min(weight.shape[2], num_levels)):
         sources = levels[shift * per_level :]
-        coarser = F.conv2d(sources, weight[:, :, shift], None, stride, groups=groups)
+        coarser = F.conv2d(sources, weight[:, :, shift], None, groups=groups)
         y = y + F.pad(coarser, (0, 0, 0, 0, 0, 0, 0, shift * per_level))
     return y
 
@@ -150,7 +151,11 @@ def _conv_level(sources, weights, bias, stride, dilation, groups, factor) -> Ten
         else:
             weight, distance = splat_kernel(weight, distance), (1, 1)
         weight, padding = _crop_unseen(weight, distance, level.shape[-2:])
-        term = F.conv2d(level, weight, bias, stride, padding, distance, groups)
+        step = stride
+        if weight.shape[2:] == (1, 1):
+            # oneDNN's (3.10) strided 1x1 convolution writes outside of channels-last gradients.
+            level, step = level[:, :, :: stride[0], :: stride[1]], 1
+        term = F.conv2d(level, weight, bias, step, padding, distance, groups)
         y, bias = term if y is None else y.add_(term), None
     return y
 
@@ -203,7 +208,9 @@ def _coarser_levels(x: PackedLevels, shift: int, grid: ScaleGrid) -> PackedLevel
 
 def _conv_packed_alone(x, weight, bias, stride, dilation, groups, factors) -> PackedLevels:
     """Interaction 1: no level sees another one."""
-    if weight.shape[2:] == (1, 1) and stride == (1, 1):
+    if weight.shape[2:] == (1, 1):
+        if stride != (1, 1):
+            x = x.map_images(lambda level, _: level[:, :, :: stride[0], :: stride[1]], factors)
         return x.map(lambda pixels: F.conv2d(pixels, weight, bias, groups=groups))
     num_coarse = 0
     # What is specialised to sizes does not belong in a graph that is kept.
