@@ -1,5 +1,6 @@
 # make quickstart   see scale-equivariant and ordinary networks on real digits (no compiler)
 # make test         the whole suite (compiles MMCV's ops once, and keeps them)
+# make benchmark    time and memory against ordinary networks, in work_dirs/benchmark
 # make lint         ruff
 #
 # Each does its own set-up in .venv and skips what is done. Versions: requirements/constraints.txt.
@@ -11,7 +12,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test lint ops
+.PHONY: help quickstart test benchmark lint ops
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -43,6 +44,11 @@ test: $(STAMPS)/mmscale ops
 	@$(call say,tests,about 7 minutes on 2 CPU cores)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) \
 		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
+
+benchmark: $(STAMPS)/mmscale
+	@$(call say,benchmark on the CPU,up to 10 minutes on 2 CPU cores)
+	@$(BIN)/python tools/benchmark/run_all.py \
+		|| $(call failed,the benchmark,The lines above say why.)
 
 lint: $(STAMPS)/mmscale
 	@$(BIN)/ruff check .
