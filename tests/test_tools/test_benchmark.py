@@ -20,8 +20,8 @@ sys.path.insert(0, str(FOLDER))
 import data_loading  # noqa: E402
 import deformable  # noqa: E402
 import layers  # noqa: E402
-import networks  # noqa: E402
 import processes  # noqa: E402
+import resnets  # noqa: E402
 import results  # noqa: E402
 import run_all  # noqa: E402
 import timing  # noqa: E402
@@ -245,10 +245,10 @@ def test_a_process_that_fails_says_why(allocating):
 
 def test_a_training_step_changes_the_weights_and_inference_does_not(monkeypatch):
     built = []
-    build = networks.build
-    monkeypatch.setattr(networks, 'build', lambda *args: built.append(build(*args)) or built[-1])
-    config = networks.scale_resnet(18, 'pyramid', 2)
-    infer, train = networks.steps(config, batch=2, side=32)
+    build = resnets.build
+    monkeypatch.setattr(resnets, 'build', lambda *args: built.append(build(*args)) or built[-1])
+    config = resnets.scale_resnet(18, 'pyramid', 2)
+    infer, train = resnets.steps(config, batch=2, side=32)
     state = [value.clone() for value in built[0].state_dict().values()]
     infer()
     assert all(map(torch.equal, state, built[0].state_dict().values()))
@@ -259,13 +259,13 @@ def test_a_training_step_changes_the_weights_and_inference_does_not(monkeypatch)
 
 
 def test_one_level_has_the_multiply_adds_of_resnet():
-    one_level = networks.scale_resnet(18, 'pyramid', 1)
-    assert networks.flops(one_level, 64) == networks.flops(networks.resnet(18), 64)
+    one_level = resnets.scale_resnet(18, 'pyramid', 1)
+    assert resnets.flops(one_level, 64) == resnets.flops(resnets.resnet(18), 64)
 
 
 def test_pooled_features_of_both_forms_are_means_over_levels_and_positions():
     x = torch.randn(2, 3, 4, 5, 6)
-    assert torch.allclose(networks.pooled(x), networks.pooled(x.unbind(2)), atol=1e-6)
+    assert torch.allclose(resnets.pooled(x), resnets.pooled(x.unbind(2)), atol=1e-6)
 
 
 # ---- results

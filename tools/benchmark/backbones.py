@@ -4,7 +4,7 @@
 A training step is forward, loss, backward and a step of SGD with momentum.
 """
 
-import networks
+import resnets
 import torch
 from processes import start_workers, step_of
 from results import compare
@@ -15,7 +15,7 @@ FEW = 'pyramid, S = 4'
 # Of training steps, time and memory, against ResNet; of many levels, against FEW.
 TARGETS = {'dense, S = 4': ('<=', 4.40), FEW: ('<=', 1.50)}
 TARGET_OF_MANY = ('<=', 1.05)
-# Place among networks.steps.
+# Place among resnets.steps.
 MODES = {'training step': 1, 'inference': 0}
 
 
@@ -29,11 +29,11 @@ def settings(args) -> dict:
 def configs(depth: int, many: int) -> dict[str, dict]:
     """Configs of the networks by name: the reference first, the one of many levels last."""
     return {
-        f'ResNet-{depth}': networks.resnet(depth),
-        'dense, S = 4': networks.scale_resnet(depth, 'dense', 4),
-        FEW: networks.scale_resnet(depth, 'pyramid', 4),
-        'bilinear pyramid, S = 4': networks.scale_resnet(depth, 'bilinear pyramid', 4),
-        f'pyramid, S = {many}': networks.scale_resnet(depth, 'pyramid', many),
+        f'ResNet-{depth}': resnets.resnet(depth),
+        'dense, S = 4': resnets.scale_resnet(depth, 'dense', 4),
+        FEW: resnets.scale_resnet(depth, 'pyramid', 4),
+        'bilinear pyramid, S = 4': resnets.scale_resnet(depth, 'bilinear pyramid', 4),
+        f'pyramid, S = {many}': resnets.scale_resnet(depth, 'pyramid', many),
     }
 
 
@@ -46,11 +46,11 @@ def measure(args) -> list[dict]:
     arguments = {name: dict(run, config=config) for name, config in named.items()}
     last = f'{reference}, channels last'
     arguments[last] = dict(run, config=named[reference], channels_last=True)
-    work = {name: networks.flops(one['config'], sizes['side']) for name, one in arguments.items()}
+    work = {name: resnets.flops(one['config'], sizes['side']) for name, one in arguments.items()}
 
     rows = []
     threads = torch.get_num_threads()
-    with start_workers('networks:steps', arguments, args.device, threads) as workers:
+    with start_workers('resnets:steps', arguments, args.device, threads) as workers:
         for mode, place in MODES.items():
             peaks = {name: [worker.peaks[place]] for name, worker in workers.items()}
             rows += rows_of(args, sizes, f'memory of {mode}', peaks, mode, unit='bytes')

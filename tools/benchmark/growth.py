@@ -1,10 +1,10 @@
 # Copyright (c) mmscale contributors.
 """How the time of a training step grows: with levels, image size, interaction and CPU threads."""
 
-import networks
+import resnets
 import torch
-from networks import resnet, scale_resnet
 from processes import start_workers, step_of
+from resnets import resnet, scale_resnet
 from results import compare
 from running import parse_args, run_sections
 from timing import progress, time_in_turn
@@ -43,14 +43,14 @@ def time_networks(args, compared: dict, seconds: float) -> tuple[dict, dict]:
         key: dict(config=config, batch=batch, side=side, device=args.device, threads=threads)
         for key, (config, side, threads) in compared.items()
     }
-    with start_workers('networks:training_steps', arguments, args.device, 1) as workers:
+    with start_workers('resnets:training_steps', arguments, args.device, 1) as workers:
         times = time_in_turn(
             {key: step_of(worker, 0) for key, worker in workers.items()},
             seconds=0 if args.quick else seconds,
             rounds=(2, 2) if args.quick else (3, 15),
             warm_up=0,
         )
-    work = {key: networks.flops(config, side) for key, (config, side, _) in compared.items()}
+    work = {key: resnets.flops(config, side) for key, (config, side, _) in compared.items()}
     return times, work
 
 
@@ -61,28 +61,32 @@ def over_levels(args) -> list[dict]:
     reference = f'ResNet-{depth}'
     setting = f'base 2, training step, {sizes["batch"]} x {side}x{side}'
     progress(f'growth over levels: {reference}, {setting}')
-    levels = [('dense', count) for count in DENSE_LEVELS if count <= most]
-    levels += [('pyramid', count) for count in range(1, most + 1)]
     threads = torch.get_num_threads()
-    compared = {
-        (form, count): (scale_resnet(depth, form, count), side, threads) for form, count in levels
-    }
-    compared[reference] = resnet(depth), side, threads
-    times, work = time_networks(args, compared, seconds=40)
-    return [
-        compare(
-            f'Growth over levels, {setting}',
-            f'{form}, S = {count}',
-            reference,
-            times[form, count],
-            times[reference],
-            work=work[form, count] / work[reference],
-            form=form,
-            num_scales=count,
-            setting=setting,
-        )
-        for form, count in levels
-    ]
+    counts = dict(
+        dense=[count for count in DENSE_LEVELS if count <= most], pyramid=range(1, most + 1)
+    )
+    rows = []
+    for form in counts:  # one after the other: all of them need much memory together
+        compared = {
+            count: (scale_resnet(depth, form, count), side, threads) for count in counts[form]
+        }
+        compared[reference] = resnet(depth), side, threads
+        times, work = time_networks(args, compared, seconds=20)
+        rows += [
+            compare(
+                f'Growth over levels, {setting}',
+                f'{form}, S = {count}',
+                reference,
+                times[count],
+                times[reference],
+                work=work[count] / work[reference],
+                form=form,
+                num_scales=count,
+                setting=setting,
+            )
+            for count in counts[form]
+        ]
+    return rows
 
 
 def over_sizes(args) -> list[dict]:

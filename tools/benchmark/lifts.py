@@ -1,7 +1,7 @@
 # Copyright (c) mmscale contributors.
 """The lift of an image, as a share of the forward pass of a ScaleResNet that begins with it."""
 
-import networks
+import resnets
 import torch
 from results import compare
 from running import parse_args, run_sections
@@ -16,11 +16,11 @@ def measure(args) -> list[dict]:
     """One row a lift, in eval mode and without gradients."""
     depth, batch, side = (18, 2, 64) if args.quick else (50, 8, 224)
     progress(f'{SECTION}: {batch} x {side}x{side}')
-    images = networks.random_images(batch, side, args.device)
+    images = resnets.random_images(batch, side, args.device)
     steps = {}
-    for form in networks.LIFTS:
-        config = networks.scale_resnet(depth, form, NUM_SCALES)
-        backbone = networks.build(config, args.device)['backbone'].eval()
+    for form in resnets.LIFTS:
+        config = resnets.scale_resnet(depth, form, NUM_SCALES)
+        backbone = resnets.build(config, args.device)['backbone'].eval()
         steps[form, 'lift'] = without_gradients(backbone.lift, images)
         steps[form, 'network'] = without_gradients(backbone, images)
     times = time_in_turn(
@@ -41,7 +41,7 @@ def measure(args) -> list[dict]:
             target=TARGET,
             judge=not args.quick,
         )
-        for form, lift in networks.LIFTS.items()
+        for form, lift in resnets.LIFTS.items()
     ]
 
 

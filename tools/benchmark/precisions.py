@@ -33,7 +33,7 @@ def measure(args) -> list[dict]:
         if not (options.get('compiled') and args.device == 'cpu')
     }
     threads = torch.get_num_threads()
-    with start_workers('networks:training_steps', arguments, args.device, threads) as workers:
+    with start_workers('resnets:training_steps', arguments, args.device, threads) as workers:
         times = time_in_turn(
             {key: step_of(worker, 0) for key, worker in workers.items()},
             seconds=0 if args.quick else 60,

@@ -71,7 +71,7 @@ def fork_server() -> multiprocessing.context.BaseContext:
     Forks of one that has computed would lack the threads of its OpenMP, and wait for them.
     """
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['networks'])
+    context.set_forkserver_preload(['resnets'])
     folder = str(Path(__file__).parent)
     path = os.pathsep.join(filter(None, [folder, os.environ.get('PYTHONPATH')]))
     with mock.patch.dict(os.environ, PYTHONPATH=path):
