@@ -22,21 +22,26 @@ def test_print_config_prints_a_config_that_loads(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'config, shape, ratio',
+    'config, shape, last_taps',
     [
-        ('configs/cnn/cnn_1xb128-20e_scalemnist.py', [28], 1.0),
-        ('configs/dss/scaleconvnet-s3_1xb128-20e_scalemnist.py', [1, 28, 28], 3.0),
+        ('configs/cnn/cnn_1xb128-20e_scalemnist.py', [28], [49]),
+        ('configs/dss/scaleconvnet-s3_1xb128-20e_scalemnist.py', [1, 28, 28], [49, 49, 9]),
     ],
 )
-def test_get_flops_counts_every_level(config, shape, ratio):
-    """The first convolution alone: 28 x 28 positions, 7 x 7 taps, 1 -> 32 channels, by level."""
+def test_get_flops_counts_every_level(config, shape, last_taps):
+    """Positions, taps, channels of three convolutions, by level.
+
+    Of taps 4 pixels apart a 7x7 map sees 3 a side in the last one.
+    """
     result = run_tool('tools/analysis_tools/get_flops.py', config, '--shape', *shape)
     assert result.returncode == 0, result.stderr
     assert 'Input shape (C, H, W): (1, 28, 28)' in result.stdout
     assert re.search(r'Parameters: 0\.495M', result.stdout)
     number, unit = re.search(r'Multiply-adds: ([\d.]+)([MG])', result.stdout).groups()
-    stages = 28**2 * 49 * 32 + 14**2 * 49 * 32 * 63 + 7**2 * 49 * 63 * 95
-    assert float(number) * {'M': 1e6, 'G': 1e9}[unit] == pytest.approx(ratio * stages, rel=0.02)
+    expected = sum(
+        28**2 * 49 * 32 + 14**2 * 49 * 32 * 63 + 7**2 * taps * 63 * 95 for taps in last_taps
+    )
+    assert float(number) * {'M': 1e6, 'G': 1e9}[unit] == pytest.approx(expected, rel=0.02)
 
 
 def test_get_flops_refuses_a_shape_of_four_numbers(monkeypatch):
