@@ -90,6 +90,10 @@ def scale_conv2d(
     Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019; fractional bases are read where
     the published code truncates :math:`a^k` (``ScaleGrid(truncate_dilation=True)``).
 
+    Several levels are convolved, and returned, channels last in memory; on a scale space of one
+    level this is ``torch.nn.functional.conv2d``, bit for bit. Dense results are views: an
+    activation that works in place makes autograd copy them.
+
     Args:
         x (Tensor | tuple[Tensor, ...]): Dense ``(N, C_in, S, H, W)`` or a pyramid of S tensors
             ``(N, C_in, H_k, W_k)``. S may be less than ``num_scales``: the finest levels.
@@ -110,41 +114,54 @@ def scale_conv2d(
     """
     grid = ScaleGrid.build(scale_space)
     stride, dilation = check_convolution(x, weight, stride, dilation, groups, grid)
+    # Not weight[:, :, 0], whose gradient autograd would copy into zeros.
+    kernels = weight.unbind(2) if weight.shape[2] > 1 else [weight.flatten(1, 2)]
+    if grid.num_scales > 1:
+        kernels = [_channels_last(kernel) for kernel in kernels]  # once, not at each level anew
     if isinstance(x, PackedLevels):
-        return _conv_packed(x, weight, bias, stride, dilation, groups, grid)
+        return _conv_packed(x, kernels, bias, stride, dilation, groups, grid)
     if is_pyramid(x):
-        return _conv_pyramid(x, weight, bias, stride, dilation, groups, grid)
-    num_levels = x.shape[2]
+        levels = tuple(map(_channels_last, x)) if grid.num_scales > 1 else tuple(x)
+        return tuple(
+            _conv_level(sources, kernels, bias, stride, dilation, groups, 1)
+            for sources in interacting_levels(levels, len(kernels), grid)
+        )
+    maps, num_levels = fold_levels(x), x.shape[2]
+    if grid.num_scales > 1:
+        maps = _channels_last(maps)
     if weight.shape[3:] == (1, 1):
-        y = _conv_pointwise(fold_levels(x), weight, bias, stride, groups, num_levels)
+        y = _conv_pointwise(maps, kernels, bias, stride, groups, num_levels)
     else:
-        levels = fold_levels(x).split(x.shape[0])
+        levels = maps.split(x.shape[0])
         y = torch.cat(
             [
-                _conv_level(levels[k : k + weight.shape[2]], weight.unbind(2), bias, stride,
-                            dilation, groups, grid.dilations[k])
-                for k in range(num_levels)
+                _conv_level(levels[k:], kernels, bias, stride, dilation, groups, factor)
+                for k, factor in enumerate(grid.dilations[:num_levels])
             ]
-        )  # fmt: skip
+        )
     return unfold_levels(y, num_levels)
 
 
-def _conv_pointwise(levels, weight, bias, stride, groups, num_levels) -> Tensor:
+def _channels_last(x: Tensor) -> Tensor:
+    """The order in memory that the convolutions of a CPU take best."""
+    return x.to(memory_format=torch.channels_last)
+
+
+def _conv_pointwise(levels, kernels, bias, stride, groups, num_levels) -> Tensor:
     """1x1 kernels: all levels are one batch, and level l + k is the same batch, shifted."""
     per_level = levels.shape[0] // num_levels
     levels = levels[:, :, :: stride[0], :: stride[1]]
-    y = F.conv2d(levels, weight[:, :, 0], bias, groups=groups)
-    for shift in range(1, min(weight.shape[2], num_levels)):
-        sources = levels[shift * per_level :]
-        coarser = F.conv2d(sources, weight[:, :, shift], None, groups=groups)
+    y = F.conv2d(levels, kernels[0], bias, groups=groups)
+    for shift, kernel in enumerate(kernels[1:num_levels], start=1):
+        coarser = F.conv2d(levels[shift * per_level :], kernel, None, groups=groups)
         y = y + F.pad(coarser, (0, 0, 0, 0, 0, 0, 0, shift * per_level))
     return y
 
 
-def _conv_level(sources, weights, bias, stride, dilation, groups, factor) -> Tensor:
+def _conv_level(sources, kernels, bias, stride, dilation, groups, factor) -> Tensor:
     """One output level: ``sources`` are the input levels k, k+1, ... that exist."""
     y = None
-    for level, weight in zip(sources, weights):
+    for level, weight in zip(sources, kernels):
         distance = tuple(factor * d for d in dilation)
         if all(d == int(d) for d in distance):
             distance = tuple(int(d) for d in distance)
@@ -175,16 +192,7 @@ def _crop_unseen(weight, distance, size) -> tuple[Tensor, tuple[int, int]]:
     return weight, tuple(padding)
 
 
-def _conv_pyramid(x, weight, bias, stride, dilation, groups, grid) -> tuple[Tensor, ...]:
-    return tuple(
-        _conv_level(sources, weight.unbind(2), bias, stride, dilation, groups, 1)
-        for sources in interacting_levels(x, weight.shape[2], grid)
-    )
-
-
-def _conv_packed(x, weight, bias, stride, dilation, groups, grid) -> PackedLevels:
-    # Not weight[:, :, 0], whose gradient autograd would copy into zeros.
-    kernels = weight.unbind(2) if weight.shape[2] > 1 else [weight.flatten(1, 2)]
+def _conv_packed(x, kernels, bias, stride, dilation, groups, grid) -> PackedLevels:
     factors = grid.dilations if x.dense else (1,) * grid.num_scales
     y = _conv_packed_alone(x, kernels[0], bias, stride, dilation, groups, factors)
     for shift, kernel in enumerate(kernels[1 : len(x)], start=1):
@@ -218,8 +226,6 @@ def _conv_packed_alone(x, weight, bias, stride, dilation, groups, factors) -> Pa
     if not x.dense and groups == 1 and not kept:
         # Moving a kernel costs more than such a level's own work does: once for all of them.
         num_coarse = sum(x.batch_size * h * w < x.pixels.shape[1] for h, w in x.sizes)
-    # Once, and not for each level anew.
-    weight = weight.contiguous(memory_format=torch.channels_last)
     return x.map_images(
         lambda level, factor: _conv_level(
             [level], [weight], bias, stride, dilation, groups, factor

@@ -12,6 +12,7 @@ from mmscale.scale_space import (
     ScaleGrid,
     Signal,
     check_signal,
+    fold_levels,
     is_pyramid,
     stack_levels,
 )
@@ -100,7 +101,7 @@ def _pool_levels(pool_level, x, kernel_size, stride, padding, scale_space) -> Si
     return stack_levels(
         [
             pool_level(level, *window, dilation)
-            for level, dilation in zip(x.unbind(2), grid.dilations, strict=False)
+            for level, dilation in zip(fold_levels(x).split(x.shape[0]), grid.dilations)
         ]
     )
 

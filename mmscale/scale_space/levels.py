@@ -47,9 +47,12 @@ class PackedLevels:
         return cls(_join(levels), levels[0].shape[0], sizes, not is_pyramid(x))
 
     def unpack(self) -> 'Tensor | tuple[Tensor, ...]':
-        """The dense tensor or the tuple of levels."""
+        """The dense tensor, a view, or the levels, each with memory of its own.
+
+        Autograd would forbid in-place layers behind several views of one tensor.
+        """
         if not self.dense:
-            return tuple(self)
+            return tuple(level.clone() for level in self)
         height, width = self.sizes[0]
         return unfold_levels(_as_maps(_as_rows(self.pixels), (-1, height, width)), len(self))
 
@@ -180,7 +183,7 @@ def split_levels(x: Signal) -> tuple[Tensor, ...]:
 
 def stack_levels(levels: Sequence[Tensor]) -> Tensor:
     """A dense signal, level-major in memory, from levels of equal size."""
-    return torch.stack(tuple(levels)).permute(1, 2, 0, 3, 4)
+    return unfold_levels(torch.cat(tuple(levels)), len(levels))
 
 
 def fold_levels(x: Tensor) -> Tensor:

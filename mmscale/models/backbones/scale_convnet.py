@@ -8,8 +8,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmscale.models.layers import ScaleMaxPool2d
+from mmscale.models.layers.residual_block import run_layers
 from mmscale.registry import MODELS
-from mmscale.scale_space import ScaleGrid, Signal, apply_jointly, map_levels
+from mmscale.scale_space import ScaleGrid, Signal, map_levels
 
 from .arguments import (
     check_norms,
@@ -64,7 +65,7 @@ class ScaleConvNet(BaseModule):
         deform: dict | None = None,
         out_indices: Sequence[int] | None = None,
         norm_cfg: dict = dict(type='mmscale.ScaleBN'),
-        act_cfg: dict = dict(type='ReLU', inplace=True),
+        act_cfg: dict = dict(type='ReLU'),
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
@@ -116,7 +117,7 @@ class ScaleConvNet(BaseModule):
             x = map_levels(self.relu, conv(x))
             if i < len(self.convs) - 1:
                 x = self.pool(x)
-            x = apply_jointly(norm, x)
+            x = run_layers([norm], x)
             if i in self.out_indices:
                 outputs.append(x)
         return tuple(outputs)

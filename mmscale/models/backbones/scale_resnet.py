@@ -279,7 +279,7 @@ class ScaleResNet(BaseModule):
         for i, name in enumerate(self.res_layers):
             x = getattr(self, name)(x)
             if i in self.out_indices:
-                outputs.append(x.unpack() if x.dense else map_levels(_copy, x.unpack()))
+                outputs.append(x.unpack())
         return tuple(outputs)
 
     def forward(self, image: Tensor) -> tuple[Signal, ...]:
@@ -306,8 +306,3 @@ class ScaleResNet(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
-
-
-def _copy(level: Tensor) -> Tensor:
-    """Autograd would forbid in-place layers behind several views of one tensor."""
-    return level.clone(memory_format=torch.contiguous_format)

@@ -8,7 +8,6 @@ from mmscale.registry import MODELS
 from mmscale.scale_space import (
     PackedLevels,
     Signal,
-    apply_jointly,
     fold_levels,
     is_pyramid,
     map_levels,
@@ -33,9 +32,9 @@ class ScaleBN(_BatchNorm):
         if isinstance(x, PackedLevels):
             return x.map(super().forward)
         if is_pyramid(x):
-            norm = super().forward
-            is_affine_map = not self.training and self.running_mean is not None
-            return map_levels(norm, tuple(x)) if is_affine_map else apply_jointly(norm, x)
+            if not self.training and self.running_mean is not None:
+                return map_levels(super().forward, tuple(x))
+            return PackedLevels.pack(x).map(super().forward).unpack()
         if x.ndim == 5:
             # One batch of images keeps the level-major memory, which a 5-D batch norm would not.
             return unfold_levels(super().forward(fold_levels(x)), x.shape[2])
