@@ -6,6 +6,7 @@
 # Each does its own set-up in .venv and skips what is done. Versions: requirements/constraints.txt.
 #
 # PYTHON=...        the Python to make .venv with; default: the first on the PATH from 3.10 on
+# ALLOCATOR=        benchmark with the C library's own ways of allocating, see docs/benchmark.md
 # MMCV_WHEELS=...   a folder with a wheel of MMCV with ops, for this Python and PyTorch
 # PYTEST_ARGS=...   arguments of pytest
 
@@ -25,6 +26,8 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c $(REQ)/constr
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 PYTEST_ARGS ?=
+# Large blocks stay with the process: otherwise page faults are what the benchmark measures.
+ALLOCATOR ?= MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
 
 # $(call say,what happens,how long it takes)
 say = printf '\n==> %s (%s)\n' "$(1)" "$(2)"
@@ -47,7 +50,7 @@ test: $(STAMPS)/mmscale ops
 
 benchmark: $(STAMPS)/mmscale
 	@$(call say,benchmark on the CPU,up to 10 minutes on 2 CPU cores)
-	@$(BIN)/python tools/benchmark/run_all.py \
+	@$(ALLOCATOR) $(BIN)/python tools/benchmark/run_all.py \
 		|| $(call failed,the benchmark,The lines above say why.)
 
 lint: $(STAMPS)/mmscale

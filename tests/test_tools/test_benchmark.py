@@ -209,8 +209,8 @@ def test_peak_memory_is_what_was_built_and_what_a_step_needs(allocating):
     with processes.start_workers('allocating:steps', arguments, 'cpu', 1) as workers:
         for key, (built, needed) in sizes.items():
             first, second = workers[key].peaks
-            assert first == pytest.approx(built * MIB, abs=6 * MIB)
-            assert second == pytest.approx((built + needed) * MIB, abs=6 * MIB)
+            assert first == pytest.approx(built * MIB, abs=100)
+            assert second == pytest.approx((built + needed) * MIB, abs=100)
     assert held.numel() == 300 * MIB // 4
 
 

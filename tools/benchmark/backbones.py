@@ -54,7 +54,7 @@ def measure(args) -> list[dict]:
         for mode, place in MODES.items():
             peaks = {name: [worker.peaks[place]] for name, worker in workers.items()}
             rows += rows_of(args, sizes, f'memory of {mode}', peaks, mode, unit='bytes')
-        for mode, seconds in (('training step', 60), ('inference', 15)):
+        for mode, seconds in (('training step', 45), ('inference', 10)):
             progress(f'time: {mode}')
             times = time_in_turn(
                 {name: step_of(worker, MODES[mode]) for name, worker in workers.items()},

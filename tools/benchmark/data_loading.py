@@ -90,6 +90,7 @@ def build_loader(config: dict, dataset: dict, rescale: bool = False) -> DataLoad
     """
     config = Config(config).copy()
     config.update(num_workers=NUM_WORKERS, persistent_workers=True)
+    config.setdefault('collate_fn', dict(type='default_collate'))  # as tools/train.py does
     config.dataset.update(dataset)
     if rescale:
         config.dataset.pipeline.insert(0, RESCALE)
@@ -181,7 +182,7 @@ def measure(args) -> list[dict]:
     times = time_in_turn(
         steps,
         args.device,
-        seconds=0 if args.quick else 30,
+        seconds=0 if args.quick else 15,
         rounds=(2, 2) if args.quick else (4, 20),
         warm_up=1,
     )

@@ -80,6 +80,8 @@ def over_levels(args) -> list[dict]:
                 times[count],
                 times[reference],
                 work=work[count] / work[reference],
+                target=('<=', count) if form == 'dense' and count > 1 else None,
+                judge=not args.quick,
                 form=form,
                 num_scales=count,
                 setting=setting,
@@ -100,7 +102,7 @@ def over_sizes(args) -> list[dict]:
         for name, config in variants.items()
         for side in (small, large)
     }
-    times, work = time_networks(args, compared, seconds=15)
+    times, work = time_networks(args, compared, seconds=10)
     return [
         compare(
             'Growth over the size of images',
@@ -128,7 +130,7 @@ def over_interactions(args) -> list[dict]:
         for form in ('dense', 'pyramid')
         for interaction in INTERACTIONS
     }
-    times, work = time_networks(args, compared, seconds=15)
+    times, work = time_networks(args, compared, seconds=10)
     return [
         compare(
             'Growth over the interaction',
@@ -157,7 +159,7 @@ def over_threads(args) -> list[dict]:
         for name, config in variants.items()
         for threads in (1, most)
     }
-    times, _ = time_networks(args, compared, seconds=15)
+    times, _ = time_networks(args, compared, seconds=10)
     speeds = {key: [1 / seconds for seconds in found] for key, found in times.items()}
     return [
         compare(

@@ -6,6 +6,7 @@ level that sees ``l`` input levels is one convolution of ``l`` times the channel
 lie ready in memory. The plain loop is how published layers are written.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -90,14 +91,21 @@ def random_weight(case: Case, interaction: int, device: str) -> Tensor:
     return torch.randn(shape, device=device).requires_grad_()
 
 
-def ordinary_convolutions(form: str, interaction: int, case: Case, device: str) -> Candidate:
+def ordinary_convolutions(
+    form: str,
+    interaction: int,
+    case: Case,
+    device: str,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Candidate:
     """The limit: one convolution a level, each on tensors of its own."""
     inputs, weights = [], []
     for k, side in enumerate(level_sides(form, case.side)):
         seen = case.channels * min(interaction, GRID.num_scales - k)
-        inputs.append(torch.randn(case.batch, seen, side, side, device=device).requires_grad_())
-        shape = case.channels, seen, case.kernel, case.kernel
-        weights.append(torch.randn(shape, device=device).requires_grad_())
+        shapes = (case.batch, seen, side, side), (case.channels, seen, case.kernel, case.kernel)
+        for tensors, shape in zip((inputs, weights), shapes):
+            tensor = torch.randn(shape, device=device).to(memory_format=memory_format)
+            tensors.append(tensor.requires_grad_())
     padding = case.kernel // 2
     return Candidate(
         lambda: [F.conv2d(x, w, padding=padding) for x, w in zip(inputs, weights)],
@@ -172,7 +180,14 @@ def measure(args) -> list[dict]:
         for form in FORMS:
             for interaction in INTERACTIONS:
                 progress(f'{SECTION}: {form}, K = {interaction}, {case}')
-                makers = dict(scale=scale_convolution, limit=ordinary_convolutions, loop=plain_loop)
+                makers = dict(
+                    scale=scale_convolution,
+                    limit=ordinary_convolutions,
+                    channels_last=functools.partial(
+                        ordinary_convolutions, memory_format=torch.channels_last
+                    ),
+                    loop=plain_loop,
+                )
                 candidates = {
                     name: make(form, interaction, case, args.device)
                     for name, make in makers.items()
@@ -184,13 +199,14 @@ def measure(args) -> list[dict]:
                     times = time_in_turn(
                         {name: make_step(one) for name, one in candidates.items()},
                         args.device,
-                        seconds=0 if args.quick else 5,
+                        seconds=0 if args.quick else 3,
                         rounds=(3, 3) if args.quick else (7, 40),
                         calls=20 if args.device == 'cuda' else 1,
                     )
                     target = mode == 'forward + backward'
                     for name, against, bound in (
                         ('limit', 'ordinary convolutions', limit_target),
+                        ('channels_last', 'the same, channels last', None),
                         ('loop', 'plain loop', ('<=', 1.0)),
                     ):
                         rows.append(

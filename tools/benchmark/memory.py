@@ -1,16 +1,18 @@
 # Copyright (c) mmscale contributors.
-"""Peak memory of steps.
+"""Peak memory of steps: the most that PyTorch has allocated at one time.
 
-On a GPU it is what PyTorch has allocated at most. On a CPU it is how far the resident memory of
-the process rises above what it was before anything was built: measure in a process of its own.
+How much of that a process holds, on a CPU, is up to the allocator of the C library, and differs
+from run to run by more than what is to be measured.
 """
 
-import resource
+import json
+import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile, record_function
 
 
 def build_and_measure(
@@ -19,41 +21,51 @@ def build_and_measure(
     """Builds steps, and runs each of them twice.
 
     Args:
-        build (Callable): Returns the steps, functions without arguments. On a CPU the peak of one
-            is that of all before it, too: the one that needs least comes first.
+        build (Callable): Returns the steps, functions without arguments. The peak of one is that
+            of all before it, too: the one that needs least comes first.
         device (str): ``'cpu'`` or ``'cuda'``.
 
     Returns:
         tuple[list[Callable], list[int]]: The steps, and the bytes that each needs at most, with
         what was built.
     """
-    load_libraries(device)
-    before = torch.cuda.memory_allocated() if device == 'cuda' else resident_memory()[0]
+    measure = _measure_on_gpu if device == 'cuda' else _measure_on_cpu
+    return measure(build)
+
+
+def _measure_on_gpu(build) -> tuple[list[Callable], list[int]]:
+    before = torch.cuda.memory_allocated()
     steps, peaks = build(), []
+    torch.cuda.reset_peak_memory_stats()
     for step in steps:
-        if device == 'cuda':
-            torch.cuda.reset_peak_memory_stats()
         for _ in range(2):
             step()
-        peak = torch.cuda.max_memory_allocated() if device == 'cuda' else resident_memory()[1]
-        peaks.append(peak - before)
+        peaks.append(torch.cuda.max_memory_allocated() - before)
     return steps, peaks
 
 
-def load_libraries(device: str) -> None:
-    """A tiny convolution, forward and backward: what PyTorch loads at the first is not counted."""
-    weight = torch.ones(1, 1, 3, 3, device=device, requires_grad=True)
-    F.conv2d(torch.ones(1, 1, 8, 8, device=device), weight).sum().backward()
-
-
-def resident_memory() -> tuple[int, int]:
-    """Bytes that this process holds, and has held at most.
-
-    Linux' ``ru_maxrss`` begins at what the parent process held; its ``status`` file does not.
-    """
-    status = Path('/proc/self/status')
-    if status.exists():
-        fields = dict(line.split(':', 1) for line in status.read_text().splitlines())
-        return tuple(1024 * int(fields[name].split()[0]) for name in ('VmRSS', 'VmHWM'))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak, peak
+def _measure_on_cpu(build) -> tuple[list[Callable], list[int]]:
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # that there is no GPU is no error
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
+        steps = build()
+        for i, step in enumerate(steps):
+            with record_function(f'step {i}'):
+                for _ in range(2):
+                    step()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / 'trace.json'
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())['traceEvents']
+    ends = {event['name']: event['ts'] + event['dur'] for event in events if 'dur' in event}
+    allocated = [
+        (event['ts'], event['args']['Total Allocated'])
+        for event in events
+        if event['name'] == '[memory]'
+    ]
+    peaks = [
+        max((total for at, total in allocated if at <= ends[f'step {i}']), default=0)
+        for i in range(len(steps))
+    ]
+    return steps, peaks

@@ -9,6 +9,7 @@ the run was a quick one.
 """
 
 import statistics
+import textwrap
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -116,9 +117,13 @@ def cells_of(row: dict) -> list[str]:
         '' if row['work'] is None else f'{row["work"]:.3g}',
         f'{sign(target)} {target[1]:g}' if target else '',
         {True: 'held', False: 'missed', None: ''}[row['held']],
-        f'{row["value"] * scale:,.4g} {unit}',
-        f'{row["reference"] * scale:,.4g} {unit}',
+        *(f'{in_words(row[name] * scale)} {unit}' for name in ('value', 'reference')),
     ]
+
+
+def in_words(number: float) -> str:
+    """Four digits, more where the number has them before the point."""
+    return f'{number:,.0f}' if number >= 1000 else f'{number:.4g}'
 
 
 def sign(target: tuple[str, float]) -> str:
@@ -151,7 +156,7 @@ def draw_ratios(run: dict, rows: list[dict]) -> Figure:
     axes.set_xlim(left=0)
     axes.set_xlabel('ratio: median and quartiles; a stroke marks the target')
     axes.grid(axis='x', alpha=0.3)
-    figure.suptitle(machine_line(run), fontsize=7)
+    figure.suptitle(textwrap.fill(machine_line(run), 140), fontsize=7)
     return figure
 
 
@@ -163,9 +168,9 @@ def draw_growth(run: dict, rows: list[dict]) -> Figure:
     figure = Figure(figsize=(7, 4.6), layout='constrained')
     axes = figure.subplots()
     for form, color, marker, limit, label, place in (
-        ('dense', '#d62728', 'o', counts, 'S', (-9, 6)),
+        ('dense', '#d62728', 'o', counts, 'S', (17, -3)),
         ('pyramid', '#1f77b4', 's', [sum(4.0**-k for k in range(count)) for count in counts],
-         r'$\sum_{k<S} 2^{-2k}$', (0, -14)),
+         r'$\sum_{k<S} 2^{-2k}$', (2, 8)),
     ):  # fmt: skip
         found = [row for row in rows if row['form'] == form]
         levels = [row['num_scales'] for row in found]
@@ -183,7 +188,8 @@ def draw_growth(run: dict, rows: list[dict]) -> Figure:
     axes.axhline(1, color='black', lw=0.8, ls=':')
     axes.set(xlim=(0, most + 0.5), ylim=(0, None), xlabel='number of levels S')
     axes.set_ylabel(f'time of a step / time of a step of {rows[0]["against"]}')
-    axes.set_title(f'{rows[0]["setting"]}\n{machine_line(run)}', fontsize=8)
+    machine = textwrap.fill(machine_line(run), 110)
+    axes.set_title(f'{rows[0]["setting"]}\n{machine}', fontsize=8)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, fontsize=9, loc='upper left')
     return figure
