@@ -12,7 +12,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmscale.ops import check_window, scale_conv2d
 from mmscale.ops.scale_conv import splat_kernel
-from mmscale.scale_space import PackedLevels, ScaleGrid, resample, scale_scale_space, split_levels
+from mmscale.scale_space import (
+    PackedLevels,
+    ScaleGrid,
+    fold_levels,
+    resample,
+    scale_scale_space,
+    split_levels,
+)
 from mmscale.scale_space.resample import grid_positions
 from mmscale.testing import assert_scale_equivariant
 
@@ -384,3 +391,14 @@ def test_windows_that_move_levels_against_each_other(change, message):
     check_window(**window)
     with pytest.raises(ValueError, match=message):
         check_window(**{**window, **change})
+
+
+@pytest.mark.parametrize('interaction, kernel, stride', [(1, 3, 1), (2, 3, 2), (2, 1, 1)])
+def test_levels_are_returned_channels_last(interaction, kernel, stride):
+    """Whatever comes in: then the next layer copies nothing."""
+    grid = ScaleGrid(2, 3)
+    weight = randn(4, 2, interaction, kernel, kernel)
+    dense = scale_conv2d(randn(2, 2, 3, 12, 12), weight, stride=stride, scale_space=grid)
+    pyramid = scale_conv2d(pyramid_of(12, 12, grid, 2), weight, stride=stride, scale_space=grid)
+    for maps in (fold_levels(dense), *pyramid):
+        assert maps.is_contiguous(memory_format=torch.channels_last)
