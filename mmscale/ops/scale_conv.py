@@ -116,19 +116,16 @@ def scale_conv2d(
     stride, dilation = check_convolution(x, weight, stride, dilation, groups, grid)
     # Not weight[:, :, 0], whose gradient autograd would copy into zeros.
     kernels = weight.unbind(2) if weight.shape[2] > 1 else [weight.flatten(1, 2)]
-    if grid.num_scales > 1:
-        kernels = [_channels_last(kernel) for kernel in kernels]  # once, not at each level anew
+    kernels = [_in_order(kernel, grid) for kernel in kernels]  # once, not at each level anew
     if isinstance(x, PackedLevels):
         return _conv_packed(x, kernels, bias, stride, dilation, groups, grid)
     if is_pyramid(x):
-        levels = tuple(map(_channels_last, x)) if grid.num_scales > 1 else tuple(x)
+        levels = tuple(_in_order(level, grid) for level in x)
         return tuple(
             _conv_level(sources, kernels, bias, stride, dilation, groups, 1)
             for sources in interacting_levels(levels, len(kernels), grid)
         )
-    maps, num_levels = fold_levels(x), x.shape[2]
-    if grid.num_scales > 1:
-        maps = _channels_last(maps)
+    maps, num_levels = _in_order(fold_levels(x), grid), x.shape[2]
     if weight.shape[3:] == (1, 1):
         y = _conv_pointwise(maps, kernels, bias, stride, groups, num_levels)
     else:
@@ -142,9 +139,9 @@ def scale_conv2d(
     return unfold_levels(y, num_levels)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """The order in memory that the convolutions of a CPU take best."""
-    return x.to(memory_format=torch.channels_last)
+def _in_order(x: Tensor, grid: ScaleGrid) -> Tensor:
+    """Channels last in memory, which convolutions of a CPU take best; one level stays as it is."""
+    return x.to(memory_format=torch.channels_last) if grid.num_scales > 1 else x
 
 
 def _conv_pointwise(levels, kernels, bias, stride, groups, num_levels) -> Tensor:

@@ -159,7 +159,7 @@ def test_candidates_of_one_case_give_outputs_and_gradients_of_equal_size():
 
 def test_mmcvs_op_per_level_computes_deformable_scale_convolution():
     pytest.importorskip('mmcv._ext', reason='MMCV without compiled ops')
-    tensors = deformable.random_tensors(deformable.Case(3, 4, 9, 2, 3), 'cpu', torch.float64)
+    tensors = deformable.random_tensors(deformable.Case(3, 4, 9, 2), 3, 'cpu', torch.float64)
     theirs = deformable.mmcv_per_level(*tensors)
     ours = deformable.deformable_scale_convolution(*tensors, 'native')
     (y,) = ours.forward()

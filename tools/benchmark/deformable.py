@@ -4,10 +4,8 @@
 MMCV's op is given what suits it: the levels apart in memory, and offsets in pixels already.
 """
 
-from dataclasses import dataclass
-
 import torch
-from layers import Candidate, tensors_of, training_step
+from layers import Candidate, Case, tensors_of, training_step
 from results import compare
 from running import parse_args, run_sections
 from timing import progress, time_in_turn
@@ -19,39 +17,25 @@ SECTION = 'Deformable scale convolution'
 RMS_OFFSET = 0.5  # taps
 
 
-@dataclass(frozen=True)
-class Case:
-    """One dense layer: ``channels`` in and out, images of ``side`` pixels."""
-
-    kernel: int
-    channels: int
-    side: int
-    batch: int
-    num_scales: int
-
-    def __str__(self) -> str:
-        return (
-            f'{self.kernel}x{self.kernel}, {self.channels} channels, '
-            f'{self.batch} x {self.side}x{self.side}, S = {self.num_scales}'
-        )
+# A dense layer, and its number of levels.
+CASES = ((Case(3, 64, 28, 8), 4), (Case(3, 256, 14, 4), 4), (Case(7, 32, 14, 16), 3))
+QUICK_CASES = ((Case(3, 4, 8, 2), 2),)
 
 
-CASES = (Case(3, 64, 28, 8, 4), Case(3, 256, 14, 4, 4), Case(7, 32, 14, 16, 3))
-QUICK_CASES = (Case(3, 4, 8, 2, 2),)
-
-
-def random_tensors(case: Case, device: str, dtype: torch.dtype = torch.float32) -> tuple:
+def random_tensors(
+    case: Case, num_scales: int, device: str, dtype: torch.dtype = torch.float32
+) -> tuple:
     """Levels ``(N, C, H, W)``, their offsets in taps ``(N, 2 k k, H, W)``, and one weight."""
     torch.manual_seed(0)
     factory = dict(device=device, dtype=dtype)
     taps = case.kernel**2
     levels = [
         torch.randn(case.batch, case.channels, case.side, case.side, **factory)
-        for _ in range(case.num_scales)
+        for _ in range(num_scales)
     ]
     offsets = [
         RMS_OFFSET * torch.randn(case.batch, 2 * taps, case.side, case.side, **factory)
-        for _ in range(case.num_scales)
+        for _ in range(num_scales)
     ]
     weight = torch.randn(case.channels, case.channels, 1, case.kernel, case.kernel, **factory)
     return levels, offsets, weight.requires_grad_()
@@ -102,9 +86,9 @@ def measure(args) -> list[dict]:
         progress(f'{SECTION}: left out ({error})')
         return []
     rows = []
-    for case in QUICK_CASES if args.quick else CASES:
-        progress(f'{SECTION}: {case}')
-        tensors = random_tensors(case, args.device)
+    for case, num_scales in QUICK_CASES if args.quick else CASES:
+        progress(f'{SECTION}: {case}, S = {num_scales}')
+        tensors = random_tensors(case, num_scales, args.device)
         candidates = {'mmcv': mmcv_per_level(*tensors)}
         for backend in backends(args.device):
             candidates[backend] = deformable_scale_convolution(*tensors, backend)
@@ -121,7 +105,7 @@ def measure(args) -> list[dict]:
             rows.append(
                 compare(
                     SECTION,
-                    f"backend='{backend}', {case}, forward + backward",
+                    f"backend='{backend}', {case}, S = {num_scales}, forward + backward",
                     "MMCV's op per level",
                     speeds[backend],
                     speeds['mmcv'],

@@ -117,11 +117,11 @@ def cells_of(row: dict) -> list[str]:
         '' if row['work'] is None else f'{row["work"]:.3g}',
         f'{sign(target)} {target[1]:g}' if target else '',
         {True: 'held', False: 'missed', None: ''}[row['held']],
-        *(f'{in_words(row[name] * scale)} {unit}' for name in ('value', 'reference')),
+        *(f'{readable(row[name] * scale)} {unit}' for name in ('value', 'reference')),
     ]
 
 
-def in_words(number: float) -> str:
+def readable(number: float) -> str:
     """Four digits, more where the number has them before the point."""
     return f'{number:,.0f}' if number >= 1000 else f'{number:.4g}'
 

@@ -48,7 +48,7 @@ class ScaleBN(_BatchNorm):
         if maps.device.type != 'cpu' or fills_registers or channels >= 48 or maps.is_contiguous():
             return super().forward(maps)
         # Channels last, PyTorch takes those that fill no vector register one by one: seven of them
-        # cost fourteen times what sixteen do. Of many channels such are few.
+        # cost more than sixteen. Of many channels such are few.
         return super().forward(maps.contiguous()).contiguous(memory_format=torch.channels_last)
 
     def _check_input_dim(self, x: Tensor) -> None:
