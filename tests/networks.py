@@ -2,8 +2,12 @@
 """Networks as they are after training, as far as their layers can tell."""
 
 import torch
+from mmengine.model import PretrainedInit
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+# The ways to write the type of an init_cfg that loads a checkpoint.
+PRETRAINED = ('Pretrained', 'mmengine.Pretrained', 'mmengine.model.PretrainedInit', PretrainedInit)
 
 
 def as_if_trained(model: nn.Module, seed: int = 0) -> nn.Module:

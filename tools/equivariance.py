@@ -126,14 +126,9 @@ def pair(words: list[str]) -> list[tuple[str, str | None]]:
 def load(path: str, checkpoint: str | None, layers: tuple, args: argparse.Namespace) -> Model:
     cfg = launch.find_config(path)
     launch.merge_options(cfg, args.cfg_options)
-    if 'model' not in cfg:
-        raise ValueError(f'config: {path} has no model')
     launch.check_checkpoint(Config(dict(load_from=checkpoint)))
     set_random_seed(args.seed)
-    try:
-        network = mmpretrain.get_model(cfg)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'config: the model of {path} cannot be built: {error}') from error
+    network = launch.build_network(cfg, path)
     if checkpoint is not None:
         try:
             with redirect_stdout(sys.stderr):  # what MMEngine says of it is no result

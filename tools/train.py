@@ -66,6 +66,7 @@ def make_config(args: argparse.Namespace):
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     launch.drop_persistent_workers_without_workers(cfg, LOADERS)
     launch.scale_one_cycle_peak(cfg)
+    launch.name_pretrained([cfg.get('model')], cfg.get('default_scope'))
     launch.check_checkpoint(cfg)
     return cfg
 

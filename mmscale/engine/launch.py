@@ -5,18 +5,26 @@ Most functions take MMEngine's ``Config`` and change it in place, or raise ``Val
 ``FileNotFoundError`` with one line that says what to change.
 """
 
+import copy
 import difflib
 import os
 import pickle
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from pathlib import Path
 
 import mmengine
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
+from mmengine.model import PretrainedInit
+from mmengine.optim import OneCycleParamScheduler
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, WEIGHT_INITIALIZERS, DefaultScope
 from mmengine.runner import Runner, find_latest_checkpoint
 from mmengine.utils import digit_version
+from torch import nn
+
+from mmscale.registry import is_kind
 
 WORLD_SIZE_VARIABLES = {
     'pytorch': 'WORLD_SIZE',
@@ -73,6 +81,22 @@ def find_config(name: str) -> Config:
         near = difflib.get_close_matches(name.lower(), mmpretrain.list_models(), n=3)
         near = f'; the nearest names are {", ".join(near)}' if near else ''
         raise ValueError(f'config: {name} is neither a file nor a model by name{near}') from error
+
+
+def build_network(cfg: Config, path: str) -> nn.Module:
+    """Builds the model of a config, untrained and in eval mode.
+
+    MMPretrain's ``get_model`` would not take the classes of a config in pure Python.
+    """
+    if cfg.get('model') is None:
+        raise ValueError(f'config: {path} has no model')
+    model = copy.deepcopy(cfg).model
+    model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
+            return MODELS.build(model).eval()
+    except (AssertionError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'config: the model of {path} cannot be built: {error}') from error
 
 
 def merge_options(cfg: Config, options: dict):
@@ -147,10 +171,43 @@ def scale_one_cycle_peak(cfg: Config):
         return
     actual = world_size(cfg.launcher) * cfg.train_dataloader.batch_size
     ratio = actual / auto_scale_lr.base_batch_size
-    schedulers = cfg.get('param_scheduler') or []
-    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-        if scheduler.type == 'OneCycleLR':
+    for scheduler in one_cycles(cfg):
+        # OneCycleLR has no param_name: the learning rate is meant.
+        if scheduler.get('param_name', 'lr') == 'lr':
             scheduler.eta_max *= ratio
+
+
+def one_cycles(cfg: Config) -> Iterator[dict]:
+    """The one-cycle schedules of a config, which may have schedules for each of its optimizers."""
+
+    def each(schedulers) -> Iterator[dict]:
+        if isinstance(schedulers, dict) and 'type' in schedulers:
+            yield schedulers
+        elif schedulers:
+            for part in schedulers.values() if isinstance(schedulers, dict) else schedulers:
+                yield from each(part)
+
+    scope = cfg.get('default_scope')
+    for scheduler in each(cfg.get('param_scheduler')):
+        if is_kind(scheduler.type, OneCycleParamScheduler, PARAM_SCHEDULERS, scope):
+            yield scheduler
+
+
+def name_pretrained(part, scope: str | None = None):
+    """Has every ``init_cfg`` within a part of a config that loads a checkpoint say 'Pretrained'.
+
+    MMEngine loads last what is written so, and anything else, ``mmengine.Pretrained`` say, before
+    other initialisations, which then draw over the weights.
+    """
+    if isinstance(part, dict):
+        entries = part.get('init_cfg') or ()
+        for entry in [entries] if isinstance(entries, dict) else entries:
+            if is_kind(entry.get('type'), PretrainedInit, WEIGHT_INITIALIZERS, scope):
+                entry['type'] = 'Pretrained'
+        part = part.values()
+    for value in part:
+        if isinstance(value, dict | list | tuple):
+            name_pretrained(value, scope)
 
 
 def world_size(launcher: str) -> int:

@@ -77,7 +77,7 @@ class Model:
     @property
     def scope(self):
         """A context in which the registries know the short names of the config."""
-        return DefaultScope.overwrite_default_scope(self.cfg.get('default_scope', 'mmpretrain'))
+        return DefaultScope.overwrite_default_scope(self.cfg.get('default_scope') or 'mmpretrain')
 
 
 def digest(parts: Iterable[bytes]) -> str:

@@ -14,7 +14,6 @@ import mmcv
 import numpy as np
 import torch
 from mmengine.runner import load_checkpoint
-from mmpretrain import get_model
 from torch import Tensor, nn
 
 from mmscale.engine import launch
@@ -106,17 +105,14 @@ def load_network(
         raise ValueError(f'config: {config} must end in one of {", ".join(CONFIG_SUFFIXES)}')
     cfg = launch.load_config(config)
     launch.merge_options(cfg, options or {})
-    if 'backbone' not in cfg.get('model', {}):
+    if 'backbone' not in (cfg.get('model') or {}):
         raise ValueError(f'config: {config} has no model with a backbone')
     cfg.load_from = checkpoint
     launch.check_checkpoint(cfg)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         torch.manual_seed(0)
-        try:
-            model = get_model(cfg)
-        except (AssertionError, TypeError, ValueError) as error:
-            raise ValueError(f'config: the model of {config} cannot be built: {error}') from error
+        model = launch.build_network(cfg, config)
     if checkpoint is not None:
         try:
             load_checkpoint(model, checkpoint, 'cpu', strict=True, logger='silent')
@@ -125,7 +121,7 @@ def load_network(
             raise ValueError(
                 f'checkpoint {checkpoint} cannot be loaded into {config}: {reason}'
             ) from error
-    backbone = model.backbone  # get_model has put it into eval mode
+    backbone = model.backbone
     in_channels = _in_channels(backbone)
     if in_channels not in (1, 3):
         raise ValueError(f'config: an image file has 1 or 3 channels, {config} takes {in_channels}')

@@ -4,6 +4,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModule
+from mmengine.optim import OneCycleLR, OneCycleParamScheduler
+from networks import PRETRAINED
 
 from mmscale.engine import launch
 
@@ -65,6 +68,45 @@ def test_one_cycle_peak_scales_with_batch_size_and_processes(monkeypatch):
     launch.enable_auto_scale_lr(cfg)
     launch.scale_one_cycle_peak(cfg)
     assert cfg.param_scheduler.eta_max == pytest.approx(0.01 * 8 * 32 / 128)
+
+
+@pytest.mark.parametrize('kind', ['OneCycleLR', 'mmengine.OneCycleLR', OneCycleLR])
+def test_one_cycle_peak_is_scaled_however_its_type_is_written(kind):
+    """Of one optimizer or several; what another parameter than the rate follows stays."""
+    momentum = dict(type=OneCycleParamScheduler, param_name='momentum', eta_max=0.9)
+    for schedulers in (
+        dict(type=kind, eta_max=0.01),
+        [dict(type='LinearLR'), dict(type=kind, eta_max=0.01)],
+        dict(a=[dict(type=kind, eta_max=0.01), momentum], b=dict(type='LinearLR')),
+    ):
+        cfg = make_cfg()
+        cfg.param_scheduler = schedulers
+        launch.enable_auto_scale_lr(cfg)
+        launch.scale_one_cycle_peak(cfg)
+        peaks = [scheduler.eta_max for scheduler in launch.one_cycles(cfg)]
+        assert peaks == [pytest.approx(0.01 * 32 / 128), 0.9][: len(peaks)]
+
+
+@pytest.mark.parametrize('kind', PRETRAINED)
+def test_a_checkpoint_is_the_last_that_initialises(kind, tmp_path):
+    """MMEngine would draw over what it does not know for a checkpoint."""
+    weights = dict(layer=dict(weight=torch.full((3, 2), 7.0), bias=torch.zeros(3)))
+    torch.save({f'layer.{name}': v for name, v in weights['layer'].items()}, tmp_path / 'a.pth')
+
+    class Model(BaseModule):
+        def __init__(self, init_cfg):
+            super().__init__(init_cfg)
+            self.layer = torch.nn.Linear(2, 3)
+
+    init_cfg = [
+        dict(type=kind, checkpoint=str(tmp_path / 'a.pth')),
+        dict(type='Normal', layer='Linear'),
+    ]
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
+    launch.name_pretrained(cfg.model)
+    model = Model([dict(entry) for entry in cfg.model.backbone.init_cfg])
+    model.init_weights()
+    assert torch.equal(model.layer.weight, weights['layer']['weight'])
 
 
 def test_auto_scale_lr_needs_a_base_batch_size():

@@ -43,7 +43,7 @@ def test_times_real_steps_of_every_model():
 
 def test_a_step_changes_the_weights():
     cfg = Config.fromfile(ROOT / CNN)
-    model = compare_models.get_model(cfg)
+    model = compare_models.build_network(cfg, CNN)
     step = compare_models.training_step(cfg, model, (1, 28, 28), batch_size=4)
     before = [p.clone() for p in model.parameters()]
     assert step() > 0

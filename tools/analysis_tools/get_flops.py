@@ -7,9 +7,9 @@ import sys
 import torch
 from mmengine.analysis import get_model_complexity_info
 from mmengine.config import DictAction
-from mmpretrain import get_model
 
-from mmscale.engine.launch import load_config, merge_options
+import mmscale  # noqa: F401  (registers everything)
+from mmscale.engine.launch import build_network, load_config, merge_options
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,7 +53,7 @@ def main():
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f'error: {error}')
 
-    model = get_model(cfg)
+    model = build_network(cfg, args.config)
     with torch.no_grad():
         model(
             torch.zeros(1, *shape)
