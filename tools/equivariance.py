@@ -10,12 +10,9 @@ was stopped.
 
 import argparse
 import json
-import pickle
 import platform
-import sys
 import time
 import warnings
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,11 +20,12 @@ import mmcv
 import mmengine
 import mmpretrain
 import torch
-from mmengine.config import Config, DictAction
-from mmengine.runner import load_checkpoint, set_random_seed
+from mmengine.config import DictAction
+from mmengine.runner import set_random_seed
 
 import mmscale
-from mmscale.engine import launch
+from mmscale.engine import checkpoints, launch
+from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import report, study
 from mmscale.evaluation.equivariance import FACTORS, check_factors
 from mmscale.evaluation.features import check_layers
@@ -126,17 +124,11 @@ def pair(words: list[str]) -> list[tuple[str, str | None]]:
 def load(path: str, checkpoint: str | None, layers: tuple, args: argparse.Namespace) -> Model:
     cfg = launch.find_config(path)
     launch.merge_options(cfg, args.cfg_options)
-    launch.check_checkpoint(Config(dict(load_from=checkpoint)))
+    checkpoints.check_file(checkpoint)
     set_random_seed(args.seed)
     network = launch.build_network(cfg, path)
     if checkpoint is not None:
-        try:
-            with redirect_stdout(sys.stderr):  # what MMEngine says of it is no result
-                load_checkpoint(network, checkpoint, map_location='cpu', strict=True)
-        except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError,
-                pickle.UnpicklingError) as error:  # fmt: skip
-            reason = ' '.join(str(error).split())[:300]
-            raise ValueError(f'checkpoint {checkpoint} does not fit {path}: {reason}') from error
+        checkpoints.load_weights(network, checkpoint, path)
     try:
         check_layers(network, layers)
     except ValueError as error:
@@ -270,17 +262,15 @@ def write_files(results: list[dict], chance: float | None, out: Path) -> None:
     print(f'figure: {(out / "equivariance.png").resolve()}')
 
 
+@one_line_errors()
 def main():
     args = parse_args()
     torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa would show in the error
-    try:
-        settings = check_arguments(args)
-        (args.out / 'models').mkdir(parents=True, exist_ok=True)
-        models = [load(*words, settings.layers, args) for words in pair(args.models)]
-        names = name_models(models, args.names, args.seed)
-        results = [measure(model, name, settings, args) for model, name in zip(models, names)]
-    except (OSError, ValueError) as error:
-        sys.exit(f'error: {" ".join(str(error).split())}')
+    settings = check_arguments(args)
+    (args.out / 'models').mkdir(parents=True, exist_ok=True)
+    models = [load(*words, settings.layers, args) for words in pair(args.models)]
+    names = name_models(models, args.names, args.seed)
+    results = [measure(model, name, settings, args) for model, name in zip(models, names)]
     print(f'\n{report.table(results)}')
     print_notes(results)
     write_files(results, chance_of(models), args.out)

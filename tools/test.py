@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
-from mmscale.engine import launch
+from mmscale.engine import checkpoints, launch
+from mmscale.engine.errors import one_line_errors
 
 LOADERS = ('test_dataloader',)
 OUT_SUFFIXES = {
@@ -27,6 +27,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a checkpoint')
     launch.add_common_arguments(parser)
     parser.add_argument('checkpoint', help='path or address of the checkpoint')
+    parser.add_argument(
+        '--no-strict',
+        action='store_true',
+        help='take a checkpoint that does not fit exactly; weights that it lacks stay random',
+    )
     parser.add_argument('--out', help='file for the predictions (.pkl) or the metrics (.json ...)')
     parser.add_argument(
         '--out-item', choices=['metrics', 'pred'], help='what to write to --out; default: pred'
@@ -115,29 +120,31 @@ def make_config(args: argparse.Namespace):
 
     launch.merge_options(cfg, args.cfg_options)
     launch.drop_persistent_workers_without_workers(cfg, LOADERS)
-    launch.check_checkpoint(cfg)
+    checkpoints.check_checkpoint(cfg)
     return cfg
 
 
-def main():
+@one_line_errors()
+def prepare() -> tuple[argparse.Namespace, Runner]:
+    """Builds what is to run, and checks all that can be known before."""
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    try:
-        cfg = make_config(args)
-        launch.init_cpu_processes(cfg)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
-
+    cfg = make_config(args)
+    launch.init_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    try:
-        launch.build_data(runner, 'test_loop')
-    except (FileNotFoundError, RuntimeError) as error:
-        sys.exit(f'error: {error}')
-    if args.out and args.out_item != 'metrics':
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    metrics = runner.test()
-    if args.out and args.out_item == 'metrics':
-        mmengine.dump(metrics, args.out)
+    launch.build_data(runner, 'test_loop')
+    checkpoints.check_loading(runner, strict=not args.no_strict)
+    return args, runner
+
+
+def main():
+    args, runner = prepare()
+    with one_line_errors(runner.log_dir):
+        if args.out and args.out_item != 'metrics':
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        metrics = runner.test()
+        if args.out and args.out_item == 'metrics':
+            mmengine.dump(metrics, args.out)
     launch.leave_process_group()
 
 

@@ -8,20 +8,15 @@ Most functions take MMEngine's ``Config`` and change it in place, or raise ``Val
 import copy
 import difflib
 import os
-import pickle
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from pathlib import Path
 
-import mmengine
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
 from mmengine.model import PretrainedInit
-from mmengine.optim import OneCycleParamScheduler
-from mmengine.registry import MODELS, PARAM_SCHEDULERS, WEIGHT_INITIALIZERS, DefaultScope
-from mmengine.runner import Runner, find_latest_checkpoint
-from mmengine.utils import digit_version
+from mmengine.registry import MODELS, WEIGHT_INITIALIZERS, DefaultScope
+from mmengine.runner import Runner
 from torch import nn
 
 from mmscale.registry import is_kind
@@ -161,38 +156,6 @@ def enable_auto_scale_lr(cfg: Config):
     cfg.auto_scale_lr.enable = True
 
 
-def scale_one_cycle_peak(cfg: Config):
-    """Scales the peak of a one-cycle schedule where ``auto_scale_lr`` is enabled.
-
-    MMEngine scales only the optimizer's rate, which such a schedule overrides by its ``eta_max``.
-    """
-    auto_scale_lr = cfg.get('auto_scale_lr') or {}
-    if not auto_scale_lr.get('enable', False):
-        return
-    actual = world_size(cfg.launcher) * cfg.train_dataloader.batch_size
-    ratio = actual / auto_scale_lr.base_batch_size
-    for scheduler in one_cycles(cfg):
-        # OneCycleLR has no param_name: the learning rate is meant.
-        if scheduler.get('param_name', 'lr') == 'lr':
-            scheduler.eta_max *= ratio
-
-
-def one_cycles(cfg: Config) -> Iterator[dict]:
-    """The one-cycle schedules of a config, which may have schedules for each of its optimizers."""
-
-    def each(schedulers) -> Iterator[dict]:
-        if isinstance(schedulers, dict) and 'type' in schedulers:
-            yield schedulers
-        elif schedulers:
-            for part in schedulers.values() if isinstance(schedulers, dict) else schedulers:
-                yield from each(part)
-
-    scope = cfg.get('default_scope')
-    for scheduler in each(cfg.get('param_scheduler')):
-        if is_kind(scheduler.type, OneCycleParamScheduler, PARAM_SCHEDULERS, scope):
-            yield scheduler
-
-
 def name_pretrained(part, scope: str | None = None):
     """Has every ``init_cfg`` within a part of a config that loads a checkpoint say 'Pretrained'.
 
@@ -257,46 +220,3 @@ def leave_process_group():
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def cannot_load_checkpoints() -> bool:
-    """Whether MMEngine here fails on checkpoints with more than weights in them.
-
-    From 2.6 on ``torch.load`` refuses other objects unless told otherwise, and the original
-    MMEngine, up to its last version 0.10.7, does not say otherwise. Its checkpoints hold the
-    logged scalars, so it cannot load what it has saved.
-    """
-    forced = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '').lower()
-    return (
-        digit_version(mmengine.__version__) <= digit_version('0.10.7')
-        and digit_version(torch.__version__.split('+')[0]) >= digit_version('2.6.0')
-        and forced not in ('1', 'y', 'yes', 'true')
-    )
-
-
-CHECKPOINT_REMEDY = (
-    f'mmengine {mmengine.__version__} cannot load its own checkpoints with torch '
-    f'{torch.__version__} (from 2.6 on torch.load refuses all but weights). Install the '
-    'maintained family (pip uninstall -y mmengine mmcv mmcv-lite mmpretrain && pip install '
-    'onedl-mmengine onedl-mmcv onedl-mmpretrain) or torch<2.6; or, for checkpoints you trust, set '
-    'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
-)
-
-
-def check_checkpoint(cfg: Config):
-    """Checks, before anything is built, that the checkpoint ``cfg`` points to can be loaded.
-
-    An address (``https://``, ``torchvision://`` ...) is left to MMEngine.
-    """
-    path = cfg.get('load_from')
-    if path is None and cfg.get('resume'):
-        path = find_latest_checkpoint(cfg.work_dir)
-    if path is None or '://' in str(path):
-        return
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'checkpoint: there is no file {path}')
-    if cannot_load_checkpoints():
-        try:
-            torch.load(path, map_location='cpu', weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(f'checkpoint {path}: {CHECKPOINT_REMEDY}') from error

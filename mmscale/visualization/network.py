@@ -4,8 +4,6 @@
 What is wrong with them raises ``ValueError`` or an ``OSError`` of one line.
 """
 
-import pickle
-import textwrap
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,9 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import torch
-from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from mmscale.engine import launch
+from mmscale.engine import checkpoints, launch
 
 CONFIG_SUFFIXES = ('.py', '.yml', '.yaml', '.json')
 
@@ -107,20 +104,13 @@ def load_network(
     launch.merge_options(cfg, options or {})
     if 'backbone' not in (cfg.get('model') or {}):
         raise ValueError(f'config: {config} has no model with a backbone')
-    cfg.load_from = checkpoint
-    launch.check_checkpoint(cfg)
+    checkpoints.check_file(checkpoint)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         torch.manual_seed(0)
         model = launch.build_network(cfg, config)
     if checkpoint is not None:
-        try:
-            load_checkpoint(model, checkpoint, 'cpu', strict=True, logger='silent')
-        except (EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-            reason = textwrap.shorten(str(error), 300)
-            raise ValueError(
-                f'checkpoint {checkpoint} cannot be loaded into {config}: {reason}'
-            ) from error
+        checkpoints.load_weights(model, checkpoint, config)
     backbone = model.backbone
     in_channels = _in_channels(backbone)
     if in_channels not in (1, 3):

@@ -1,11 +1,8 @@
 # Copyright (c) mmscale contributors.
-import mmengine
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseModule
-from mmengine.optim import OneCycleLR, OneCycleParamScheduler
 from networks import PRETRAINED
 
 from mmscale.engine import launch
@@ -59,34 +56,6 @@ def test_persistent_workers_need_workers():
     assert cfg.val_dataloader.persistent_workers is True
 
 
-def test_one_cycle_peak_scales_with_batch_size_and_processes(monkeypatch):
-    monkeypatch.setenv('WORLD_SIZE', '8')
-    cfg = make_cfg()
-    cfg.launcher = 'pytorch'
-    launch.scale_one_cycle_peak(cfg)
-    assert cfg.param_scheduler.eta_max == 0.01  # not asked for
-    launch.enable_auto_scale_lr(cfg)
-    launch.scale_one_cycle_peak(cfg)
-    assert cfg.param_scheduler.eta_max == pytest.approx(0.01 * 8 * 32 / 128)
-
-
-@pytest.mark.parametrize('kind', ['OneCycleLR', 'mmengine.OneCycleLR', OneCycleLR])
-def test_one_cycle_peak_is_scaled_however_its_type_is_written(kind):
-    """Of one optimizer or several; what another parameter than the rate follows stays."""
-    momentum = dict(type=OneCycleParamScheduler, param_name='momentum', eta_max=0.9)
-    for schedulers in (
-        dict(type=kind, eta_max=0.01),
-        [dict(type='LinearLR'), dict(type=kind, eta_max=0.01)],
-        dict(a=[dict(type=kind, eta_max=0.01), momentum], b=dict(type='LinearLR')),
-    ):
-        cfg = make_cfg()
-        cfg.param_scheduler = schedulers
-        launch.enable_auto_scale_lr(cfg)
-        launch.scale_one_cycle_peak(cfg)
-        peaks = [scheduler.eta_max for scheduler in launch.one_cycles(cfg)]
-        assert peaks == [pytest.approx(0.01 * 32 / 128), 0.9][: len(peaks)]
-
-
 @pytest.mark.parametrize('kind', PRETRAINED)
 def test_a_checkpoint_is_the_last_that_initialises(kind, tmp_path):
     """MMEngine would draw over what it does not know for a checkpoint."""
@@ -129,51 +98,3 @@ def test_amp_needs_an_accelerator(monkeypatch):
     launch.enable_amp_training(cfg)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
-
-
-@pytest.fixture
-def upstream_fault(monkeypatch):
-    """The original MMEngine with a new torch."""
-    monkeypatch.setattr(mmengine, '__version__', '0.10.7')
-    monkeypatch.setattr(torch, '__version__', '2.6.0+cpu')
-    monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', raising=False)
-
-
-def save_checkpoint(path, **more) -> str:
-    torch.save(dict(state_dict=dict(weight=torch.zeros(1)), **more), path)
-    return str(path)
-
-
-def test_checkpoint_that_mmengine_cannot_load_is_refused(upstream_fault, tmp_path, monkeypatch):
-    path = save_checkpoint(tmp_path / 'epoch_1.pth', message_hub=dict(loss=HistoryBuffer([1], [1])))
-    cfg = make_cfg(load_from=path)
-    with pytest.raises(ValueError, match='cannot load its own checkpoints.*onedl-mmengine'):
-        launch.check_checkpoint(cfg)
-    (tmp_path / 'last_checkpoint').write_text(path)
-    with pytest.raises(ValueError, match='epoch_1.pth'):
-        launch.check_checkpoint(make_cfg(load_from=None, resume=True, work_dir=str(tmp_path)))
-    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    launch.check_checkpoint(cfg)
-
-
-def test_checkpoint_of_weights_alone_is_accepted(upstream_fault, tmp_path):
-    launch.check_checkpoint(make_cfg(load_from=save_checkpoint(tmp_path / 'weights.pth')))
-
-
-@pytest.mark.parametrize(
-    'mmengine_version, torch_version, faulty',
-    [('0.10.7', '2.5.1', False), ('0.10.8', '2.11.0', False), ('0.10.7', '2.11.0+cu130', True)],
-)
-def test_versions_that_cannot_load_checkpoints(
-    upstream_fault, monkeypatch, mmengine_version, torch_version, faulty
-):
-    monkeypatch.setattr(mmengine, '__version__', mmengine_version)
-    monkeypatch.setattr(torch, '__version__', torch_version)
-    assert launch.cannot_load_checkpoints() is faulty
-
-
-def test_missing_checkpoint_is_named_and_addresses_are_left_alone(tmp_path):
-    with pytest.raises(FileNotFoundError, match='there is no file .*missing.pth'):
-        launch.check_checkpoint(make_cfg(load_from=str(tmp_path / 'missing.pth')))
-    launch.check_checkpoint(make_cfg(load_from='torchvision://resnet50'))
-    launch.check_checkpoint(make_cfg(load_from=None))

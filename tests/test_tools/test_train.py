@@ -108,6 +108,35 @@ def test_bad_arguments_give_one_line(arguments, message, monkeypatch, tmp_path):
     assert line.startswith(message)
 
 
+def test_weights_of_which_none_fits_are_no_start(trained, tmp_path, monkeypatch):
+    path, state = tmp_path / 'other.pth', weights(trained / 'epoch_1.pth')
+    torch.save({f'encoder.{name}': value for name, value in state.items()}, path)
+    line = exit_message(monkeypatch, 'tools/train.py', CONFIG, '--work-dir', tmp_path,
+                        '--cfg-options', *SMALL, f'load_from={path}')  # fmt: skip
+    assert line.startswith(f'error: checkpoint {path}: none of its weights has a name')
+
+
+def test_a_resumed_checkpoint_fits_exactly(trained, tmp_path, monkeypatch):
+    path = trained / 'epoch_1.pth'
+    line = exit_message(monkeypatch, 'tools/train.py', CONFIG, '--work-dir', tmp_path,
+                        '--resume', path, '--cfg-options', *SMALL, 'train_cfg.max_epochs=2',
+                        'model.backbone.depth=34')  # fmt: skip
+    assert line.startswith(f'error: checkpoint {path} does not fit the config: ')
+
+
+def test_a_cycle_that_ends_before_the_training_is_told_before_it(trained, tmp_path, monkeypatch):
+    """A new run by its config, a resumed one by the cycle that its checkpoint has begun."""
+    command = ['tools/train.py', CONFIG, '--work-dir', tmp_path, '--cfg-options', *SMALL]
+    line = exit_message(monkeypatch, *command, 'train_cfg.max_epochs=11')
+    assert line == ('error: param_scheduler.total_steps: the cycle of 10 epochs ends before the '
+                    'training, train_cfg.max_epochs=11: make them as long')  # fmt: skip
+    line = exit_message(monkeypatch, *command, 'train_cfg.max_epochs=11',
+                        'param_scheduler.total_steps=11', 'resume=True',
+                        f'load_from={trained / "epoch_1.pth"}')  # fmt: skip
+    assert 'its cycle of 40 iterations ends before the training, train_cfg.max_epochs=11' in line
+    assert not list(tmp_path.glob('*.pth')) and not logged_scalars(tmp_path)
+
+
 def test_missing_data_gives_one_line(tmp_path):
     result = run_tool(
         'tools/train.py', 'configs/cnn/cnn_1xb128-20e_scalemnist.py', '--work-dir', tmp_path,
