@@ -89,7 +89,10 @@ def enable_visualization(cfg, args: argparse.Namespace):
 def enable_tta(cfg):
     """Wraps the model and its pipeline for test-time augmentation."""
     dataset = cfg.test_dataloader.dataset
-    if 'tta_pipeline' not in cfg:
+    missing = [name for name in ('tta_model', 'tta_pipeline') if cfg.get(name) is None]
+    if missing and not launch.is_of_mmpretrain(cfg):
+        raise ValueError(f"--tta: the config has no {missing[0]}, and is not one of MMPretrain's")
+    if 'tta_pipeline' in missing:
         *transforms, pack = deepcopy(dataset.pipeline)
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         cfg.tta_pipeline = [*transforms, dict(type='TestTimeAug', transforms=[flips, [pack]])]

@@ -19,7 +19,7 @@ from mmengine.registry import MODELS, WEIGHT_INITIALIZERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
-from mmscale.registry import is_kind
+from mmscale.registry import find_class, is_kind
 
 WORLD_SIZE_VARIABLES = {
     'pytorch': 'WORLD_SIZE',
@@ -110,12 +110,28 @@ def set_work_dir(cfg: Config, work_dir: str | None, config_path: str):
         cfg.work_dir = str(Path('work_dirs') / Path(config_path).stem)
 
 
+def is_of_mmpretrain(cfg: Config) -> bool:
+    """Whether a config is written for MMPretrain's ``train.py``, and not for another toolbox's."""
+    scope = cfg.get('default_scope')
+    if scope is not None:
+        return scope == 'mmpretrain'
+    # Configs in pure Python need no scope.
+    model = find_class((cfg.get('model') or {}).get('type'), MODELS)
+    return getattr(model, '__module__', '').partition('.')[0] == 'mmpretrain'
+
+
 def set_dataloader_defaults(cfg: Config, fields: tuple, **defaults):
-    """Gives the loaders named in ``fields`` the defaults that their config leaves open."""
+    """Gives the loaders named in ``fields`` the defaults that their config leaves open.
+
+    MMPretrain stacks images where the config does not say otherwise; those of other toolboxes
+    differ in size.
+    """
+    stacks = is_of_mmpretrain(cfg)
     for field in fields:
         loader = cfg.get(field)
         if loader is not None:
-            loader.setdefault('collate_fn', dict(type='default_collate'))
+            if stacks:
+                loader.setdefault('collate_fn', dict(type='default_collate'))
             # Pinned memory serves copies to an accelerator; torch warns where there is none.
             loader.setdefault('pin_memory', get_device() != 'cpu')
             for key, value in defaults.items():

@@ -3,6 +3,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseModule
+from mmpretrain.models import ImageClassifier
 from networks import PRETRAINED
 
 from mmscale.engine import launch
@@ -46,6 +47,27 @@ def test_defaults_do_not_override_the_config(monkeypatch):
     assert cfg.val_dataloader.pin_memory is True
     assert cfg.train_dataloader.persistent_workers is True
     assert 'absent' not in cfg
+
+
+@pytest.mark.parametrize(
+    ('config', 'stacks'),
+    [
+        (dict(default_scope='mmpretrain'), True),
+        (dict(default_scope='mmdet'), False),
+        (dict(default_scope='mmdet', model=dict(type='mmpretrain.ImageClassifier')), False),
+        (dict(model=dict(type=ImageClassifier)), True),
+        (dict(model=dict(type=BaseModule)), False),
+        (dict(), False),
+    ],
+)
+def test_only_images_of_mmpretrain_are_stacked(config, stacks):
+    """As MMPretrain's train.py has it; MMEngine's own way keeps images of several sizes apart."""
+    cfg = make_cfg(**config)
+    cfg.val_dataloader.collate_fn = dict(type='pseudo_collate')
+    launch.set_dataloader_defaults(cfg, LOADERS)
+    collate = dict(type='default_collate') if stacks else None
+    assert cfg.train_dataloader.get('collate_fn') == collate
+    assert cfg.val_dataloader.collate_fn.type == 'pseudo_collate'
 
 
 def test_persistent_workers_need_workers():

@@ -12,6 +12,7 @@ from .conftest import (
     SMALL,
     exit_message,
     logged_scalars,
+    run_here,
     run_tool,
     tool_environment,
     train,
@@ -91,6 +92,48 @@ def test_no_workers_and_no_validation(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert all('accuracy/top1' not in line for line in logged_scalars(tmp_path))
+
+
+TOOLBOX = """
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+
+@DATASETS.register_module()
+class Sizes(BaseDataset):
+    def load_data_list(self):
+        return [dict(inputs=torch.ones(1, 4 + i, 5), data_samples=i) for i in range(4)]
+
+@MODELS.register_module()
+class Sum(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, mode, **kwargs):
+        assert isinstance(inputs, list) and len({image.shape for image in inputs}) > 1
+        return dict(loss=sum((self.weight * image).sum() for image in inputs))
+"""
+TOOLBOX_CONFIG = """
+custom_imports = dict(imports=['toolbox_of_sizes'])
+default_scope = 'mmengine'
+model = dict(type='Sum')
+train_dataloader = dict(batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
+                        dataset=dict(type='Sizes'))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=1.0))
+"""
+
+
+def test_images_of_several_sizes_of_another_toolbox(tmp_path, monkeypatch):
+    (tmp_path / 'toolbox_of_sizes.py').write_text(TOOLBOX)
+    config = tmp_path / 'sizes.py'
+    config.write_text(TOOLBOX_CONFIG)
+    monkeypatch.syspath_prepend(tmp_path)
+    run_here(monkeypatch, 'tools/train.py', config, '--work-dir', tmp_path / 'work')
+    pixels = sum(range(4, 8)) * 5
+    assert weights(tmp_path / 'work' / 'epoch_1.pth')['weight'].item() == -pixels
 
 
 @pytest.mark.parametrize(
