@@ -20,7 +20,6 @@ import mmcv
 import mmengine
 import mmpretrain
 import torch
-from mmengine.config import DictAction
 from mmengine.runner import set_random_seed
 
 import mmscale
@@ -34,6 +33,7 @@ from mmscale.evaluation.study import Model, Settings, digest
 from mmscale.scale_space.action import CANVASES
 from mmscale.visualization import save_figure
 
+LEAST = dict(num_images=1, accuracy_images=1, batch_size=1, border=0, seed=0)
 CHECKPOINT_SUFFIXES = ('.pth', '.pt')
 
 
@@ -70,8 +70,7 @@ def parse_args() -> argparse.Namespace:
     add('--seed', type=int, default=0, help='of random weights' + default)
     add('--out', metavar='FOLDER', type=Path, default=Path('work_dirs/equivariance'),
         help=default[2:])  # fmt: skip
-    add('--cfg-options', nargs='+', action=DictAction, default={},
-        help='settings that override those of every config, as key=value')  # fmt: skip
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
@@ -83,7 +82,7 @@ def check_arguments(args: argparse.Namespace) -> Settings:
         raise ValueError(f'--factors: {error}') from error
     if list(factors) != sorted(set(factors)) or factors[-1] == 1:
         raise ValueError(f'--factors: must grow and end above 1, got {args.factors}')
-    for name, least in dict(num_images=1, accuracy_images=1, batch_size=1, border=0).items():
+    for name, least in LEAST.items():
         if getattr(args, name) < least:
             raise ValueError(
                 f'--{name.replace("_", "-")}: must be at least {least}, got {getattr(args, name)}'
@@ -267,7 +266,10 @@ def main():
     args = parse_args()
     torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa would show in the error
     settings = check_arguments(args)
-    (args.out / 'models').mkdir(parents=True, exist_ok=True)
+    try:
+        (args.out / 'models').mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'--out: cannot make {args.out} ({error.strerror})') from error
     models = [load(*words, settings.layers, args) for words in pair(args.models)]
     names = name_models(models, args.names, args.seed)
     results = [measure(model, name, settings, args) for model, name in zip(models, names)]

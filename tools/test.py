@@ -16,6 +16,7 @@ import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.engine import checkpoints, launch
 from mmscale.engine.errors import one_line_errors
 
+PARTS = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
 LOADERS = ('test_dataloader',)
 OUT_SUFFIXES = {
     'pred': ('.pkl', '.pickle'),
@@ -55,8 +56,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_out(args: argparse.Namespace):
-    """Checks ``--out`` before the test, not after it."""
+def check_arguments(args: argparse.Namespace):
+    """Checks what would fail in the test or after it."""
+    for name, least in dict(interval=1, wait_time=0).items():
+        if not getattr(args, name) >= least:
+            raise ValueError(
+                f'--{name.replace("_", "-")}: must be at least {least}, got {getattr(args, name)}'
+            )
+    if args.show_dir is not None and Path(args.show_dir).is_file():
+        raise ValueError(f'--show-dir: {args.show_dir} is a file, and must be a folder')
     if args.out is None:
         if args.out_item is not None:
             raise ValueError('--out-item: name the file with --out')
@@ -65,6 +73,8 @@ def check_out(args: argparse.Namespace):
     if Path(args.out).suffix not in OUT_SUFFIXES[item]:
         allowed = ', '.join(OUT_SUFFIXES[item])
         raise ValueError(f'--out: {args.out} must end in one of {allowed} for --out-item {item}')
+    if Path(args.out).is_dir():
+        raise ValueError(f'--out: {args.out} is a folder, and must be a file')
 
 
 def enable_visualization(cfg, args: argparse.Namespace):
@@ -103,8 +113,9 @@ def enable_tta(cfg):
 
 def make_config(args: argparse.Namespace):
     """The config file with the command line merged in."""
-    check_out(args)
+    check_arguments(args)
     cfg = launch.load_config(args.config)
+    launch.check_parts(cfg, args.config, *PARTS)
     cfg.launcher = args.launcher
     cfg.resume = False
     cfg.load_from = args.checkpoint
@@ -122,6 +133,7 @@ def make_config(args: argparse.Namespace):
         launch.override_dataloaders(cfg, LOADERS, pin_memory=False)
 
     launch.merge_options(cfg, args.cfg_options)
+    launch.check_parts(cfg, args.config, *PARTS)
     launch.drop_persistent_workers_without_workers(cfg, LOADERS)
     checkpoints.check_checkpoint(cfg)
     return cfg

@@ -12,6 +12,7 @@ import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.engine import checkpoints, launch, schedules
 from mmscale.engine.errors import one_line_errors
 
+PARTS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -44,6 +45,7 @@ def parse_args() -> argparse.Namespace:
 def make_config(args: argparse.Namespace):
     """The config file with the command line merged in."""
     cfg = launch.load_config(args.config)
+    launch.check_parts(cfg, args.config, *PARTS)
     cfg.launcher = args.launcher
     launch.set_work_dir(cfg, args.work_dir, args.config)
 
@@ -62,6 +64,7 @@ def make_config(args: argparse.Namespace):
         launch.override_dataloaders(cfg, LOADERS, persistent_workers=False)
 
     launch.merge_options(cfg, args.cfg_options)
+    launch.check_parts(cfg, args.config, *PARTS)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     launch.drop_persistent_workers_without_workers(cfg, LOADERS)

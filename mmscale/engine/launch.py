@@ -7,8 +7,9 @@ Most functions take MMEngine's ``Config`` and change it in place, or raise ``Val
 
 import copy
 import difflib
+import inspect
 import os
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from pathlib import Path
 
 import torch
@@ -21,11 +22,39 @@ from torch import nn
 
 from mmscale.registry import find_class, is_kind
 
+from .errors import one_line
+
 WORLD_SIZE_VARIABLES = {
     'pytorch': 'WORLD_SIZE',
     'slurm': 'SLURM_NTASKS',
     'mpi': 'OMPI_COMM_WORLD_SIZE',
 }
+
+
+class Settings(DictAction):
+    """The action of arguments ``key=value ...``, which says what is not one."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for word in values:
+            if not word.partition('=')[1] or word.startswith('='):
+                raise ArgumentError(self, f'{word} is not key=value')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, RecursionError) as error:
+            raise ArgumentError(self, one_line(error)) from error
+
+
+def add_config_options(parser: ArgumentParser):
+    """Adds ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=Settings,
+        default={},
+        metavar='KEY=VALUE',
+        help='settings that override the config; nested keys with dots, lists as key="[a,b]" or '
+        'key=a,b, without white space',
+    )
 
 
 def add_common_arguments(parser: ArgumentParser):
@@ -38,14 +67,7 @@ def add_common_arguments(parser: ArgumentParser):
     parser.add_argument(
         '--no-pin-memory', action='store_true', help='do not pin the memory of the data loaders'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='settings that override the config, as key=value; nested keys with dots, lists as '
-        'key="[a,b]" or key=a,b, without white space',
-    )
+    add_config_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', *WORLD_SIZE_VARIABLES],
@@ -56,11 +78,24 @@ def add_common_arguments(parser: ArgumentParser):
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def load_config(path: str) -> Config:
+def load_config(path: str, import_custom_modules: bool = True) -> Config:
     """Reads a config file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f'config: there is no file {path}')
-    return Config.fromfile(path)
+    try:
+        return Config.fromfile(path, import_custom_modules=import_custom_modules)
+    except Exception as error:  # the file is a program, which can raise anything
+        raise ValueError(f'config: {path} cannot be read: {one_line(error)}') from error
+
+
+def check_parts(cfg: Config, path: str, *names: str):
+    """Checks that a config has what a tool needs."""
+    for name in names:
+        part = cfg.get(name)
+        if part is None:
+            raise ValueError(f'config: {path} has no {name}')
+        if not isinstance(part, dict | list):
+            raise ValueError(f'config: {name} of {path} must be a dict, got {part!r}')
 
 
 def find_config(name: str) -> Config:
@@ -83,27 +118,44 @@ def build_network(cfg: Config, path: str) -> nn.Module:
 
     MMPretrain's ``get_model`` would not take the classes of a config in pure Python.
     """
-    if cfg.get('model') is None:
-        raise ValueError(f'config: {path} has no model')
+    check_parts(cfg, path, 'model')
     model = copy.deepcopy(cfg).model
     model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     try:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
             return MODELS.build(model).eval()
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'config: the model of {path} cannot be built: {error}') from error
+    except Exception as error:  # of whichever layer has got what it does not take
+        raise ValueError(
+            f'config: the model of {path} cannot be built: {one_line(error)}'
+        ) from error
+
+
+# What MMEngine, its hooks or the tools look for in a config, beside the arguments of a runner.
+OTHER_NAMES = {
+    'auto_scale_lr', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters',
+    'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline',
+}  # fmt: skip
 
 
 def merge_options(cfg: Config, options: dict):
-    """Merges ``--cfg-options``."""
+    """Merges ``--cfg-options``; a name that nothing would look for is an error, not ignored."""
+    known = {*cfg, *inspect.signature(Runner).parameters, *OTHER_NAMES}
+    for key in options:
+        name = key.partition('.')[0]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            near = f'; the nearest names are {", ".join(near)}' if near else ''
+            raise ValueError(f'--cfg-options: {key}: the config has no {name}{near}')
     try:
         cfg.merge_from_dict(options)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f'--cfg-options: {error}') from error
+    except Exception as error:
+        raise ValueError(f'--cfg-options: {one_line(error)}') from error
 
 
 def set_work_dir(cfg: Config, work_dir: str | None, config_path: str):
     """Command line first, then the config, then ``work_dirs/<name of the config>``."""
+    if work_dir is not None and Path(work_dir).exists() and not Path(work_dir).is_dir():
+        raise ValueError(f'--work-dir: {work_dir} is a file, and must be a folder')
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:

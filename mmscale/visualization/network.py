@@ -112,13 +112,13 @@ def load_network(
     if checkpoint is not None:
         checkpoints.load_weights(model, checkpoint, config)
     backbone = model.backbone
-    in_channels = _in_channels(backbone)
+    in_channels = input_channels(backbone)
     if in_channels not in (1, 3):
         raise ValueError(f'config: an image file has 1 or 3 channels, {config} takes {in_channels}')
     return Network(backbone, model.data_preprocessor, in_channels, _reads_bgr(cfg), checkpoint)
 
 
-def _in_channels(backbone: nn.Module) -> int:
+def input_channels(backbone: nn.Module) -> int:
     """Channels of the image: those of the first layer that has any."""
     for module in backbone.modules():
         if module is not backbone and isinstance(getattr(module, 'in_channels', None), int):

@@ -23,7 +23,8 @@ from mmpretrain.datasets import CIFAR10, MNIST
 from mmpretrain.structures import DataSample
 
 from mmscale.datasets import ScaleCIFAR10, ScaleDigits, ScaleMNIST
-from mmscale.engine.launch import build_network, find_config
+from mmscale.engine.errors import one_line, one_line_errors
+from mmscale.engine.launch import build_network, check_parts, find_config
 from mmscale.models import (
     BilinearPyramidLift,
     DeformScaleConv,
@@ -56,17 +57,20 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--side', type=int, help="side of the images in pixels; default: that of the config's data"
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def check_arguments(args: argparse.Namespace):
     for name in ('rounds', 'batch_size', 'side'):
         value = getattr(args, name)
         if value is not None and value < 1:
-            parser.error(f'--{name.replace("_", "-")} must be at least 1, got {value}')
-    return args
+            raise ValueError(f'--{name.replace("_", "-")}: must be at least 1, got {value}')
 
 
 def image_shape(cfg: Config, side: int | None = None) -> tuple[int, int, int]:
     """``(C, H, W)`` of the images that the model of a config sees in its test."""
-    mean = (cfg.get('data_preprocessor') or {}).get('mean')
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    mean = preprocessor.get('mean')
     channels = cfg.model.backbone.get('in_channels', 3) if mean is None else len(mean)
     dataset, scope = cfg.test_dataloader.dataset, scope_of(cfg)
     crops = [
@@ -117,8 +121,13 @@ def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
     deformable layers take on a GPU.
     """
     image = torch.zeros(1, *shape)
-    with torch.no_grad():
-        model.eval()(image)  # makes the matrices that resample levels, which then are kept
+    try:
+        with torch.no_grad():
+            model.eval()(image)  # makes the matrices that resample levels, which then are kept
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
+        ) from error
     analyzer = FlopAnalyzer(model, (image,))
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analyzer.tracer_warnings('none')
@@ -193,15 +202,17 @@ def table(rows: list[tuple]) -> str:
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
+@one_line_errors()
 def main():
     args = parse_args()
+    check_arguments(args)
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('compare_models', log_level='ERROR')  # how each weight is initialised
-    try:
-        cfgs = [find_config(config) for config in args.configs]
-        shapes = [image_shape(cfg, args.side) for cfg in cfgs]
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    cfgs = [find_config(config) for config in args.configs]
+    needed = ('model', 'test_dataloader', *(('train_dataloader', 'optim_wrapper') * args.speed))
+    for config, cfg in zip(args.configs, cfgs):
+        check_parts(cfg, config, *needed)
+    shapes = [image_shape(cfg, args.side) for cfg in cfgs]
 
     counted, steps = [], []
     for config, cfg, shape in zip(args.configs, cfgs, shapes):
