@@ -39,12 +39,12 @@ def run_tool(*command) -> subprocess.CompletedProcess:
     )
 
 
-def run_here(monkeypatch, *command) -> None:
-    """Runs a tool in this process."""
-    monkeypatch.chdir(ROOT)
+def run_here(monkeypatch, *command, folder: Path = ROOT) -> None:
+    """Runs a tool in this process, from the repository's root or another folder."""
+    monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, 'argv', [str(word) for word in command])
     monkeypatch.setenv('LOCAL_RANK', '0')
-    runpy.run_path(command[0], run_name='__main__')
+    runpy.run_path(str(ROOT / command[0]), run_name='__main__')
 
 
 def exit_message(monkeypatch, *command) -> str:

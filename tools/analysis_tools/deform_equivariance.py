@@ -8,7 +8,6 @@ whose taps alone do, and one ordinary deformable convolution for all levels.
 """
 
 import argparse
-import math
 from pathlib import Path
 
 import matplotlib
@@ -154,8 +153,8 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    if not 0 < args.rms < math.inf:
-        raise ValueError(f'--rms: must be positive and finite, got {args.rms:g}')
+    if not 0 < args.rms <= SIZE:
+        raise ValueError(f'--rms: must be above 0 and at most {SIZE}, got {args.rms:g}')
     largest = ((SIZE - 1) // max(args.factors)) // 2
     if not 0 <= args.border <= largest:
         raise ValueError(f'--border: must be from 0 to {largest}, got {args.border}')
