@@ -39,7 +39,11 @@ class ScaleConvNet(BaseModule):
         in_channels (int): Channels of the image.
         channels (Sequence[int]): Output channels of the stages.
         kernel_size (int): Taps of every convolution, odd.
-        pool_size (int): Taps and stride of the pooling windows.
+        pool_size (int): Taps of the pooling windows, and their stride unless told otherwise.
+        pool_stride (int, optional): Distance of the pooled samples. Defaults to ``pool_size``.
+        aa_layer (dict, optional): What low-passes before that stride, as
+            ``dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)``; the maximum is then taken at
+            stride 1. With ``pool_size=1`` and ``pool_stride=2`` it takes the place of max pooling.
         deform (dict, optional): Deformable convolutions, as ``dict(type='mmscale.DeformScaleConv',
             stages=(False, True, True))``. Other keys are arguments of the layer.
         out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
@@ -62,6 +66,8 @@ class ScaleConvNet(BaseModule):
         channels: Sequence[int] = (32, 63, 95),
         kernel_size: int = 7,
         pool_size: int = 2,
+        pool_stride: int | None = None,
+        aa_layer: dict | None = None,
         deform: dict | None = None,
         out_indices: Sequence[int] | None = None,
         norm_cfg: dict = dict(type='mmscale.ScaleBN'),
@@ -80,7 +86,12 @@ class ScaleConvNet(BaseModule):
         )
         self.lift = MODELS.build(dict(lift, scale_space=self.grid))
         self.relu = build_activation_layer(act_cfg)
-        self.pool = ScaleMaxPool2d(pool_size, scale_space=self.grid)
+        pool_stride = pool_size if pool_stride is None else pool_stride
+        self.aa = None
+        if aa_layer is not None and pool_stride != 1:
+            self.aa = MODELS.build(dict(aa_layer, stride=pool_stride, scale_space=self.grid))
+        pool_stride = 1 if self.aa else pool_stride
+        self.pool = ScaleMaxPool2d(pool_size, pool_stride, scale_space=self.grid)
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
         for out_channels, levels, layer in zip(channels, interactions, deform, strict=True):
             conv_cfg = dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=levels)
@@ -115,9 +126,10 @@ class ScaleConvNet(BaseModule):
         outputs = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             x = map_levels(self.relu, conv(x))
+            layers = [norm]
             if i < len(self.convs) - 1:
-                x = self.pool(x)
-            x = run_layers([norm], x)
+                layers = [self.pool, self.aa, norm] if self.aa else [self.pool, norm]
+            x = run_layers(layers, x)
             if i in self.out_indices:
                 outputs.append(x)
         return tuple(outputs)
