@@ -57,5 +57,5 @@ def test_norms_have_the_statistics_of_the_images():
     assert 'layer4.1.bn2' in found  # which starts at 0, and would hide its branch
     for name, pixels in found.items():
         # Running variances are unbiased, and eps is added: what is seen differs by so much.
-        assert pixels.mean((0, 2, 3)).abs().max() < (1e-9 if name == 'bn1' else 1e-2), name
-        assert (pixels.var((0, 2, 3)) - 1).abs().max() < 1e-2, name
+        assert pixels.mean((0, 2, 3)).abs().max() < (1e-9 if name == 'bn1' else 0.1), name
+        assert (pixels.var((0, 2, 3)) - 1).abs().max() < 0.2, name
