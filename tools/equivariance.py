@@ -96,7 +96,7 @@ def check_arguments(args: argparse.Namespace) -> Settings:
                 f'--{name.replace("_", "-")}: must be at least {least}, got {getattr(args, name)}'
             )
     if args.breakdown and args.canvas != 'shrink':
-        raise ValueError('--breakdown: is of the canvas shrink, got --canvas ' + args.canvas)
+        raise ValueError(f'--breakdown: is measured on the canvas shrink, got {args.canvas}')
     if args.images and not args.images.is_dir():
         raise FileNotFoundError(f'--images: there is no folder {args.images}')
     try:
