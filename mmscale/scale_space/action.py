@@ -138,13 +138,18 @@ def scale_scale_space(
         Tensor | tuple[Tensor, ...]: The same form with ``S - ceil(log_base(s) - offset)`` levels.
 
     Raises:
-        ValueError: If ``factor`` is below 1 or leaves no level, or the signal does not fit.
+        ValueError: If ``factor`` is below 1, below ``base**offset`` or leaves no level, or the
+            signal does not fit.
     """
     _check(factor, canvas)
     grid = ScaleGrid.build(scale_space)
     check_signal(signal, grid)
     check_choice('between_levels', between_levels, BETWEEN_LEVELS)
     shift = _snap_index(grid.shift(factor) - offset)
+    if shift < 0:
+        raise ValueError(
+            f'offset must be at most log_base(factor)={grid.shift(factor):.3g}, got {offset}'
+        )
     count = len(signal) if is_pyramid(signal) else signal.shape[2]
     remaining = count - math.ceil(shift)
     if remaining < 1:

@@ -308,6 +308,7 @@ class TestScaleScaleSpace:
             (dict(factor=8), 'factor 8 shifts by 3 levels and leaves none of the 3'),
             (dict(factor=5), r'factor 5 shifts by 2.32 levels and leaves none of the 3'),
             (dict(factor=2, canvas='crop'), "canvas must be one of 'shrink', 'keep', got 'crop'"),
+            (dict(factor=2, offset=1.5), r'offset must be at most log_base\(factor\)=1, got 1.5'),
             (
                 dict(factor=2, between_levels='nearest'),
                 "between_levels must be one of 'linear', 'cubic', got 'nearest'",
