@@ -1,21 +1,18 @@
 # Copyright (c) mmscale contributors.
 import hashlib
-import os
 import pickle
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import mmengine.dist as dist
 import numpy as np
 from mmpretrain.datasets import CIFAR10
-from mmpretrain.datasets.utils import extract_archive
 from sklearn.model_selection import train_test_split
 
 from mmscale.registry import DATASETS
 
 from .base import RescaledDataset
-from .download import download
+from .download import download_folder
 from .rescaling import check_padding, draw_factors, rescale
 
 
@@ -198,11 +195,7 @@ def _download_where_absent(folder: Path) -> None:
     """
     try:
         if dist.is_main_process() and not folder.exists():
-            root = folder.parent
-            archive = download(CIFAR10.url, root, CIFAR10.tgz_md5)
-            with tempfile.TemporaryDirectory(dir=root) as extracted:
-                extract_archive(str(archive), extracted)
-                os.replace(Path(extracted) / folder.name, folder)
+            download_folder(CIFAR10.url, folder, CIFAR10.tgz_md5)
     finally:
         # After an error too: the other processes then find the files missing, and say so.
         dist.barrier()
