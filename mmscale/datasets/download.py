@@ -1,6 +1,6 @@
 # Copyright (c) mmscale contributors.
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmpretrain.datasets.utils import check_integrity, download_url, extract_archive
@@ -32,7 +32,9 @@ def download_folder(url: str, folder: Path, md5: str) -> None:
             return
         archive = _download(url, root, md5, scratch)
         extract_archive(str(archive), str(scratch))
-        put(scratch / folder.name, folder)
+        # Where there are no locks another process may have put it there in the meantime.
+        with suppress(FileExistsError):
+            put(scratch / folder.name, folder)
 
 
 def _download(url: str, folder: Path, md5: str, scratch: Path) -> Path:

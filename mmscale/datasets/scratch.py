@@ -50,8 +50,7 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 def put(source: Path, target: Path) -> None:
     """Put a file or a folder of a scratch folder under its name.
 
-    A file takes the place of one that is there; a folder does not, since it then was put there
-    by another process in the meantime.
+    A file takes the place of one that is there; a folder does not, and FileExistsError is raised.
     """
     if not source.is_dir():
         # Some ways to write a temporary file make it readable by nobody else, but a data folder
@@ -60,10 +59,12 @@ def put(source: Path, target: Path) -> None:
         os.replace(source, target)
         return
     try:
+        # Fails for a folder that is there, unless it is empty.
         os.replace(source, target)
-    except OSError:
-        if not target.is_dir():
-            raise
+    except OSError as error:
+        if target.exists():
+            raise FileExistsError(f'{target} exists already') from error
+        raise
 
 
 def _lock(folder: Path) -> int | None:
