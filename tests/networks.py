@@ -2,6 +2,7 @@
 """Small networks with every kind of layer; networks as they are after training."""
 
 import torch
+from mmengine.model import PretrainedInit
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -13,6 +14,9 @@ from mmscale.models import (
     SO2ResNet,
     SO2ResNet_CIFAR,
 )
+
+# The ways to write the type of an init_cfg that loads a checkpoint.
+PRETRAINED = ('Pretrained', 'mmengine.Pretrained', 'mmengine.model.PretrainedInit', PretrainedInit)
 
 
 def as_if_trained(model: nn.Module, seed: int = 0) -> nn.Module:

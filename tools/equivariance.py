@@ -10,12 +10,9 @@ was stopped.
 
 import argparse
 import json
-import pickle
 import platform
-import sys
 import time
 import warnings
-from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,11 +20,11 @@ import mmcv
 import mmengine
 import mmpretrain
 import torch
-from mmengine.config import Config, DictAction
-from mmengine.runner import load_checkpoint, set_random_seed
+from mmengine.runner import set_random_seed
 
 import mmscale
-from mmscale.engine import launch
+from mmscale.engine import checkpoints, launch
+from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import report, study
 from mmscale.evaluation.equivariance import FACTORS, check_factors
 from mmscale.evaluation.features import check_layers
@@ -36,6 +33,7 @@ from mmscale.evaluation.study import Model, Settings, digest
 from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
 from mmscale.visualization import save_figure
 
+LEAST = dict(num_images=1, accuracy_images=1, batch_size=1, border=0, seed=0)
 CHECKPOINT_SUFFIXES = ('.pth', '.pt')
 
 
@@ -77,8 +75,7 @@ def parse_args() -> argparse.Namespace:
     add('--seed', type=int, default=0, help='of random weights' + default)
     add('--out', metavar='FOLDER', type=Path, default=Path('work_dirs/equivariance'),
         help=default[2:])  # fmt: skip
-    add('--cfg-options', nargs='+', action=DictAction, default={},
-        help='settings that override those of every config, as key=value')  # fmt: skip
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
@@ -90,7 +87,7 @@ def check_arguments(args: argparse.Namespace) -> Settings:
         raise ValueError(f'--factors: {error}') from error
     if list(factors) != sorted(set(factors)) or factors[-1] == 1:
         raise ValueError(f'--factors: must grow and end above 1, got {args.factors}')
-    for name, least in dict(num_images=1, accuracy_images=1, batch_size=1, border=0).items():
+    for name, least in LEAST.items():
         if getattr(args, name) < least:
             raise ValueError(
                 f'--{name.replace("_", "-")}: must be at least {least}, got {getattr(args, name)}'
@@ -135,22 +132,11 @@ def pair(words: list[str]) -> list[tuple[str, str | None]]:
 def load(path: str, checkpoint: str | None, layers: tuple, args: argparse.Namespace) -> Model:
     cfg = launch.find_config(path)
     launch.merge_options(cfg, args.cfg_options)
-    if 'model' not in cfg:
-        raise ValueError(f'config: {path} has no model')
-    launch.check_checkpoint(Config(dict(load_from=checkpoint)))
+    checkpoints.check_file(checkpoint)
     set_random_seed(args.seed)
-    try:
-        network = mmpretrain.get_model(cfg)
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'config: the model of {path} cannot be built: {error}') from error
+    network = launch.build_network(cfg, path)
     if checkpoint is not None:
-        try:
-            with redirect_stdout(sys.stderr):  # what MMEngine says of it is no result
-                load_checkpoint(network, checkpoint, map_location='cpu', strict=True)
-        except (AttributeError, EOFError, KeyError, RuntimeError, TypeError, ValueError,
-                pickle.UnpicklingError) as error:  # fmt: skip
-            reason = ' '.join(str(error).split())[:300]
-            raise ValueError(f'checkpoint {checkpoint} does not fit {path}: {reason}') from error
+        checkpoints.load_weights(network, checkpoint, path)
     try:
         check_layers(network, layers)
     except ValueError as error:
@@ -285,17 +271,18 @@ def write_files(results: list[dict], chance: float | None, out: Path) -> None:
     print(f'figure: {(out / "equivariance.png").resolve()}')
 
 
+@one_line_errors()
 def main():
     args = parse_args()
     torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa would show in the error
+    settings = check_arguments(args)
     try:
-        settings = check_arguments(args)
         (args.out / 'models').mkdir(parents=True, exist_ok=True)
-        models = [load(*words, settings.layers, args) for words in pair(args.models)]
-        names = name_models(models, args.names, args.seed)
-        results = [measure(model, name, settings, args) for model, name in zip(models, names)]
-    except (OSError, ValueError) as error:
-        sys.exit(f'error: {" ".join(str(error).split())}')
+    except OSError as error:
+        raise ValueError(f'--out: cannot make {args.out} ({error.strerror})') from error
+    models = [load(*words, settings.layers, args) for words in pair(args.models)]
+    names = name_models(models, args.names, args.seed)
+    results = [measure(model, name, settings, args) for model, name in zip(models, names)]
     print(f'\n{report.table(results)}')
     if settings.breakdown:
         print(f'\n{report.breakdown_table(results) or "no network on scale spaces to break down"}')

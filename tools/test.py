@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import sys
 from copy import deepcopy
 from pathlib import Path
 
@@ -14,8 +13,10 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
-from mmscale.engine import launch
+from mmscale.engine import checkpoints, launch
+from mmscale.engine.errors import one_line_errors
 
+PARTS = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
 LOADERS = ('test_dataloader',)
 OUT_SUFFIXES = {
     'pred': ('.pkl', '.pickle'),
@@ -27,6 +28,11 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a checkpoint')
     launch.add_common_arguments(parser)
     parser.add_argument('checkpoint', help='path or address of the checkpoint')
+    parser.add_argument(
+        '--no-strict',
+        action='store_true',
+        help='take a checkpoint that does not fit exactly; weights that it lacks stay random',
+    )
     parser.add_argument('--out', help='file for the predictions (.pkl) or the metrics (.json ...)')
     parser.add_argument(
         '--out-item', choices=['metrics', 'pred'], help='what to write to --out; default: pred'
@@ -50,8 +56,15 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_out(args: argparse.Namespace):
-    """Checks ``--out`` before the test, not after it."""
+def check_arguments(args: argparse.Namespace):
+    """Checks what would fail in the test or after it."""
+    for name, least in dict(interval=1, wait_time=0).items():
+        if not getattr(args, name) >= least:
+            raise ValueError(
+                f'--{name.replace("_", "-")}: must be at least {least}, got {getattr(args, name)}'
+            )
+    if args.show_dir is not None and Path(args.show_dir).is_file():
+        raise ValueError(f'--show-dir: {args.show_dir} is a file, and must be a folder')
     if args.out is None:
         if args.out_item is not None:
             raise ValueError('--out-item: name the file with --out')
@@ -60,6 +73,8 @@ def check_out(args: argparse.Namespace):
     if Path(args.out).suffix not in OUT_SUFFIXES[item]:
         allowed = ', '.join(OUT_SUFFIXES[item])
         raise ValueError(f'--out: {args.out} must end in one of {allowed} for --out-item {item}')
+    if Path(args.out).is_dir():
+        raise ValueError(f'--out: {args.out} is a folder, and must be a file')
 
 
 def enable_visualization(cfg, args: argparse.Namespace):
@@ -84,7 +99,10 @@ def enable_visualization(cfg, args: argparse.Namespace):
 def enable_tta(cfg):
     """Wraps the model and its pipeline for test-time augmentation."""
     dataset = cfg.test_dataloader.dataset
-    if 'tta_pipeline' not in cfg:
+    missing = [name for name in ('tta_model', 'tta_pipeline') if cfg.get(name) is None]
+    if missing and not launch.is_of_mmpretrain(cfg):
+        raise ValueError(f"--tta: the config has no {missing[0]}, and is not one of MMPretrain's")
+    if 'tta_pipeline' in missing:
         *transforms, pack = deepcopy(dataset.pipeline)
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         cfg.tta_pipeline = [*transforms, dict(type='TestTimeAug', transforms=[flips, [pack]])]
@@ -95,8 +113,9 @@ def enable_tta(cfg):
 
 def make_config(args: argparse.Namespace):
     """The config file with the command line merged in."""
-    check_out(args)
+    check_arguments(args)
     cfg = launch.load_config(args.config)
+    launch.check_parts(cfg, args.config, *PARTS)
     cfg.launcher = args.launcher
     cfg.resume = False
     cfg.load_from = args.checkpoint
@@ -114,30 +133,33 @@ def make_config(args: argparse.Namespace):
         launch.override_dataloaders(cfg, LOADERS, pin_memory=False)
 
     launch.merge_options(cfg, args.cfg_options)
+    launch.check_parts(cfg, args.config, *PARTS)
     launch.drop_persistent_workers_without_workers(cfg, LOADERS)
-    launch.check_checkpoint(cfg)
+    checkpoints.check_checkpoint(cfg)
     return cfg
 
 
-def main():
+@one_line_errors()
+def prepare() -> tuple[argparse.Namespace, Runner]:
+    """Builds what is to run, and checks all that can be known before."""
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    try:
-        cfg = make_config(args)
-        launch.init_cpu_processes(cfg)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
-
+    cfg = make_config(args)
+    launch.init_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    try:
-        launch.build_data(runner, 'test_loop')
-    except (FileNotFoundError, RuntimeError) as error:
-        sys.exit(f'error: {error}')
-    if args.out and args.out_item != 'metrics':
-        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
-    metrics = runner.test()
-    if args.out and args.out_item == 'metrics':
-        mmengine.dump(metrics, args.out)
+    launch.build_data(runner, 'test_loop')
+    checkpoints.check_loading(runner, strict=not args.no_strict)
+    return args, runner
+
+
+def main():
+    args, runner = prepare()
+    with one_line_errors(runner.log_dir):
+        if args.out and args.out_item != 'metrics':
+            runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        metrics = runner.test()
+        if args.out and args.out_item == 'metrics':
+            mmengine.dump(metrics, args.out)
     launch.leave_process_group()
 
 

@@ -3,15 +3,16 @@
 
 import argparse
 import os
-import sys
 import warnings
 
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
-from mmscale.engine import launch
+from mmscale.engine import checkpoints, launch, schedules
+from mmscale.engine.errors import one_line_errors
 
+PARTS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -44,6 +45,7 @@ def parse_args() -> argparse.Namespace:
 def make_config(args: argparse.Namespace):
     """The config file with the command line merged in."""
     cfg = launch.load_config(args.config)
+    launch.check_parts(cfg, args.config, *PARTS)
     cfg.launcher = args.launcher
     launch.set_work_dir(cfg, args.work_dir, args.config)
 
@@ -62,33 +64,39 @@ def make_config(args: argparse.Namespace):
         launch.override_dataloaders(cfg, LOADERS, persistent_workers=False)
 
     launch.merge_options(cfg, args.cfg_options)
+    launch.check_parts(cfg, args.config, *PARTS)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     launch.drop_persistent_workers_without_workers(cfg, LOADERS)
-    launch.scale_one_cycle_peak(cfg)
-    launch.check_checkpoint(cfg)
+    schedules.scale_one_cycle_peak(cfg)
+    launch.name_pretrained([cfg.get('model')], cfg.get('default_scope'))
+    checkpoints.check_checkpoint(cfg)
     return cfg
 
 
-def main():
+@one_line_errors()
+def prepare() -> Runner:
+    """Builds what is to run, and checks all that can be known before."""
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    try:
-        cfg = make_config(args)
-        launch.init_cpu_processes(cfg)
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
-
-    if launch.cannot_load_checkpoints():
+    cfg = make_config(args)
+    launch.init_cpu_processes(cfg)
+    if checkpoints.cannot_load_checkpoints():
         warnings.warn(
-            f'This run cannot be resumed nor tested here: {launch.CHECKPOINT_REMEDY}', stacklevel=1
+            f'This run cannot be resumed nor tested here: {checkpoints.CHECKPOINT_REMEDY}',
+            stacklevel=1,
         )
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    try:
-        launch.build_data(runner, 'train_loop', 'val_loop')
-    except (FileNotFoundError, RuntimeError) as error:
-        sys.exit(f'error: {error}')
-    runner.train()
+    launch.build_data(runner, 'train_loop', 'val_loop')
+    schedules.check_schedules(cfg, runner)
+    checkpoints.check_loading(runner, strict=False)
+    return runner
+
+
+def main():
+    runner = prepare()
+    with one_line_errors(runner.log_dir):
+        runner.train()
     launch.leave_process_group()
 
 

@@ -9,7 +9,6 @@ each pair are then equal.
 
 import argparse
 import math
-import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import scale_signal
 from mmscale.visualization import (
     LastOutput,
@@ -239,15 +239,13 @@ def make_figure(args: argparse.Namespace) -> plt.Figure:
     return draw(title, pictures, symbols, rows, args.channel)
 
 
+@one_line_errors()
 def main():
     args = parse_args()
-    try:
-        check_arguments(args)
-        path = check_figure_path(args.out)
-        figure = make_figure(args)
-        save_figure(figure, path)
-    except (OSError, ValueError) as error:
-        sys.exit(f'error: {" ".join(str(error).split())}')
+    check_arguments(args)
+    path = check_figure_path(args.out)
+    figure = make_figure(args)
+    save_figure(figure, path)
     print(f'figure: {path.resolve()}')
 
 

@@ -5,7 +5,6 @@
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import matplotlib
@@ -15,8 +14,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.patches import Rectangle
-from mmengine.config import DictAction
 
+from mmscale.engine import launch
+from mmscale.engine.errors import one_line_errors
 from mmscale.models import BilinearPyramidLift, GaussianLift, GaussianPyramidLift
 from mmscale.scale_space import ScaleGrid, split_levels
 from mmscale.visualization import (
@@ -79,17 +79,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--scale-space',
         nargs='+',
-        action=DictAction,
+        action=launch.Settings,
         help='without CONFIG: the levels, as key=value; default: base=2 num_scales=4',
     )
     parser.add_argument('--lift', choices=LIFTS, help='without CONFIG: the lift; default: gaussian')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='settings that override the config, as key=value',
-    )
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
@@ -279,17 +273,15 @@ def describe(grid: ScaleGrid) -> str:
     return f'base {grid.base:.4g}, zero_scale {grid.zero_scale:g}, {grid.num_scales} levels'
 
 
+@one_line_errors()
 def main():
     args = parse_args()
-    try:
-        check_arguments(args)
-        path = check_figure_path(args.out)
-        image = read_image(args.image, args.size and (args.size * 2)[:2])
-        point = check_point(args.point, image)
-        figure = (figure_of_network if args.config else figure_of_lift)(args, image, point)
-        save_figure(figure, path)
-    except (OSError, ValueError) as error:
-        sys.exit(f'error: {" ".join(str(error).split())}')
+    check_arguments(args)
+    path = check_figure_path(args.out)
+    image = read_image(args.image, args.size and (args.size * 2)[:2])
+    point = check_point(args.point, image)
+    figure = (figure_of_network if args.config else figure_of_lift)(args, image, point)
+    save_figure(figure, path)
     print(f'figure: {path.resolve()}')
 
 

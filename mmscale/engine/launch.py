@@ -5,24 +5,56 @@ Most functions take MMEngine's ``Config`` and change it in place, or raise ``Val
 ``FileNotFoundError`` with one line that says what to change.
 """
 
+import copy
 import difflib
+import inspect
 import os
-import pickle
-from argparse import ArgumentParser
+from argparse import ArgumentError, ArgumentParser
 from pathlib import Path
 
-import mmengine
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.runner import Runner, find_latest_checkpoint
-from mmengine.utils import digit_version
+from mmengine.model import PretrainedInit
+from mmengine.registry import MODELS, WEIGHT_INITIALIZERS, DefaultScope
+from mmengine.runner import Runner
+from torch import nn
+
+from mmscale.registry import find_class, is_kind
+
+from .errors import one_line
 
 WORLD_SIZE_VARIABLES = {
     'pytorch': 'WORLD_SIZE',
     'slurm': 'SLURM_NTASKS',
     'mpi': 'OMPI_COMM_WORLD_SIZE',
 }
+
+
+class Settings(DictAction):
+    """The action of arguments ``key=value ...``, which says what is not one."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for word in values:
+            if not word.partition('=')[1] or word.startswith('='):
+                raise ArgumentError(self, f'{word} is not key=value')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, RecursionError) as error:
+            raise ArgumentError(self, one_line(error)) from error
+
+
+def add_config_options(parser: ArgumentParser):
+    """Adds ``--cfg-options``."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=Settings,
+        default={},
+        metavar='KEY=VALUE',
+        help='settings that override the config; nested keys with dots, lists as key="[a,b]" or '
+        'key=a,b, without white space',
+    )
 
 
 def add_common_arguments(parser: ArgumentParser):
@@ -35,14 +67,7 @@ def add_common_arguments(parser: ArgumentParser):
     parser.add_argument(
         '--no-pin-memory', action='store_true', help='do not pin the memory of the data loaders'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='settings that override the config, as key=value; nested keys with dots, lists as '
-        'key="[a,b]" or key=a,b, without white space',
-    )
+    add_config_options(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', *WORLD_SIZE_VARIABLES],
@@ -53,11 +78,24 @@ def add_common_arguments(parser: ArgumentParser):
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def load_config(path: str) -> Config:
+def load_config(path: str, import_custom_modules: bool = True) -> Config:
     """Reads a config file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f'config: there is no file {path}')
-    return Config.fromfile(path)
+    try:
+        return Config.fromfile(path, import_custom_modules=import_custom_modules)
+    except Exception as error:  # the file is a program, which can raise anything
+        raise ValueError(f'config: {path} cannot be read: {one_line(error)}') from error
+
+
+def check_parts(cfg: Config, path: str, *names: str):
+    """Checks that a config has what a tool needs."""
+    for name in names:
+        part = cfg.get(name)
+        if part is None:
+            raise ValueError(f'config: {path} has no {name}')
+        if not isinstance(part, dict | list):
+            raise ValueError(f'config: {name} of {path} must be a dict, got {part!r}')
 
 
 def find_config(name: str) -> Config:
@@ -75,28 +113,77 @@ def find_config(name: str) -> Config:
         raise ValueError(f'config: {name} is neither a file nor a model by name{near}') from error
 
 
+def build_network(cfg: Config, path: str) -> nn.Module:
+    """Builds the model of a config, untrained and in eval mode.
+
+    MMPretrain's ``get_model`` would not take the classes of a config in pure Python.
+    """
+    check_parts(cfg, path, 'model')
+    model = copy.deepcopy(cfg).model
+    model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    try:
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
+            return MODELS.build(model).eval()
+    except Exception as error:  # of whichever layer has got what it does not take
+        raise ValueError(
+            f'config: the model of {path} cannot be built: {one_line(error)}'
+        ) from error
+
+
+# What MMEngine, its hooks or the tools look for in a config, beside the arguments of a runner.
+OTHER_NAMES = {
+    'auto_scale_lr', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters',
+    'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline',
+}  # fmt: skip
+
+
 def merge_options(cfg: Config, options: dict):
-    """Merges ``--cfg-options``."""
+    """Merges ``--cfg-options``; a name that nothing would look for is an error, not ignored."""
+    known = {*cfg, *inspect.signature(Runner).parameters, *OTHER_NAMES}
+    for key in options:
+        name = key.partition('.')[0]
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            near = f'; the nearest names are {", ".join(near)}' if near else ''
+            raise ValueError(f'--cfg-options: {key}: the config has no {name}{near}')
     try:
         cfg.merge_from_dict(options)
-    except (KeyError, TypeError) as error:
-        raise ValueError(f'--cfg-options: {error}') from error
+    except Exception as error:
+        raise ValueError(f'--cfg-options: {one_line(error)}') from error
 
 
 def set_work_dir(cfg: Config, work_dir: str | None, config_path: str):
     """Command line first, then the config, then ``work_dirs/<name of the config>``."""
+    if work_dir is not None and Path(work_dir).exists() and not Path(work_dir).is_dir():
+        raise ValueError(f'--work-dir: {work_dir} is a file, and must be a folder')
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(config_path).stem)
 
 
+def is_of_mmpretrain(cfg: Config) -> bool:
+    """Whether a config is written for MMPretrain's ``train.py``, and not for another toolbox's."""
+    scope = cfg.get('default_scope')
+    if scope is not None:
+        return scope == 'mmpretrain'
+    # Configs in pure Python need no scope.
+    model = find_class((cfg.get('model') or {}).get('type'), MODELS)
+    return getattr(model, '__module__', '').partition('.')[0] == 'mmpretrain'
+
+
 def set_dataloader_defaults(cfg: Config, fields: tuple, **defaults):
-    """Gives the loaders named in ``fields`` the defaults that their config leaves open."""
+    """Gives the loaders named in ``fields`` the defaults that their config leaves open.
+
+    MMPretrain stacks images where the config does not say otherwise; those of other toolboxes
+    differ in size.
+    """
+    stacks = is_of_mmpretrain(cfg)
     for field in fields:
         loader = cfg.get(field)
         if loader is not None:
-            loader.setdefault('collate_fn', dict(type='default_collate'))
+            if stacks:
+                loader.setdefault('collate_fn', dict(type='default_collate'))
             # Pinned memory serves copies to an accelerator; torch warns where there is none.
             loader.setdefault('pin_memory', get_device() != 'cpu')
             for key, value in defaults.items():
@@ -137,20 +224,21 @@ def enable_auto_scale_lr(cfg: Config):
     cfg.auto_scale_lr.enable = True
 
 
-def scale_one_cycle_peak(cfg: Config):
-    """Scales the peak of a one-cycle schedule where ``auto_scale_lr`` is enabled.
+def name_pretrained(part, scope: str | None = None):
+    """Has every ``init_cfg`` within a part of a config that loads a checkpoint say 'Pretrained'.
 
-    MMEngine scales only the optimizer's rate, which such a schedule overrides by its ``eta_max``.
+    MMEngine loads last what is written so, and anything else, ``mmengine.Pretrained`` say, before
+    other initialisations, which then draw over the weights.
     """
-    auto_scale_lr = cfg.get('auto_scale_lr') or {}
-    if not auto_scale_lr.get('enable', False):
-        return
-    actual = world_size(cfg.launcher) * cfg.train_dataloader.batch_size
-    ratio = actual / auto_scale_lr.base_batch_size
-    schedulers = cfg.get('param_scheduler') or []
-    for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-        if scheduler.type == 'OneCycleLR':
-            scheduler.eta_max *= ratio
+    if isinstance(part, dict):
+        entries = part.get('init_cfg') or ()
+        for entry in [entries] if isinstance(entries, dict) else entries:
+            if is_kind(entry.get('type'), PretrainedInit, WEIGHT_INITIALIZERS, scope):
+                entry['type'] = 'Pretrained'
+        part = part.values()
+    for value in part:
+        if isinstance(value, dict | list | tuple):
+            name_pretrained(value, scope)
 
 
 def world_size(launcher: str) -> int:
@@ -200,46 +288,3 @@ def leave_process_group():
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
-
-
-def cannot_load_checkpoints() -> bool:
-    """Whether MMEngine here fails on checkpoints with more than weights in them.
-
-    From 2.6 on ``torch.load`` refuses other objects unless told otherwise, and the original
-    MMEngine, up to its last version 0.10.7, does not say otherwise. Its checkpoints hold the
-    logged scalars, so it cannot load what it has saved.
-    """
-    forced = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '').lower()
-    return (
-        digit_version(mmengine.__version__) <= digit_version('0.10.7')
-        and digit_version(torch.__version__.split('+')[0]) >= digit_version('2.6.0')
-        and forced not in ('1', 'y', 'yes', 'true')
-    )
-
-
-CHECKPOINT_REMEDY = (
-    f'mmengine {mmengine.__version__} cannot load its own checkpoints with torch '
-    f'{torch.__version__} (from 2.6 on torch.load refuses all but weights). Install the '
-    'maintained family (pip uninstall -y mmengine mmcv mmcv-lite mmpretrain && pip install '
-    'onedl-mmengine onedl-mmcv onedl-mmpretrain) or torch<2.6; or, for checkpoints you trust, set '
-    'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
-)
-
-
-def check_checkpoint(cfg: Config):
-    """Checks, before anything is built, that the checkpoint ``cfg`` points to can be loaded.
-
-    An address (``https://``, ``torchvision://`` ...) is left to MMEngine.
-    """
-    path = cfg.get('load_from')
-    if path is None and cfg.get('resume'):
-        path = find_latest_checkpoint(cfg.work_dir)
-    if path is None or '://' in str(path):
-        return
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'checkpoint: there is no file {path}')
-    if cannot_load_checkpoints():
-        try:
-            torch.load(path, map_location='cpu', weights_only=True)
-        except pickle.UnpicklingError as error:
-            raise ValueError(f'checkpoint {path}: {CHECKPOINT_REMEDY}') from error

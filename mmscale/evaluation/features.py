@@ -5,6 +5,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 
+from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmscale.models.layers import DeformScaleConv, ScaleConv
@@ -57,6 +58,8 @@ class Features:
     Outputs that are tuples of several signals get an entry each, ``'name[0]'``, ``'name[1]'``, ....
     A tuple of maps ``(N, C, H_k, W_k)`` of equal channels, at most as many as the grid has levels,
     is one pyramid where there is a grid. A layer that runs several times counts as it ran last.
+    A model of MMEngine that needs data samples, as two-stage detectors do, stops where it misses
+    them: the layers that ran before, such as those of the backbone, are there.
 
     Attributes:
         truncation (dict[str, int]): After a run, the coarse levels of each signal that the
@@ -95,14 +98,28 @@ class Features:
 
             return hook
 
+        stop = None
         with _hooks(self.phi, count, {name: capture(name) for name in self.layers or ()}):
-            result = self.phi(batch)
-        if self.layers is None:
+            try:
+                result = self.phi(batch)
+            except (AssertionError, AttributeError, KeyError, TypeError) as error:
+                if not isinstance(self.phi, BaseModel):
+                    raise
+                stop = error
+        if self.layers is None and stop is None:
             self._add(outputs, '', result, spoiled)
         ran = {name.partition('[')[0] for name in outputs}
-        for name in self.layers or ():
-            if name not in ran:
+        for name in ('',) if self.layers is None else self.layers:
+            if name in ran:
+                continue
+            if stop is None:
                 raise ValueError(f'the layer {name!r} did not run')
+            raise ValueError(
+                'the model does not run on images alone, without data samples '
+                f'({type(stop).__name__}: {stop}), and stops before '
+                f'{f"the layer {name!r}" if name else "its output"}: name layers that run before, '
+                'such as those of the backbone'
+            ) from stop
         return outputs
 
     def _add(self, outputs: dict, name: str, output, spoiled: int) -> None:

@@ -18,8 +18,8 @@ def photograph_crops(count: int, size: int, seed: int = 0, folder: Path | None =
         count (int): Number of crops; they are taken of the photographs in turn.
         size (int): Side of a crop, in pixels.
         seed (int): Of their places.
-        folder (Path, optional): Images to take; smaller ones are left out. Defaults to the two
-            photographs of scikit-learn, 427x640.
+        folder (Path, optional): Images to take; smaller ones, and what is no image, are left out.
+            Defaults to the two photographs of scikit-learn, 427x640.
 
     Returns:
         Tensor: ``(count, 3, size, size)``, float64, in [0, 1].
@@ -30,8 +30,8 @@ def photograph_crops(count: int, size: int, seed: int = 0, folder: Path | None =
     if folder is None:
         photos = load_sample_images().images
     else:
-        photos = [mmcv.imread(str(path)) for path in sorted(folder.iterdir())]
-    photos = [photo for photo in photos if min(photo.shape[:2]) >= size]
+        photos = [_read(path) for path in sorted(folder.iterdir()) if path.is_file()]
+    photos = [photo for photo in photos if photo is not None and min(photo.shape[:2]) >= size]
     if not photos:
         raise ValueError(f'no image of at least {size}x{size} pixels in {folder or "scikit-learn"}')
     draw, crops = np.random.default_rng(seed), []
@@ -40,6 +40,14 @@ def photograph_crops(count: int, size: int, seed: int = 0, folder: Path | None =
         top, left = (draw.integers(0, side - size + 1) for side in photo.shape[:2])
         crops.append(photo[top : top + size, left : left + size])
     return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).double() / 255
+
+
+def _read(path: Path) -> np.ndarray | None:
+    """An image; None where a file is none."""
+    try:
+        return mmcv.imread(str(path))
+    except Exception:  # of whichever library reads this kind of file
+        return None
 
 
 @torch.no_grad()

@@ -4,8 +4,6 @@
 What is wrong with them raises ``ValueError`` or an ``OSError`` of one line.
 """
 
-import pickle
-import textwrap
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +11,9 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import torch
-from mmengine.runner import load_checkpoint
-from mmpretrain import get_model
 from torch import Tensor, nn
 
-from mmscale.engine import launch
+from mmscale.engine import checkpoints, launch
 
 CONFIG_SUFFIXES = ('.py', '.yml', '.yaml', '.json')
 
@@ -106,33 +102,23 @@ def load_network(
         raise ValueError(f'config: {config} must end in one of {", ".join(CONFIG_SUFFIXES)}')
     cfg = launch.load_config(config)
     launch.merge_options(cfg, options or {})
-    if 'backbone' not in cfg.get('model', {}):
+    if 'backbone' not in (cfg.get('model') or {}):
         raise ValueError(f'config: {config} has no model with a backbone')
-    cfg.load_from = checkpoint
-    launch.check_checkpoint(cfg)
+    checkpoints.check_file(checkpoint)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         torch.manual_seed(0)
-        try:
-            model = get_model(cfg)
-        except (AssertionError, TypeError, ValueError) as error:
-            raise ValueError(f'config: the model of {config} cannot be built: {error}') from error
+        model = launch.build_network(cfg, config)
     if checkpoint is not None:
-        try:
-            load_checkpoint(model, checkpoint, 'cpu', strict=True, logger='silent')
-        except (EOFError, KeyError, RuntimeError, pickle.UnpicklingError) as error:
-            reason = textwrap.shorten(str(error), 300)
-            raise ValueError(
-                f'checkpoint {checkpoint} cannot be loaded into {config}: {reason}'
-            ) from error
-    backbone = model.backbone  # get_model has put it into eval mode
-    in_channels = _in_channels(backbone)
+        checkpoints.load_weights(model, checkpoint, config)
+    backbone = model.backbone
+    in_channels = input_channels(backbone)
     if in_channels not in (1, 3):
         raise ValueError(f'config: an image file has 1 or 3 channels, {config} takes {in_channels}')
     return Network(backbone, model.data_preprocessor, in_channels, _reads_bgr(cfg), checkpoint)
 
 
-def _in_channels(backbone: nn.Module) -> int:
+def input_channels(backbone: nn.Module) -> int:
     """Channels of the image: those of the first layer that has any."""
     for module in backbone.modules():
         if module is not backbone and isinstance(getattr(module, 'in_channels', None), int):

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
@@ -365,6 +366,50 @@ def run_tiny(work_dir, hooks, model=None, collate=default_collate, save_best=Non
     )
     runner.train()
     return runner
+
+
+class TwoStages(TinyModel):
+    """Like a two-stage detector: without data samples it stops after the first stage."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone = nn.Conv2d(1, 2, 3, padding=1)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        x = self.backbone(torch.stack(inputs) if isinstance(inputs, list) else inputs)
+        labels = torch.as_tensor([sample for sample in data_samples])
+        x = self.linear(x.mean((2, 3)))
+        return list(x) if mode == 'predict' else dict(loss=nn.functional.cross_entropy(x, labels))
+
+
+def test_layers_that_run_before_data_samples_are_missed(tmp_path):
+    model = TwoStages()
+    runner = run_tiny(tmp_path, [EquivarianceHook(factors=[2], num_images=4)], model)
+    images = torch.stack([runner.val_dataloader.dataset[i]['inputs'] for i in range(4)])
+    expected = equivariance_error(model.backbone, images, [2]).mean.item()
+    assert expected > 1e-3
+    assert runner.val()['equivariance/backbone'] == pytest.approx(expected, rel=1e-5)
+
+
+def test_layers_that_run_after_are_told_from_them(tmp_path):
+    """One line says why; the others are measured, and the table says of how many images."""
+    messages = []
+
+    class Listener(Hook):
+        def before_run(self, runner):
+            runner.logger.addFilter(lambda record: messages.append(record.getMessage()) or True)
+
+    hook = EquivarianceHook(['backbone', 'linear'], [2], num_images=4)
+    figures = figures_of(run_tiny(tmp_path / 'a', [Listener(), hook], TwoStages()).val())
+    isnan = [math.isnan(value) for value in figures.values()]
+    assert isnan == [False, False, True, True]
+    (reason,) = {text for text in messages if 'could not be measured' in text}
+    assert "without data samples (TypeError: 'NoneType' object is not iterable)" in reason
+    assert "stops before the layer 'linear'" in reason and '\n' not in reason
+    assert any(text.startswith('Equivariance error of 4 images') for text in messages)
+
+    run_tiny(tmp_path / 'b', [Listener(), EquivarianceHook(['linear'], [2])], TwoStages())
+    assert any(text.startswith('Equivariance error of 0 images') for text in messages)
 
 
 def test_training_ends_in_the_same_weights(tmp_path):

@@ -1,9 +1,10 @@
 # Copyright (c) mmscale contributors.
-import mmengine
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModule
+from mmpretrain.models import ImageClassifier
+from networks import PRETRAINED
 
 from mmscale.engine import launch
 
@@ -48,6 +49,27 @@ def test_defaults_do_not_override_the_config(monkeypatch):
     assert 'absent' not in cfg
 
 
+@pytest.mark.parametrize(
+    ('config', 'stacks'),
+    [
+        (dict(default_scope='mmpretrain'), True),
+        (dict(default_scope='mmdet'), False),
+        (dict(default_scope='mmdet', model=dict(type='mmpretrain.ImageClassifier')), False),
+        (dict(model=dict(type=ImageClassifier)), True),
+        (dict(model=dict(type=BaseModule)), False),
+        (dict(), False),
+    ],
+)
+def test_only_images_of_mmpretrain_are_stacked(config, stacks):
+    """As MMPretrain's train.py has it; MMEngine's own way keeps images of several sizes apart."""
+    cfg = make_cfg(**config)
+    cfg.val_dataloader.collate_fn = dict(type='pseudo_collate')
+    launch.set_dataloader_defaults(cfg, LOADERS)
+    collate = dict(type='default_collate') if stacks else None
+    assert cfg.train_dataloader.get('collate_fn') == collate
+    assert cfg.val_dataloader.collate_fn.type == 'pseudo_collate'
+
+
 def test_persistent_workers_need_workers():
     cfg = make_cfg()
     launch.override_dataloaders(cfg, LOADERS, persistent_workers=True)
@@ -56,15 +78,26 @@ def test_persistent_workers_need_workers():
     assert cfg.val_dataloader.persistent_workers is True
 
 
-def test_one_cycle_peak_scales_with_batch_size_and_processes(monkeypatch):
-    monkeypatch.setenv('WORLD_SIZE', '8')
-    cfg = make_cfg()
-    cfg.launcher = 'pytorch'
-    launch.scale_one_cycle_peak(cfg)
-    assert cfg.param_scheduler.eta_max == 0.01  # not asked for
-    launch.enable_auto_scale_lr(cfg)
-    launch.scale_one_cycle_peak(cfg)
-    assert cfg.param_scheduler.eta_max == pytest.approx(0.01 * 8 * 32 / 128)
+@pytest.mark.parametrize('kind', PRETRAINED)
+def test_a_checkpoint_is_the_last_that_initialises(kind, tmp_path):
+    """MMEngine would draw over what it does not know for a checkpoint."""
+    weights = dict(layer=dict(weight=torch.full((3, 2), 7.0), bias=torch.zeros(3)))
+    torch.save({f'layer.{name}': v for name, v in weights['layer'].items()}, tmp_path / 'a.pth')
+
+    class Model(BaseModule):
+        def __init__(self, init_cfg):
+            super().__init__(init_cfg)
+            self.layer = torch.nn.Linear(2, 3)
+
+    init_cfg = [
+        dict(type=kind, checkpoint=str(tmp_path / 'a.pth')),
+        dict(type='Normal', layer='Linear'),
+    ]
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
+    launch.name_pretrained(cfg.model)
+    model = Model([dict(entry) for entry in cfg.model.backbone.init_cfg])
+    model.init_weights()
+    assert torch.equal(model.layer.weight, weights['layer']['weight'])
 
 
 def test_auto_scale_lr_needs_a_base_batch_size():
@@ -87,51 +120,3 @@ def test_amp_needs_an_accelerator(monkeypatch):
     launch.enable_amp_training(cfg)
     assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
     assert cfg.optim_wrapper.loss_scale == 'dynamic'
-
-
-@pytest.fixture
-def upstream_fault(monkeypatch):
-    """The original MMEngine with a new torch."""
-    monkeypatch.setattr(mmengine, '__version__', '0.10.7')
-    monkeypatch.setattr(torch, '__version__', '2.6.0+cpu')
-    monkeypatch.delenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', raising=False)
-
-
-def save_checkpoint(path, **more) -> str:
-    torch.save(dict(state_dict=dict(weight=torch.zeros(1)), **more), path)
-    return str(path)
-
-
-def test_checkpoint_that_mmengine_cannot_load_is_refused(upstream_fault, tmp_path, monkeypatch):
-    path = save_checkpoint(tmp_path / 'epoch_1.pth', message_hub=dict(loss=HistoryBuffer([1], [1])))
-    cfg = make_cfg(load_from=path)
-    with pytest.raises(ValueError, match='cannot load its own checkpoints.*onedl-mmengine'):
-        launch.check_checkpoint(cfg)
-    (tmp_path / 'last_checkpoint').write_text(path)
-    with pytest.raises(ValueError, match='epoch_1.pth'):
-        launch.check_checkpoint(make_cfg(load_from=None, resume=True, work_dir=str(tmp_path)))
-    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
-    launch.check_checkpoint(cfg)
-
-
-def test_checkpoint_of_weights_alone_is_accepted(upstream_fault, tmp_path):
-    launch.check_checkpoint(make_cfg(load_from=save_checkpoint(tmp_path / 'weights.pth')))
-
-
-@pytest.mark.parametrize(
-    'mmengine_version, torch_version, faulty',
-    [('0.10.7', '2.5.1', False), ('0.10.8', '2.11.0', False), ('0.10.7', '2.11.0+cu130', True)],
-)
-def test_versions_that_cannot_load_checkpoints(
-    upstream_fault, monkeypatch, mmengine_version, torch_version, faulty
-):
-    monkeypatch.setattr(mmengine, '__version__', mmengine_version)
-    monkeypatch.setattr(torch, '__version__', torch_version)
-    assert launch.cannot_load_checkpoints() is faulty
-
-
-def test_missing_checkpoint_is_named_and_addresses_are_left_alone(tmp_path):
-    with pytest.raises(FileNotFoundError, match='there is no file .*missing.pth'):
-        launch.check_checkpoint(make_cfg(load_from=str(tmp_path / 'missing.pth')))
-    launch.check_checkpoint(make_cfg(load_from='torchvision://resnet50'))
-    launch.check_checkpoint(make_cfg(load_from=None))

@@ -39,13 +39,18 @@ def run_tool(*command) -> subprocess.CompletedProcess:
     )
 
 
-def exit_message(monkeypatch, *command) -> str:
-    """Runs a tool in this process, which must leave it by an error; returns its one line."""
+def run_here(monkeypatch, *command) -> None:
+    """Runs a tool in this process."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(sys, 'argv', [str(word) for word in command])
     monkeypatch.setenv('LOCAL_RANK', '0')
+    runpy.run_path(command[0], run_name='__main__')
+
+
+def exit_message(monkeypatch, *command) -> str:
+    """Runs a tool in this process, which must leave it by an error; returns its one line."""
     with pytest.raises(SystemExit) as error:
-        runpy.run_path(command[0], run_name='__main__')
+        run_here(monkeypatch, *command)
     assert isinstance(error.value.code, str) and '\n' not in error.value.code
     return error.value.code
 

@@ -378,13 +378,15 @@ def test_bad_checkpoints_give_one_line(networks, monkeypatch, tmp_path):
     state = network.state_dict()
     torch.save(dict(state_dict=dict(state, more=torch.ones(1))), other)
     torch.save(dict(state_dict=dict(state, **{'head.fc.bias': torch.ones(3)})), nan)
-    for path in (noise, other, nan):
+    line = exit_message(monkeypatch, TOOL, SCALE, noise, '--out', tmp_path)
+    assert line.startswith(f'error: checkpoint {noise}: the file is cut off, or is no checkpoint')
+    for path in (other, nan):
         line = exit_message(monkeypatch, TOOL, SCALE, path, '--out', tmp_path)
         assert line.startswith(f'error: checkpoint {path} does not fit {SCALE}: ')
     state = {name: value * (torch.nan if 'conv1' in name else 1) for name, value in state.items()}
     torch.save(dict(state_dict=state), nan)
     line = exit_message(monkeypatch, TOOL, SCALE, nan, '--num-images', 2, '--out', tmp_path)
-    assert line.startswith(f"error: {SCALE}: layer 'backbone' is not finite at factor 1")
+    assert line.startswith(f'error: checkpoint {nan}: backbone.conv1.weight is not finite')
 
 
 def test_bad_folders_give_one_line(monkeypatch, tmp_path):

@@ -1,10 +1,12 @@
 # Copyright (c) mmscale contributors.
 import json
 import pickle
+import re
 
 import pytest
+import torch
 
-from .conftest import CONFIG, SMALL, exit_message, logged_scalars, run_tool
+from .conftest import CONFIG, SMALL, exit_message, logged_scalars, run_here, run_tool
 
 # The validation data of the training run, as the test set.
 ON_VALIDATION_DATA = (
@@ -53,6 +55,58 @@ def test_two_processes_with_flips(trained, tmp_path):
         '--out', out, '--out-item', 'metrics', '--cfg-options', *SMALL,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
+    assert 'accuracy/top1' in json.loads(out.read_text())
+
+
+def checkpoint_of(trained, path, change) -> str:
+    """A checkpoint whose weights are those of the training run, changed."""
+    state = torch.load(trained / 'epoch_1.pth', weights_only=False)['state_dict']
+    torch.save(dict(state_dict=change(state)), path)
+    return str(path)
+
+
+def without(part):
+    return lambda state: {name: value for name, value in state.items() if part not in name}
+
+
+def with_a_nan(state):
+    state['backbone.layer1.0.conv1.weight'][0, 0, 0, 0] = torch.nan
+    return state
+
+
+@pytest.mark.parametrize(
+    ('change', 'flags', 'message'),
+    [
+        (without('layer4'), [], 'does not fit the config: .*missing keys .*layer4'),
+        (lambda state: dict(state, more=torch.ones(1)), [], 'does not fit .*unexpected key .*more'),
+        (with_a_nan, [], 'backbone.layer1.0.conv1.weight is not finite'),
+        (with_a_nan, ['--no-strict'], 'backbone.layer1.0.conv1.weight is not finite'),
+        (lambda state: {f'encoder.{name}': value for name, value in state.items()},
+         ['--no-strict'], 'none of its weights has a name that the model has'),
+    ],
+)  # fmt: skip
+def test_weights_that_do_not_fit(change, flags, message, trained, tmp_path, monkeypatch):
+    path = checkpoint_of(trained, tmp_path / 'a.pth', change)
+    options = ['--cfg-options', 'test_dataloader.dataset.indices=20']
+    line = exit_message(
+        monkeypatch,
+        'tools/test.py',
+        CONFIG,
+        path,
+        '--work-dir',
+        tmp_path / 'work',
+        *flags,
+        *options,
+    )
+    assert re.match(f'error: checkpoint {path}:? ?{message}', line), line
+
+
+def test_no_strict_takes_a_part(trained, tmp_path, monkeypatch):
+    path = checkpoint_of(trained, tmp_path / 'a.pth', without('layer4'))
+    out = tmp_path / 'metrics.json'
+    run_here(monkeypatch, 'tools/test.py', CONFIG, path, '--no-strict', '--work-dir', tmp_path,
+             '--out', out, '--out-item', 'metrics',
+             '--cfg-options', 'test_dataloader.dataset.indices=20')  # fmt: skip
     assert 'accuracy/top1' in json.loads(out.read_text())
 
 

@@ -12,6 +12,7 @@ from .conftest import (
     SMALL,
     exit_message,
     logged_scalars,
+    run_here,
     run_tool,
     tool_environment,
     train,
@@ -93,6 +94,48 @@ def test_no_workers_and_no_validation(tmp_path):
     assert all('accuracy/top1' not in line for line in logged_scalars(tmp_path))
 
 
+TOOLBOX = """
+import torch
+from mmengine.dataset import BaseDataset
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, MODELS
+
+@DATASETS.register_module()
+class Sizes(BaseDataset):
+    def load_data_list(self):
+        return [dict(inputs=torch.ones(1, 4 + i, 5), data_samples=i) for i in range(4)]
+
+@MODELS.register_module()
+class Sum(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, inputs, mode, **kwargs):
+        assert isinstance(inputs, list) and len({image.shape for image in inputs}) > 1
+        return dict(loss=sum((self.weight * image).sum() for image in inputs))
+"""
+TOOLBOX_CONFIG = """
+custom_imports = dict(imports=['toolbox_of_sizes'])
+default_scope = 'mmengine'
+model = dict(type='Sum')
+train_dataloader = dict(batch_size=4, sampler=dict(type='DefaultSampler', shuffle=False),
+                        dataset=dict(type='Sizes'))
+train_cfg = dict(by_epoch=True, max_epochs=1)
+optim_wrapper = dict(optimizer=dict(type='SGD', lr=1.0))
+"""
+
+
+def test_images_of_several_sizes_of_another_toolbox(tmp_path, monkeypatch):
+    (tmp_path / 'toolbox_of_sizes.py').write_text(TOOLBOX)
+    config = tmp_path / 'sizes.py'
+    config.write_text(TOOLBOX_CONFIG)
+    monkeypatch.syspath_prepend(tmp_path)
+    run_here(monkeypatch, 'tools/train.py', config, '--work-dir', tmp_path / 'work')
+    pixels = sum(range(4, 8)) * 5
+    assert weights(tmp_path / 'work' / 'epoch_1.pth')['weight'].item() == -pixels
+
+
 @pytest.mark.parametrize(
     'arguments, message',
     [
@@ -106,6 +149,35 @@ def test_bad_arguments_give_one_line(arguments, message, monkeypatch, tmp_path):
     monkeypatch.delenv('WORLD_SIZE', raising=False)
     line = exit_message(monkeypatch, 'tools/train.py', *arguments, '--work-dir', tmp_path)
     assert line.startswith(message)
+
+
+def test_weights_of_which_none_fits_are_no_start(trained, tmp_path, monkeypatch):
+    path, state = tmp_path / 'other.pth', weights(trained / 'epoch_1.pth')
+    torch.save({f'encoder.{name}': value for name, value in state.items()}, path)
+    line = exit_message(monkeypatch, 'tools/train.py', CONFIG, '--work-dir', tmp_path,
+                        '--cfg-options', *SMALL, f'load_from={path}')  # fmt: skip
+    assert line.startswith(f'error: checkpoint {path}: none of its weights has a name')
+
+
+def test_a_resumed_checkpoint_fits_exactly(trained, tmp_path, monkeypatch):
+    path = trained / 'epoch_1.pth'
+    line = exit_message(monkeypatch, 'tools/train.py', CONFIG, '--work-dir', tmp_path,
+                        '--resume', path, '--cfg-options', *SMALL, 'train_cfg.max_epochs=2',
+                        'model.backbone.depth=34')  # fmt: skip
+    assert line.startswith(f'error: checkpoint {path} does not fit the config: ')
+
+
+def test_a_cycle_that_ends_before_the_training_is_told_before_it(trained, tmp_path, monkeypatch):
+    """A new run by its config, a resumed one by the cycle that its checkpoint has begun."""
+    command = ['tools/train.py', CONFIG, '--work-dir', tmp_path, '--cfg-options', *SMALL]
+    line = exit_message(monkeypatch, *command, 'train_cfg.max_epochs=11')
+    assert line == ('error: param_scheduler.total_steps: the cycle of 10 epochs ends before the '
+                    'training, train_cfg.max_epochs=11: make them as long')  # fmt: skip
+    line = exit_message(monkeypatch, *command, 'train_cfg.max_epochs=11',
+                        'param_scheduler.total_steps=11', 'resume=True',
+                        f'load_from={trained / "epoch_1.pth"}')  # fmt: skip
+    assert 'its cycle of 40 iterations ends before the training, train_cfg.max_epochs=11' in line
+    assert not list(tmp_path.glob('*.pth')) and not logged_scalars(tmp_path)
 
 
 def test_missing_data_gives_one_line(tmp_path):

@@ -13,30 +13,35 @@ import time
 import warnings
 
 import torch
+from mmcv.transforms import CenterCrop
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DefaultScope
-from mmpretrain import get_model
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
+from mmpretrain.datasets import CIFAR10, MNIST
 from mmpretrain.structures import DataSample
 
-from mmscale.engine.launch import find_config
+from mmscale.datasets import ScaleCIFAR10, ScaleDigits, ScaleMNIST
+from mmscale.engine.errors import one_line, one_line_errors
+from mmscale.engine.launch import build_network, check_parts, find_config
+from mmscale.models import (
+    BilinearPyramidLift,
+    DeformScaleConv,
+    GaussianLift,
+    GaussianPyramidLift,
+    ModulatedDeformScaleConv,
+)
+from mmscale.registry import find_class, is_kind
 
 # Sides of the images of datasets whose pipelines do not cut them to a size.
-IMAGE_SIDES = {
-    'mmscale.ScaleMNIST': 28,
-    'mmscale.ScaleDigits': 32,
-    'mmscale.ScaleCIFAR10': 32,
-    'MNIST': 28,
-    'CIFAR10': 32,
-}
+IMAGE_SIDES = {ScaleMNIST: 28, ScaleDigits: 32, ScaleCIFAR10: 32, MNIST: 28, CIFAR10: 32}
 LIFTS = {
-    'GaussianLift': 'DSS v1',
-    'BilinearPyramidLift': 'DSS v2',
-    'GaussianPyramidLift': 'DSS v2, anti-aliased',
+    GaussianLift: 'DSS v1',
+    BilinearPyramidLift: 'DSS v2',
+    GaussianPyramidLift: 'DSS v2, anti-aliased',
 }
-OFFSETS = {'DeformScaleConv': 'DCNv1', 'ModulatedDeformScaleConv': 'DCNv2'}
+OFFSETS = {DeformScaleConv: 'DCNv1', ModulatedDeformScaleConv: 'DCNv2'}
 WARM_UP_ROUNDS = 2
 
 
@@ -52,44 +57,61 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--side', type=int, help="side of the images in pixels; default: that of the config's data"
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def check_arguments(args: argparse.Namespace):
     for name in ('rounds', 'batch_size', 'side'):
         value = getattr(args, name)
         if value is not None and value < 1:
-            parser.error(f'--{name.replace("_", "-")} must be at least 1, got {value}')
-    return args
+            raise ValueError(f'--{name.replace("_", "-")}: must be at least 1, got {value}')
 
 
 def image_shape(cfg: Config, side: int | None = None) -> tuple[int, int, int]:
     """``(C, H, W)`` of the images that the model of a config sees in its test."""
-    mean = (cfg.get('data_preprocessor') or {}).get('mean')
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    mean = preprocessor.get('mean')
     channels = cfg.model.backbone.get('in_channels', 3) if mean is None else len(mean)
-    dataset = cfg.test_dataloader.dataset
-    crops = [step.crop_size for step in dataset.pipeline if step.type == 'CenterCrop']
-    known = crops[-1] if crops else dataset.get('image_size') or IMAGE_SIDES.get(dataset.type)
+    dataset, scope = cfg.test_dataloader.dataset, scope_of(cfg)
+    crops = [
+        step.crop_size
+        for step in dataset.pipeline
+        if is_kind(step.type, CenterCrop, TRANSFORMS, scope)
+    ]
+    known = crops[-1] if crops else dataset.get('image_size')
+    if known is None:
+        sides = [
+            n for kind, n in IMAGE_SIDES.items() if is_kind(dataset.type, kind, DATASETS, scope)
+        ]
+        known = sides[0] if sides else None
     side = side or known
     if side is None:
         raise ValueError(f'--side: say it, that of {dataset.type} is not known')
     return channels, side, side
 
 
+def scope_of(cfg: Config) -> str:
+    return cfg.get('default_scope') or 'mmpretrain'
+
+
 def describe(cfg: Config) -> str:
     """What sets the model of a config apart: lift, finer levels, offsets."""
-    backbone = cfg.model.backbone
-    kind = backbone.type.removeprefix('mmscale.')
-    if kind.startswith('SO2'):
+    backbone, scope = cfg.model.backbone, scope_of(cfg)
+
+    def word(kind, words: dict) -> str:
+        found = find_class(kind, MODELS, scope)
+        return words.get(found, getattr(found, '__name__', str(kind)))
+
+    if word(backbone.type, {}).startswith('SO2'):
         name = 'SO(2)'
     elif 'scale_space' not in backbone or backbone.scale_space.get('num_scales') == 1:
         name = 'CNN'
     else:
-        lift = backbone.get('lift', dict(type='GaussianLift'))
-        name = LIFTS.get(lift['type'].removeprefix('mmscale.'), lift['type'])
+        name = word(backbone.get('lift', dict(type=GaussianLift))['type'], LIFTS)
         finer = -backbone.scale_space.get('first_level', 0)
         name += f', {finer} finer level{"s" * (finer > 1)}' if finer > 0 else ''
     deform = backbone.get('deform')
-    if deform is None:
-        return name
-    return f'{name} + {OFFSETS.get(deform["type"].removeprefix("mmscale."), deform["type"])}'
+    return name if deform is None else f'{name} + {word(deform["type"], OFFSETS)}'
 
 
 def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
@@ -99,8 +121,13 @@ def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
     deformable layers take on a GPU.
     """
     image = torch.zeros(1, *shape)
-    with torch.no_grad():
-        model.eval()(image)  # makes the matrices that resample levels, which then are kept
+    try:
+        with torch.no_grad():
+            model.eval()(image)  # makes the matrices that resample levels, which then are kept
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
+        ) from error
     analyzer = FlopAnalyzer(model, (image,))
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analyzer.tracer_warnings('none')
@@ -110,7 +137,7 @@ def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
 def training_step(cfg: Config, model: torch.nn.Module, shape: tuple, batch_size: int):
     """A function that does one step on a random batch and returns the seconds it took."""
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
         model.init_weights()
         optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     num_classes = cfg.model.head.num_classes
@@ -175,20 +202,22 @@ def table(rows: list[tuple]) -> str:
     return '\n'.join(f'| {" | ".join(map(str, line))} |' for line in lines)
 
 
+@one_line_errors()
 def main():
     args = parse_args()
+    check_arguments(args)
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('compare_models', log_level='ERROR')  # how each weight is initialised
-    try:
-        cfgs = [find_config(config) for config in args.configs]
-        shapes = [image_shape(cfg, args.side) for cfg in cfgs]
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
+    cfgs = [find_config(config) for config in args.configs]
+    needed = ('model', 'test_dataloader', *(('train_dataloader', 'optim_wrapper') * args.speed))
+    for config, cfg in zip(args.configs, cfgs):
+        check_parts(cfg, config, *needed)
+    shapes = [image_shape(cfg, args.side) for cfg in cfgs]
 
     counted, steps = [], []
     for config, cfg, shape in zip(args.configs, cfgs, shapes):
         progress(f'counting {config} at {shape[1]}x{shape[2]}')
-        model = get_model(cfg)
+        model = build_network(cfg, config)
         counted.append((describe(cfg), config, *count(model, shape)))
         if args.speed:
             batch_size = args.batch_size or cfg.train_dataloader.batch_size

@@ -8,6 +8,7 @@ whose taps alone do, and one ordinary deformable convolution for all levels.
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import matplotlib
@@ -19,11 +20,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import deform_conv2d
 
+from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation.report import write_json
 from mmscale.ops import deform_scale_conv2d, scale_conv2d
 from mmscale.scale_space import ScaleGrid, gaussian_lift
 from mmscale.visualization import save_figure
 
+SIZE = 257
 GRID = ScaleGrid(base=2, num_scales=5, zero_scale=1.0)
 # name: (label, colour, marker)
 STYLES = {
@@ -86,7 +89,7 @@ LAYERS = {
 @torch.no_grad()
 def measure(
     factor: int,
-    size: int = 257,
+    size: int = SIZE,
     channels: int = 4,
     samples: int = 4,
     rms: float = 0.5,
@@ -140,14 +143,34 @@ def draw(results: dict, path: Path) -> None:
     save_figure(figure, path)
 
 
-def main():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--factors', type=int, nargs='+', default=[2, 4], choices=(2, 4, 8))
     parser.add_argument('--rms', type=float, default=0.5, help='of the offsets, in taps')
     parser.add_argument('--border', type=int, default=16, help='pixels left out along each side')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/deform_equivariance'))
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    if not 0 < args.rms < math.inf:
+        raise ValueError(f'--rms: must be positive and finite, got {args.rms:g}')
+    largest = ((SIZE - 1) // max(args.factors)) // 2
+    if not 0 <= args.border <= largest:
+        raise ValueError(f'--border: must be from 0 to {largest}, got {args.border}')
+    if args.seed < 0:
+        raise ValueError(f'--seed: must be at least 0, got {args.seed}')
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'--out: cannot make {args.out} ({error.strerror})') from error
+
+
+@one_line_errors()
+def main():
+    args = parse_args()
+    check_arguments(args)
     results = {
         factor: measure(factor, rms=args.rms, border=args.border, seed=args.seed)
         for factor in args.factors
@@ -156,7 +179,6 @@ def main():
     for factor, errors in results.items():
         for name, values in errors.items():
             print(f'{name:<10}{f"s = {factor}":>10}' + ''.join(f'{v:>10.1e}' for v in values))
-    args.out.mkdir(parents=True, exist_ok=True)
     write_json(args.out / 'errors.json', dict(vars(args), out=str(args.out), errors=results))
     draw(results, args.out / 'errors.png')
     print(f'figure: {(args.out / "errors.png").resolve()}')

@@ -2,14 +2,13 @@
 """Counts multiply-adds and parameters: ``python tools/analysis_tools/get_flops.py CONFIG``."""
 
 import argparse
-import sys
 
 import torch
 from mmengine.analysis import get_model_complexity_info
-from mmengine.config import DictAction
-from mmpretrain import get_model
 
-from mmscale.engine.launch import load_config, merge_options
+from mmscale.engine import launch
+from mmscale.engine.errors import one_line, one_line_errors
+from mmscale.visualization.network import input_channels
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,13 +24,7 @@ def parse_args() -> argparse.Namespace:
         default=[224],
         help='size of the image: SIDE, HEIGHT WIDTH or CHANNELS HEIGHT WIDTH; default: 224',
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='settings that override the config, as key=value',
-    )
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
@@ -44,20 +37,25 @@ def input_shape(shape: list, in_channels: int) -> tuple:
     return tuple(shape) if len(shape) == 3 else (in_channels, *shape)
 
 
+def run_once(model: torch.nn.Module, shape: tuple):
+    """Has the model make the matrices that resample levels, which then are kept."""
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, *shape))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f'--shape: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
+        ) from error
+
+
+@one_line_errors()
 def main():
     args = parse_args()
-    try:
-        cfg = load_config(args.config)
-        merge_options(cfg, args.cfg_options)
-        shape = input_shape(args.shape, cfg.model.backbone.get('in_channels', 3))
-    except (FileNotFoundError, ValueError) as error:
-        sys.exit(f'error: {error}')
-
-    model = get_model(cfg)
-    with torch.no_grad():
-        model(
-            torch.zeros(1, *shape)
-        )  # makes the matrices that resample levels, which then are kept
+    cfg = launch.load_config(args.config)
+    launch.merge_options(cfg, args.cfg_options)
+    model = launch.build_network(cfg, args.config)
+    shape = input_shape(args.shape, input_channels(getattr(model, 'backbone', model)))
+    run_once(model, shape)
     counts = get_model_complexity_info(model, shape)
     print(counts['out_table'])
     print(f'Input shape (C, H, W): {shape}')

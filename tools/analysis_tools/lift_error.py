@@ -15,10 +15,12 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
+from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.report import write_json
 from mmscale.evaluation.untrained import photograph_crops
 from mmscale.models import GaussianLift
+from mmscale.scale_space import ScaleGrid
 from mmscale.visualization import save_figure
 
 FACTORS = (1.1, 1.5, 2.0, 2.5, 3.0, 4.0)
@@ -40,6 +42,25 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def check_arguments(args: argparse.Namespace) -> list[ScaleGrid]:
+    """The grids to measure, once it is known that they are such."""
+    for name, least in dict(num_images=1, seed=0).items():
+        if getattr(args, name) < least:
+            raise ValueError(
+                f'--{name.replace("_", "-")}: must be at least {least}, got {getattr(args, name)}'
+            )
+    if args.images and not args.images.is_dir():
+        raise FileNotFoundError(f'--images: there is no folder {args.images}')
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'--out: cannot make {args.out} ({error.strerror})') from error
+    try:
+        return [ScaleGrid(args.base, args.num_scales, scale) for scale in args.zero_scales]
+    except ValueError as error:
+        raise ValueError(f'--base, --num-scales, --zero-scales: {error}') from error
+
+
 def draw(errors: dict[float, list[float]], base: float, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6.5, 4), layout='constrained')
     for k in range(1, math.floor(math.log(max(FACTORS), base) + 1e-9) + 1):
@@ -55,21 +76,19 @@ def draw(errors: dict[float, list[float]], base: float, path: Path) -> None:
     save_figure(figure, path)
 
 
+@one_line_errors()
 def main():
     args = parse_args()
+    grids = check_arguments(args)
     images = photograph_crops(args.num_images, 224, args.seed, args.images)
     images = images - images.mean((0, 2, 3), keepdim=True)
     errors = {}
     print(f'{"zero_scale":<12}' + ''.join(f'{f"s = {s:g}":>11}' for s in FACTORS))
-    for zero_scale in args.zero_scales:
-        lift = GaussianLift(
-            dict(base=args.base, num_scales=args.num_scales, zero_scale=zero_scale),
-            padding='reflect',
-        )
+    for zero_scale, grid in zip(args.zero_scales, grids):
+        lift = GaussianLift(grid, padding='reflect')
         result = equivariance_error(lift, images, FACTORS, border=8, batch_size=16)
         errors[zero_scale] = result.mean.tolist()
         print(f'{zero_scale:<12g}' + ''.join(f'{value:>11.1e}' for value in errors[zero_scale]))
-    args.out.mkdir(parents=True, exist_ok=True)
     record = dict(factors=FACTORS, errors=errors, **{k: str(v) for k, v in vars(args).items()})
     write_json(args.out / 'lift_error.json', record)
     draw(errors, args.base, args.out / 'lift_error.png')

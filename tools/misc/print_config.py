@@ -3,31 +3,27 @@
 
 import argparse
 import sys
+from contextlib import redirect_stdout
 
-from mmengine.config import Config, DictAction
+# What packages print when they are imported would mix with the config.
+with redirect_stdout(sys.stderr):
+    from mmscale.engine import launch
+    from mmscale.engine.errors import one_line_errors
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Print a config with all its bases merged')
     parser.add_argument('config', help='path of the config file')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='settings that override the config, as key=value',
-    )
+    launch.add_config_options(parser)
     return parser.parse_args()
 
 
+@one_line_errors()
 def main():
     args = parse_args()
-    try:
-        # Without the config's imports, whose own output would mix with the config.
-        cfg = Config.fromfile(args.config, import_custom_modules=False)
-    except FileNotFoundError as error:
-        sys.exit(f'error: {error}')
-    cfg.merge_from_dict(args.cfg_options)
+    # Without the config's imports, for the same reason.
+    cfg = launch.load_config(args.config, import_custom_modules=False)
+    launch.merge_options(cfg, args.cfg_options)
     print(cfg.pretty_text)
 
 

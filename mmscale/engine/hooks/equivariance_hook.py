@@ -45,7 +45,8 @@ class EquivarianceHook(Hook):
 
     Processes share the images as ``DefaultSampler`` deals them out: the figures do not depend on
     the number of processes or the batch size. With test-time augmentation the first of the views
-    is measured.
+    is measured. Of a model that needs data samples, such as a two-stage detector, layers can be
+    measured that run before it does: those of the backbone and the neck.
 
     Args:
         layers (Sequence[str], optional): Names of layers, as in ``model.named_modules()``.
@@ -178,7 +179,7 @@ class EquivarianceHook(Hook):
                 batch = model.data_preprocessor(_first_view(runner.model, batch), False)
                 images = _images(batch)
                 if self._names is None:
-                    self._names = list(Features(model, self.layers, find_grid(model))(images[:1]))
+                    self._names = _names(model, self.layers, images[:1])
             except Exception as error:
                 self._fail(error, self.layers, self.factors)
                 self._missing = 0
@@ -237,7 +238,7 @@ class EquivarianceHook(Hook):
         if self._is_measuring:
             # The evaluators' metrics are in the hub already, where the LoggerHook looks.
             runner.message_hub.update_scalars(scalars)
-            count = max(map(len, errors.values()))
+            count = max(sum(e is not None for e in found) for found in errors.values())
             runner.logger.info(_table(means, self.factors, count))
         else:
             figures = dict.fromkeys(figures)
@@ -264,6 +265,16 @@ def _first_view(model: nn.Module, batch):
     if isinstance(batch, dict):
         return {key: views[0] for key, views in batch.items()}
     return [views[0] for views in batch]
+
+
+def _names(model: nn.Module, layers: Sequence[str], image: Tensor) -> list[str]:
+    """The names of what layers return; of one that fails, as its measurement will, its own name."""
+    try:
+        return list(Features(model, layers, find_grid(model))(image))
+    except Exception:
+        if len(layers) == 1:
+            return list(layers)
+        return [name for layer in layers for name in _names(model, [layer], image)]
 
 
 def _check_count(name: str, value: int, lowest: int) -> None:

@@ -3,10 +3,13 @@
 
 from collections.abc import Mapping, Sequence
 
+from mmengine.model import PretrainedInit
+from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _NormBase
 
 from mmscale.models.layers import DeformScaleConv, ScaleBN
+from mmscale.registry import is_kind
 
 
 def check_norms(model: nn.Module, norm_cfg: dict) -> None:
@@ -78,6 +81,6 @@ def init_offsets(model: nn.Module) -> None:
 
 
 def is_pretrained(init_cfg: dict | list[dict] | None) -> bool:
-    """Whether an ``init_cfg`` loads a checkpoint."""
+    """Whether an ``init_cfg`` loads a checkpoint, however its type is written."""
     entries = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []
-    return any(entry['type'] == 'Pretrained' for entry in entries)
+    return any(is_kind(entry['type'], PretrainedInit, WEIGHT_INITIALIZERS) for entry in entries)

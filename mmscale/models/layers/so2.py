@@ -209,6 +209,13 @@ class SO2Conv(nn.Module):
         )
 
 
+def _flatten_saved(state_dict: dict, key: str) -> None:
+    """Flattens a parameter of a checkpoint that was saved as ``(orders, channels)``."""
+    value = state_dict.get(key)
+    if isinstance(value, Tensor) and value.ndim == 2:
+        state_dict[key] = value.flatten()
+
+
 class SO2NormReLU(nn.Module):
     """Shortens or lengthens pairs without turning them: ``f -> relu(|f| + b) f / |f|``.
 
@@ -221,23 +228,30 @@ class SO2NormReLU(nn.Module):
 
     Shape:
         - Input and output: ``(N, channels * (1 + 2 * max_order), H, W)``.
+        - ``bias``: ``(max_order * channels,)``, flat as optimizers take biases to be, the order
+          being the slower index. ``(max_order, channels)`` of older checkpoints loads too.
     """
 
     def __init__(self, channels: int, max_order: int = 2):
         super().__init__()
         check_count('channels', channels, 1)
         check_count('max_order', max_order, 0)
-        self.max_order = max_order
-        self.bias = nn.Parameter(torch.zeros(max_order, channels))
+        self.channels, self.max_order = channels, max_order
+        self.bias = nn.Parameter(torch.zeros(max_order * channels))
 
     def forward(self, x: Tensor) -> Tensor:
         scalars, pairs = split_orders(x, self.max_order)
         lengths = _pair_magnitudes(pairs)
-        factors = F.relu(lengths + self.bias[..., None, None]) / lengths
+        bias = self.bias.view(self.max_order, self.channels, 1, 1)
+        factors = F.relu(lengths + bias) / lengths
         return join_orders(F.relu(scalars), pairs * factors.to(x.dtype).unsqueeze(2))
 
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        _flatten_saved(state_dict, prefix + 'bias')
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def extra_repr(self) -> str:
-        return f'{self.bias.shape[1]}, max_order={self.max_order}'
+        return f'{self.channels}, max_order={self.max_order}'
 
 
 class SO2BatchNorm(nn.Module):
@@ -255,7 +269,10 @@ class SO2BatchNorm(nn.Module):
 
     Shape:
         - Input and output: ``(N, channels * (1 + 2 * max_order), H, W)``.
-        - ``weight``: ``(1 + max_order, channels)``; ``bias``: ``(channels,)``, of order 0.
+        - ``weight``: ``((1 + max_order) * channels,)``, flat as optimizers take the weights of
+          norms to be, the order being the slower index. ``(1 + max_order, channels)`` of older
+          checkpoints loads too.
+        - ``bias``: ``(channels,)``, of order 0.
         - ``running_mean``, ``running_var``: ``(channels,)``, of order 0; ``running_power``:
           ``(max_order, channels)``, the mean of ``|f|^2``.
     """
@@ -265,7 +282,7 @@ class SO2BatchNorm(nn.Module):
         check_count('channels', channels, 1)
         check_count('max_order', max_order, 0)
         self.max_order, self.momentum, self.eps = max_order, momentum, eps
-        self.weight = nn.Parameter(torch.ones(1 + max_order, channels))
+        self.weight = nn.Parameter(torch.ones((1 + max_order) * channels))
         self.bias = nn.Parameter(torch.zeros(channels))
         self.register_buffer('running_mean', torch.zeros(channels))
         self.register_buffer('running_var', torch.ones(channels))
@@ -273,11 +290,12 @@ class SO2BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scalars, pairs = split_orders(x, self.max_order)
+        weight = self.weight.view(1 + self.max_order, -1)
         scalars = F.batch_norm(
             scalars,
             self.running_mean,
             self.running_var,
-            self.weight[0],
+            weight[0],
             self.bias,
             self.training,
             self.momentum,
@@ -289,8 +307,12 @@ class SO2BatchNorm(nn.Module):
             power = exact.square().mean((0, 4, 5)).sum(1)
             with torch.no_grad():
                 self.running_power.lerp_(power.to(self.running_power.dtype), self.momentum)
-        scales = self.weight[1:] * (power + self.eps).rsqrt()
+        scales = weight[1:] * (power + self.eps).rsqrt()
         return join_orders(scalars, pairs * scales.to(x.dtype)[:, None, :, None, None])
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        _flatten_saved(state_dict, prefix + 'weight')
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return (

@@ -8,7 +8,7 @@ import torch
 from mmcv.ops import ModulatedDeformConv2dPack
 from mmpretrain.models import ResNet
 from naive import largest_difference
-from networks import as_if_trained, with_offsets
+from networks import PRETRAINED, as_if_trained, with_offsets
 
 from mmscale.evaluation import equivariance_error
 from mmscale.models import (
@@ -106,13 +106,14 @@ def test_deformable_layers_are_initialised_as_the_others(layer):
         assert weight.std().item() == pytest.approx((2 / (9 * channels)) ** 0.5, rel=0.03)
 
 
-def test_a_checkpoint_keeps_its_offsets(tmp_path):
+@pytest.mark.parametrize('kind', PRETRAINED)
+def test_a_checkpoint_keeps_its_offsets(kind, tmp_path):
     deform = dict(type='mmscale.DeformScaleConv', stages=LAST_THREE)
     model = ScaleResNet(18, GRID, deform=deform, **SMALL)
     for name in deformable(model):
         with_offsets(model.get_submodule(name))
     torch.save(model.state_dict(), tmp_path / 'trained.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'trained.pth'))
+    init_cfg = dict(type=kind, checkpoint=str(tmp_path / 'trained.pth'))
     again = ScaleResNet(18, GRID, deform=deform, init_cfg=init_cfg, **SMALL)
     again.init_weights()
     for name, value in model.state_dict().items():

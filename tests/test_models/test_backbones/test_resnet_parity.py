@@ -6,7 +6,7 @@ import torch
 from mmengine.runner import save_checkpoint
 from mmpretrain.models import ResNet, ResNet_CIFAR
 from naive import largest_difference
-from networks import as_if_trained
+from networks import PRETRAINED, as_if_trained
 from torch import nn
 
 from mmscale.models import ScaleConv, ScaleResNet, ScaleResNet_CIFAR
@@ -141,10 +141,11 @@ def test_zero_init_residual(depth, zero):
         assert (weight == (0 if zero and is_last else 1)).all(), name
 
 
-def test_pretrained_weights_are_not_zeroed(tmp_path):
+@pytest.mark.parametrize('kind', PRETRAINED)
+def test_pretrained_weights_are_not_zeroed(kind, tmp_path):
     theirs, _ = pair(dict(depth=18))
     torch.save(dict(state_dict=theirs.state_dict()), tmp_path / 'a.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'a.pth'))
+    init_cfg = dict(type=kind, checkpoint=str(tmp_path / 'a.pth'))
     model = ScaleResNet(18, dict(num_scales=2), init_cfg=init_cfg, **SMALL)
     model.init_weights()
     assert model.layer1[0].bn2.weight.abs().min() > 0

@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from naive import largest_difference
+from networks import PRETRAINED
 from rotation import (
     as_if_trained_so2,
     quarter_turn,
@@ -197,10 +198,11 @@ def test_starts_with_blocks_that_pass_their_input():
     assert all((block.last_norm.weight == 1).all() for block in other.layer1)
 
 
-def test_a_checkpoint_loads_as_it_is(tmp_path):
+@pytest.mark.parametrize('kind', PRETRAINED)
+def test_a_checkpoint_loads_as_it_is(kind, tmp_path):
     source = as_if_trained_so2(SO2ResNet(18, **SMALL)).float()
     torch.save(dict(state_dict=source.state_dict()), tmp_path / 'model.pth')
-    init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'model.pth'))
+    init_cfg = dict(type=kind, checkpoint=str(tmp_path / 'model.pth'))
     model = SO2ResNet(18, init_cfg=init_cfg, **SMALL).eval()
     model.init_weights()
     assert torch.equal(model(image())[0], source(image())[0])

@@ -37,7 +37,7 @@ class TestNormReLU:
         found = act(x)
         assert torch.equal(found[:, :3], x[:, :3].relu())
         for m, length in enumerate(magnitudes_by_hand(x, 2)[1:]):
-            factor = (length + act.bias[m, :, None, None]).clamp(min=0) / length
+            factor = (length + act.bias.view(2, 3)[m, :, None, None]).clamp(min=0) / length
             for first in (3 + 6 * m, 6 + 6 * m):
                 expected = factor * x[:, first : first + 3]
                 assert largest_difference(found[:, first : first + 3], expected) < 1e-14
@@ -60,7 +60,7 @@ class TestNormReLU:
         act = as_if_trained_so2(SO2NormReLU(2, 2))
         x = field(2, size=(3, 2), batch=1).requires_grad_()
         # Away from the bends of ReLU, where differences say nothing.
-        lengths = torch.cat(magnitudes_by_hand(x, 2)[1:], 1) + act.bias.flatten()[:, None, None]
+        lengths = torch.cat(magnitudes_by_hand(x, 2)[1:], 1) + act.bias[:, None, None]
         assert lengths.abs().min() > 1e-4 and x[:, :2].abs().min() > 1e-4
 
         def run(x, bias):
@@ -109,7 +109,7 @@ class TestBatchNorm:
             first = 3 + 6 * m
             real, imaginary = x[:, first:].split(3, 1)[:2]
             power = (real**2 + imaginary**2).mean((0, 2, 3))
-            factor = norm.weight[m + 1] / (power + 1e-5).sqrt()
+            factor = norm.weight.view(3, -1)[m + 1] / (power + 1e-5).sqrt()
             for part, start in ((real, first), (imaginary, first + 3)):
                 expected = part * factor[:, None, None]
                 assert largest_difference(found[:, start : start + 3], expected) < 1e-12
@@ -117,7 +117,7 @@ class TestBatchNorm:
             assert largest_difference(norm.running_power[m], expected) < 1e-12
         # The mean square of a length is then the square of the scale.
         lengths = torch.stack(magnitudes_by_hand(found, 2)[1:]).square().mean((1, 3, 4))
-        assert largest_difference(lengths, norm.weight[1:] ** 2) < 1e-4
+        assert largest_difference(lengths, norm.weight.view(3, -1)[1:] ** 2) < 1e-4
 
     @pytest.mark.parametrize('is_training', [True, False])
     @settings(max_examples=20, deadline=None)

@@ -1,0 +1,139 @@
+# Copyright (c) mmscale contributors.
+"""Checkpoints are read, and found to fit, before anything long starts.
+
+What is wrong with one raises ``ValueError`` or ``FileNotFoundError`` of one line.
+"""
+
+import os
+import pickle
+import sys
+import zipfile
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+
+import mmengine
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
+from mmengine.utils import digit_version
+from torch import Tensor, nn
+
+from .errors import one_line
+from .hooks.equivariance_hook import unwrap
+from .schedules import check_resumed
+
+
+def cannot_load_checkpoints() -> bool:
+    """Whether MMEngine here fails on checkpoints with more than weights in them.
+
+    From 2.6 on ``torch.load`` refuses other objects unless told otherwise, and the original
+    MMEngine, up to its last version 0.10.7, does not say otherwise. Its checkpoints hold the
+    logged scalars, so it cannot load what it has saved.
+    """
+    forced = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '').lower()
+    return (
+        digit_version(mmengine.__version__) <= digit_version('0.10.7')
+        and digit_version(torch.__version__.split('+')[0]) >= digit_version('2.6.0')
+        and forced not in ('1', 'y', 'yes', 'true')
+    )
+
+
+CHECKPOINT_REMEDY = (
+    f'mmengine {mmengine.__version__} cannot load its own checkpoints with torch '
+    f'{torch.__version__} (from 2.6 on torch.load refuses all but weights). Install the '
+    'maintained family (pip uninstall -y mmengine mmcv mmcv-lite mmpretrain && pip install '
+    'onedl-mmengine onedl-mmcv onedl-mmpretrain) or torch<2.6; or, for checkpoints you trust, set '
+    'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
+)
+
+
+def check_checkpoint(cfg: Config):
+    """Checks, before anything is built, that the checkpoint ``cfg`` points to can be loaded."""
+    path = cfg.get('load_from')
+    if path is None and cfg.get('resume'):
+        path = find_latest_checkpoint(cfg.work_dir)
+    check_file(path)
+
+
+def check_file(path: str | None):
+    """Checks that a file is a checkpoint; an address (``https://`` ...) is left to MMEngine."""
+    if path is None or '://' in str(path):
+        return
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'checkpoint: there is no file {path}')
+    is_zip = zipfile.is_zipfile(path)
+    with open(path, 'rb') as file:
+        is_pickle = file.read(1) == b'\x80'  # as torch saved before 1.6
+    damaged = f'checkpoint {path}: the file is cut off, or is no checkpoint'
+    if not is_zip and not is_pickle:
+        raise ValueError(damaged)
+    weights_only = cannot_load_checkpoints()
+    try:
+        # Memory-mapped, no weights are read here.
+        checkpoint = torch.load(path, 'cpu', weights_only=weights_only, mmap=is_zip)
+    except Exception as error:
+        if weights_only and isinstance(error, pickle.UnpicklingError):
+            raise ValueError(f'checkpoint {path}: {CHECKPOINT_REMEDY}') from error
+        raise ValueError(f'{damaged} ({one_line(error)})') from error
+    if not any(isinstance(value, Tensor) for value in _weights(checkpoint).values()):
+        raise ValueError(f'checkpoint {path}: there are no weights in it')
+
+
+def _weights(checkpoint) -> Mapping:
+    """The weights by name, where MMEngine looks for them."""
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else {}
+    return state if isinstance(state, Mapping) else {}
+
+
+def load_weights(network: nn.Module, path: str, config: str):
+    """Loads a checkpoint that fits the network of a config exactly."""
+    check_file(path)
+    try:
+        with redirect_stdout(sys.stderr):  # what MMEngine says of it is no result
+            load_checkpoint(network, path, map_location='cpu', strict=True, logger='silent')
+    except Exception as error:
+        raise ValueError(
+            f'checkpoint {path} does not fit {config}: {one_line(error)[:300]}'
+        ) from error
+    check_finite(network, path)
+
+
+def check_finite(network: nn.Module, path: str):
+    """Checks the weights that a network has loaded."""
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f'checkpoint {path}: {name} is not finite')
+
+
+def check_loading(runner: Runner, strict: bool):
+    """Has a runner, which alone would take any weights, check those that it loads.
+
+    Args:
+        runner (Runner): Before its run.
+        strict (bool): Whether a checkpoint has to fit exactly. If not, some of it has to. One that
+            is resumed from always fits, and its schedules reach to the end of the training.
+    """
+    load = runner.load_checkpoint
+
+    def load_and_check(path, *args, **kwargs):
+        resumes = runner.cfg.get('resume')
+        try:
+            checkpoint = load(path, *args, **{**kwargs, 'strict': strict or resumes})
+        except Exception as error:
+            raise ValueError(
+                f'checkpoint {path} does not fit the config: {one_line(error)[:300]}'
+            ) from error
+        model = unwrap(runner.model)
+        names = {name.removeprefix('module.') for name in _weights(checkpoint)}
+        if names and names.isdisjoint(model.state_dict()):
+            raise ValueError(
+                f'checkpoint {path}: none of its weights has a name that the model has, such as '
+                f'{next(iter(model.state_dict()), None)}'
+            )
+        check_finite(model, path)
+        if resumes:
+            check_resumed(checkpoint, path, runner.train_loop)
+        return checkpoint
+
+    runner.load_checkpoint = load_and_check

@@ -1,0 +1,53 @@
+# Copyright (c) mmscale contributors.
+"""How a tool ends on bad input: with one line that names it, whatever raised."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+LONGEST_LINE = 600
+# Set to anything, it has tools end with a traceback.
+TRACEBACK_VARIABLE = 'MMSCALE_TRACEBACK'
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception says, on one line; the type too where the text alone may say little."""
+    text = error.args[0] if isinstance(error, KeyError) and error.args else error
+    text = ' '.join(str(text).split())
+    if not text or not isinstance(error, ValueError | OSError):
+        text = f'{type(error).__name__}: {text}'.removesuffix(': ')
+    return text if len(text) <= LONGEST_LINE else f'{text[:LONGEST_LINE]} ...'
+
+
+@contextmanager
+def one_line_errors(folder: str | Path | None = None) -> Iterator[None]:
+    """A context, or decorator, that leaves the program with one line for any exception.
+
+    Args:
+        folder (str | Path, optional): Where a long run keeps its logs. The traceback is written to
+            a file there, for what fails after hours may be more than bad input. Elsewhere
+            ``MMSCALE_TRACEBACK=1`` shows it.
+    """
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        sys.exit(f'error: {one_line(error)}{_where(error, folder)}')
+
+
+def _where(error: Exception, folder: str | Path | None) -> str:
+    """How to find the place in the code."""
+    if folder is None:
+        said = isinstance(error, ValueError | OSError)
+        return '' if said else f' ({TRACEBACK_VARIABLE}=1 shows where)'
+    # Each process of a distributed run has one of its own.
+    path = Path(folder) / f'traceback_{os.environ.get("RANK", "0")}.txt'
+    try:
+        path.write_text(''.join(traceback.format_exception(error)))
+    except OSError:
+        return ''
+    return f' (where: {path})'

@@ -1,0 +1,109 @@
+# Copyright (c) mmscale contributors.
+"""What MMEngine's options do to our layers is what they do to their counterparts."""
+
+import pytest
+import torch
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
+from mmengine.optim import build_optim_wrapper
+from torch import nn
+
+import mmscale  # noqa: F401  (registers the constructor)
+from mmscale.models import DeformScaleConv, ModulatedDeformScaleConv, ScaleBN, ScaleConv
+from mmscale.models.layers.so2 import SO2BatchNorm, SO2Conv, SO2NormReLU
+
+GRID = dict(num_scales=1)
+OPTIONS = [
+    dict(dcn_offset_lr_mult=0.1),
+    dict(dcn_offset_lr_mult=0.1, bias_lr_mult=3.0),
+    dict(bias_lr_mult=3.0),
+    dict(bias_decay_mult=0.5),
+    dict(norm_decay_mult=0.0),
+    dict(flat_decay_mult=0.0),
+    dict(dwconv_decay_mult=0.25),
+    dict(norm_decay_mult=0.0, bias_decay_mult=0.5, flat_decay_mult=0.7, dwconv_decay_mult=0.25),
+    dict(custom_keys=dict(conv_offset=dict(lr_mult=0.2)), dcn_offset_lr_mult=0.1),
+]
+
+
+def ours() -> nn.Module:
+    return nn.ModuleDict(dict(
+        plain=ScaleConv(4, 8, 3, padding=1, scale_space=GRID),
+        depthwise=ScaleConv(4, 8, 3, padding=1, groups=4, scale_space=GRID),
+        one_channel=ScaleConv(1, 8, 3, padding=1, scale_space=GRID),
+        v1=DeformScaleConv(4, 8, 3, padding=1, bias=False, scale_space=GRID),
+        v2=ModulatedDeformScaleConv(4, 8, 3, padding=1, scale_space=GRID),
+        depthwise_v2=ModulatedDeformScaleConv(4, 4, 3, padding=1, groups=4, scale_space=GRID),
+        bn=ScaleBN(8),
+    ))  # fmt: skip
+
+
+def ordinary() -> nn.Module:
+    return nn.ModuleDict(dict(
+        plain=nn.Conv2d(4, 8, 3),
+        depthwise=nn.Conv2d(4, 8, 3, groups=4),
+        one_channel=nn.Conv2d(1, 8, 3),
+        v1=DeformConv2dPack(4, 8, 3, padding=1),
+        v2=ModulatedDeformConv2dPack(4, 8, 3, padding=1),
+        depthwise_v2=ModulatedDeformConv2dPack(4, 4, 3, padding=1, groups=4),
+        bn=nn.BatchNorm2d(8),
+    ))  # fmt: skip
+
+
+def so2() -> nn.Module:
+    return nn.ModuleDict(dict(
+        first=SO2Conv(1, 4, 5, in_order=0), conv=SO2Conv(4, 4, 5), act=SO2NormReLU(4),
+        bn=SO2BatchNorm(4),
+    ))  # fmt: skip
+
+
+class Bias(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(8))
+
+
+def ordinary_so2() -> nn.Module:
+    return nn.ModuleDict(dict(
+        first=nn.Conv2d(1, 4, 5), conv=nn.Conv2d(20, 20, 5), act=Bias(), bn=nn.BatchNorm2d(4),
+    ))  # fmt: skip
+
+
+def settings(model: nn.Module, options: dict) -> dict[str, tuple[float, float]]:
+    """Learning rate and weight decay of each parameter."""
+    optimizer = dict(type='SGD', lr=1.0, weight_decay=1.0)
+    wrapper = build_optim_wrapper(model, dict(optimizer=optimizer, paramwise_cfg=options))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    groups = wrapper.optimizer.param_groups
+    assert sum(len(group['params']) for group in groups) == len(names)
+    return {names[p]: (g['lr'], g['weight_decay']) for g in groups for p in g['params']}
+
+
+@pytest.mark.parametrize('options', OPTIONS, ids=str)
+def test_each_parameter_is_treated_as_its_counterpart(options):
+    found = settings(ours(), options)
+    assert found == settings(ordinary(), options)
+    assert set(found.values()) != {(1.0, 1.0)}  # the option does something
+    found = settings(so2(), options)
+    assert found == settings(ordinary_so2(), options)
+
+
+def test_the_random_numbers_of_a_run_are_not_drawn():
+    model = ours()
+    state = torch.get_rng_state()
+    settings(model, OPTIONS[0])
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_older_checkpoints_of_so2_layers_load():
+    source, model = so2(), so2()
+    state = source.state_dict()
+    for value in state.values():
+        value.uniform_(0.5, 1.5)
+    older = dict(state, **{'bn.weight': state['bn.weight'].view(3, 4),
+                           'act.bias': state['act.bias'].view(2, 4)})  # fmt: skip
+    model.load_state_dict(older)
+    x = torch.randn(2, 1, 9, 9)
+    for network in (source, model):
+        network.eval()
+    run = [nn.Sequential(*network.values())(x) for network in (source, model)]
+    assert torch.equal(*run) and run[0].std() > 0

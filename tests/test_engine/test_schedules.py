@@ -1,0 +1,90 @@
+# Copyright (c) mmscale contributors.
+from types import SimpleNamespace
+
+import pytest
+from mmengine.config import Config
+from mmengine.optim import OneCycleLR, OneCycleParamScheduler
+
+from mmscale.engine import launch, schedules
+
+
+def make_cfg(**kwargs) -> Config:
+    return Config(
+        dict(
+            launcher='none',
+            train_dataloader=dict(batch_size=32, num_workers=0),
+            val_dataloader=dict(batch_size=32, num_workers=2, pin_memory=True),
+            param_scheduler=dict(type='OneCycleLR', eta_max=0.01),
+            auto_scale_lr=dict(base_batch_size=128),
+            **kwargs,
+        )
+    )
+
+
+def test_one_cycle_peak_scales_with_batch_size_and_processes(monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '8')
+    cfg = make_cfg()
+    cfg.launcher = 'pytorch'
+    schedules.scale_one_cycle_peak(cfg)
+    assert cfg.param_scheduler.eta_max == 0.01  # not asked for
+    launch.enable_auto_scale_lr(cfg)
+    schedules.scale_one_cycle_peak(cfg)
+    assert cfg.param_scheduler.eta_max == pytest.approx(0.01 * 8 * 32 / 128)
+
+
+@pytest.mark.parametrize('kind', ['OneCycleLR', 'mmengine.OneCycleLR', OneCycleLR])
+def test_one_cycle_peak_is_scaled_however_its_type_is_written(kind):
+    """Of one optimizer or several; what another parameter than the rate follows stays."""
+    momentum = dict(type=OneCycleParamScheduler, param_name='momentum', eta_max=0.9)
+    for param_scheduler in (
+        dict(type=kind, eta_max=0.01),
+        [dict(type='LinearLR'), dict(type=kind, eta_max=0.01)],
+        dict(a=[dict(type=kind, eta_max=0.01), momentum], b=dict(type='LinearLR')),
+    ):
+        cfg = make_cfg()
+        cfg.param_scheduler = param_scheduler
+        launch.enable_auto_scale_lr(cfg)
+        schedules.scale_one_cycle_peak(cfg)
+        peaks = [
+            schedule['eta_max']
+            for _, schedule in schedules.schedules(cfg.param_scheduler)
+            if schedules.is_one(cfg, schedule, OneCycleParamScheduler)
+        ]
+        assert peaks == [pytest.approx(0.01 * 32 / 128), 0.9][: len(peaks)]
+
+
+class Loop:
+    """Of 3 epochs of 4 iterations."""
+
+    dataloader, max_epochs, max_iters = range(4), 3, 12
+
+
+@pytest.mark.parametrize(
+    ('schedule', 'warned', 'refused'),
+    [
+        (dict(type='OneCycleLR', total_steps=3), False, False),
+        (dict(type='OneCycleLR', total_steps=2), False, True),
+        (dict(type='OneCycleLR', total_steps=12, by_epoch=False), False, False),
+        (dict(type=OneCycleLR, total_steps=11, by_epoch=False), False, True),
+        (dict(type='OneCycleLR', total_steps=4), True, False),
+        (dict(type='CosineAnnealingLR', end=3), False, False),
+        (dict(type='mmengine.CosineAnnealingLR', end=2), True, False),
+        (dict(type='PolyLR', end=11, by_epoch=False), True, False),
+        (dict(type='MultiStepLR', milestones=[1]), False, False),
+        (dict(type='LinearLR', end=1), False, False),
+        ([dict(type='CosineAnnealingLR', end=2), dict(type='ConstantLR', begin=2, end=3)],
+         False, False),
+        (dict(a=[dict(type='OneCycleLR', total_steps=2)], b=[]), False, True),
+    ],
+)  # fmt: skip
+def test_schedules_and_training_end_together(schedule, warned, refused):
+    warnings = []
+    logger = SimpleNamespace(warning=warnings.append)
+    runner = SimpleNamespace(train_loop=Loop(), logger=logger)
+    cfg = Config(dict(param_scheduler=schedule))
+    if refused:
+        with pytest.raises(ValueError, match='total_steps: the cycle of .* ends before the train'):
+            schedules.check_schedules(cfg, runner)
+    else:
+        schedules.check_schedules(cfg, runner)
+    assert len(warnings) == warned
