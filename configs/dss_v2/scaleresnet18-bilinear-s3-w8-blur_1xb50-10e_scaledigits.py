@@ -1,4 +1,0 @@
-_base_ = './scaleresnet18-bilinear-s3-w8_1xb50-10e_scaledigits.py'
-
-# The same network with a low-pass before each stride.
-model = dict(backbone=dict(aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)))

@@ -1,4 +1,0 @@
-_base_ = './scaleresnet50-bilinear-s3-w16_1xb128-30e_scalecifar10.py'
-
-# The same network with a low-pass before each stride.
-model = dict(backbone=dict(aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)))
