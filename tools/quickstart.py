@@ -28,6 +28,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
+from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.equivariance import FACTORS
 
@@ -231,6 +232,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
     os.replace(part, path)
 
 
+@one_line_errors()
 def main():
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

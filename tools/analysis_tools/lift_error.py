@@ -80,7 +80,10 @@ def draw(errors: dict[float, list[float]], base: float, path: Path) -> None:
 def main():
     args = parse_args()
     grids = check_arguments(args)
-    images = photograph_crops(args.num_images, 224, args.seed, args.images)
+    try:
+        images = photograph_crops(args.num_images, 224, args.seed, args.images)
+    except ValueError as error:
+        raise ValueError(f'--images: {error}') from error
     images = images - images.mean((0, 2, 3), keepdim=True)
     errors = {}
     print(f'{"zero_scale":<12}' + ''.join(f'{f"s = {s:g}":>11}' for s in FACTORS))

@@ -21,6 +21,7 @@ from results import machine_line
 from running import describe_run
 from timing import progress, ratio, time_in_turn
 
+from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.report import write_json, write_text
 from mmscale.evaluation.untrained import calibrate_norms, photograph_crops
@@ -235,12 +236,19 @@ def draw(rows: list[dict], title: str):
     return figure
 
 
+@one_line_errors()
 def main():
     args = parse_args()
+    if args.images and not args.images.is_dir():
+        raise FileNotFoundError(f'--images: there is no folder {args.images}')
+    args.out.mkdir(parents=True, exist_ok=True)
     MMLogger.get_instance('frontier', log_level='ERROR')  # how each weight is initialised
     warnings.filterwarnings('ignore', message='no level is valid')
     _, side, count, _, factors = NETWORKS[args.network]
-    images = photograph_crops(args.num_images or count, side, folder=args.images).float()
+    try:
+        images = photograph_crops(args.num_images or count, side, folder=args.images).float()
+    except ValueError as error:
+        raise ValueError(f'--images: {error}') from error
     images = (images - images.mean((0, 2, 3), True)) / images.std((0, 2, 3), keepdim=True)
     compared = configurations(args.named)
     errors = {}
@@ -259,7 +267,6 @@ def main():
         for configuration in compared
     ]
     run = describe_run('cpu')
-    args.out.mkdir(parents=True, exist_ok=True)
     stem = f'frontier_{args.network}{"_aa_stem" if args.aa_stem else ""}'
     write_json(args.out / f'{stem}.json', dict(run, factors=factors, border=args.border,
                                                seeds=args.seeds, rows=rows))  # fmt: skip
