@@ -201,7 +201,7 @@ def table(results: dict[str, list[dict]]) -> str:
 
 def draw(results: dict[str, list[dict]], path: Path) -> None:
     """Accuracy, invariance and equivariance error against scale."""
-    figure, panels = plt.subplots(1, 3, figsize=(13, 4), layout='constrained')
+    figure, panels = plt.subplots(1, 3, figsize=(13, 4.3), layout='constrained')
     keys = ('accuracy', 'vector', 'network')
     for name, runs in results.items():
         for axes, key in zip(panels, keys):
@@ -215,10 +215,9 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
     accuracy.set(title='Accuracy on 500 held-out digits', ylabel='accuracy (%)', ylim=(0, 102))
     accuracy.axhline(10, color='black', lw=0.8, ls=':')
     accuracy.text(1.02, 11, 'chance', va='bottom', fontsize=8)
-    accuracy.legend(frameon=False, loc='center right')
     vector.set(title='Change of the features that the classifier sees', ylim=(0, None),
                ylabel=r'invariance error $\Delta(s)$')  # fmt: skip
-    network.set(title='Last feature maps, whole network, no border left out', yscale='log',
+    network.set(title='Last feature maps, border included', yscale='log',
                 ylabel=r'equivariance error $\Delta(s)$')  # fmt: skip
     for axes in panels:
         axes.axvspan(1, 1.5, color='black', alpha=0.07, lw=0)
@@ -227,6 +226,9 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
         axes.title.set_fontsize(11)
         axes.grid(alpha=0.3)
     accuracy.text(1.25, 2, 'trained on', ha='center', va='bottom', fontsize=8)
+    figure.legend(
+        *accuracy.get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False
+    )
     part = path.with_suffix('.part.png')
     figure.savefig(part, dpi=130)
     os.replace(part, path)
