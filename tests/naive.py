@@ -133,6 +133,21 @@ def scale_pool(levels, kernel, stride, padding, *, factors, reduce):
     return outputs
 
 
+def scale_blur(levels, taps, stride, *, factors):
+    """Sum of h(u) h(v) x(k, s j + a^k (u, v)), zeros outside the level, term by term."""
+    radius, outputs = len(taps) // 2, []
+    for level, factor in zip(levels, factors):
+        height, width = level.shape[-2:]
+        rows, columns = range(0, height, stride[0]), range(0, width, stride[1])
+        y = np.zeros((*level.shape[:2], len(rows), len(columns)))
+        for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+            for u, v in itertools.product(range(len(taps)), repeat=2):
+                at = row + factor * (u - radius), column + factor * (v - radius)
+                y[:, :, i, j] += taps[u] * taps[v] * read(level, *at)
+        outputs.append(y)
+    return outputs
+
+
 def scaled(x, base, shift, first_level=0):
     """L_s for s = base**shift by slicing: level k + shift at every base**shift-th pixel."""
     if isinstance(x, tuple):

@@ -1,10 +1,19 @@
 # Copyright (c) mmscale contributors.
-"""Networks as they are after training, as far as their layers can tell."""
+"""Small networks with every kind of layer; networks as they are after training."""
 
 import torch
 from mmengine.model import PretrainedInit
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmscale.models import (
+    ScaleConvNet,
+    ScaleResNet,
+    ScaleResNet_CIFAR,
+    SO2ConvNet,
+    SO2ResNet,
+    SO2ResNet_CIFAR,
+)
 
 # The ways to write the type of an init_cfg that loads a checkpoint.
 PRETRAINED = ('Pretrained', 'mmengine.Pretrained', 'mmengine.model.PretrainedInit', PretrainedInit)
@@ -33,3 +42,44 @@ def with_offsets(conv: nn.Module, std: float = 0.2) -> nn.Module:
         for parameter in conv.conv_offset.parameters():
             parameter.copy_(std * torch.randn(parameter.shape, generator=generator))
     return conv
+
+
+def small_backbones() -> dict[str, nn.Module]:
+    """Every backbone, dense and pyramid, with every kind of layer; for images of 3 channels."""
+    torch.manual_seed(0)
+    grid = dict(base=2, num_scales=3)
+    layer = dict(type='mmscale.DeformScaleConv')
+    modulated = dict(type='mmscale.ModulatedDeformScaleConv')
+    two_stages = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
+    slim = dict(base_channels=4, stem_channels=4)
+    backbones = {}
+    for form in ('GaussianLift', 'GaussianPyramidLift'):
+        options = dict(scale_space=grid, lift=dict(type=f'mmscale.{form}'), interaction=2)
+        convnet = dict(options, in_channels=3, channels=(4, 6))
+        resnet = dict(options, depth=18, **slim, **two_stages)
+        backbones |= {
+            f'ScaleConvNet {form}': ScaleConvNet(**convnet),
+            f'ScaleConvNet deformable {form}': ScaleConvNet(
+                **convnet, deform=dict(modulated, stages=(False, True))
+            ),
+            f'ScaleResNet {form}': ScaleResNet(**resnet),
+            f'ScaleResNet deformable {form}': ScaleResNet(
+                **resnet, deform=dict(layer, stages=(False, True))
+            ),
+            f'ScaleResNet deep stem, bottlenecks {form}': ScaleResNet(
+                **dict(resnet, depth=50, interaction=1), deep_stem=True, avg_down=True
+            ),
+            f'ScaleResNet of one level {form}': ScaleResNet(
+                **dict(resnet, scale_space=dict(num_scales=1), interaction=1)
+            ),
+            f'ScaleResNet base sqrt 2 {form}': ScaleResNet(
+                **dict(resnet, scale_space=dict(base=2**0.5, num_scales=3))
+            ),
+            f'ScaleResNet_CIFAR {form}': ScaleResNet_CIFAR(**resnet),
+        }
+    turning = dict(num_stages=2, strides=(1, 2), out_indices=(0, 1))
+    return backbones | {
+        'SO2ConvNet': SO2ConvNet(in_channels=3, channels=(4, 6)),
+        'SO2ResNet': SO2ResNet(18, **slim, **turning),
+        'SO2ResNet_CIFAR': SO2ResNet_CIFAR(18, **slim, **turning, with_cp=True),
+    }

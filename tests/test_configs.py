@@ -19,7 +19,7 @@ SCHEDULES = CONFIGS / '_base_' / 'schedules'
 # The ordinary model of each comparison, and the names of all its models.
 COMPARISONS = {
     'resnet18-w8_1xb50-10e_scaledigits': r'.*_scaledigits',
-    'cnn_1xb128-20e_scalemnist': r'.*_scalemnist',
+    'cnn_1xb128-20e_scalemnist': r'(?!.*-deep-).*_scalemnist',
     'resnet18-w16_1xb128-30e_scalecifar10': r'.*resnet18-.*_1xb128-30e_scalecifar10',
     'resnet50-w16_1xb128-30e_scalecifar10': r'.*resnet50-.*_1xb128-30e_scalecifar10',
 }
@@ -27,6 +27,13 @@ LIFTS = {
     'bilinear': 'mmscale.BilinearPyramidLift',
     'antialiased': 'mmscale.GaussianPyramidLift',
     'pyramid': 'mmscale.GaussianPyramidLift',
+}
+BLUR = dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)
+# Levels an octave, and blur; with a level finer than the image, zero_scale is always 0.5.
+NAMED = {
+    'economical': (1, 0.5, BLUR),
+    'balanced': (2, 1.0, dict(type='mmscale.ScaleBlurPool2d', kernel_size=7)),
+    'accurate': (4, 0.5, dict(type='mmscale.ScaleBlurPool2d', variance=3.0)),
 }
 OFFSETS = {'dcnv1': 'mmscale.DeformScaleConv', 'dcnv2': 'mmscale.ModulatedDeformScaleConv'}
 
@@ -66,6 +73,10 @@ def test_the_name_says_what_is_in_the_config(path):
     for name in ('stem_channels', 'base_channels') if depth else ():
         assert backbone.get(name, 64) == (widths[0] if widths else 64)
 
+    if named := set(words) & set(NAMED):
+        check_named_grid(backbone, cfg.model.neck, *NAMED[named.pop()])
+        return
+    assert backbone.get('aa_layer') == (BLUR if 'blur' in words else None)
     levels = [int(word[1:]) for word in words if re.fullmatch(r's\d+', word)]
     scale_space = backbone.get('scale_space', dict(num_scales=1))
     assert scale_space['num_scales'] == (levels[0] if levels else 1)
@@ -74,6 +85,18 @@ def test_the_name_says_what_is_in_the_config(path):
     assert backbone.get('lift', dict(type='mmscale.GaussianLift'))['type'] == lift[0]
     offsets = [OFFSETS[word] for word in words if word in OFFSETS]
     assert [backbone.deform.type] == offsets if 'deform' in backbone else not offsets
+
+
+def check_named_grid(backbone, neck, levels_an_octave, zero_scale, aa_layer):
+    """Two octaves; of small images one of them is finer than the image."""
+    finer = backbone.scale_space.get('first_level', 0)
+    assert finer in (0, -levels_an_octave)
+    assert (finer == 0) == (backbone.type == 'mmscale.ScaleResNet')
+    assert backbone.scale_space.base == pytest.approx(2 ** (1 / levels_an_octave))
+    assert backbone.scale_space.num_scales == 2 * levels_an_octave + 1
+    assert backbone.scale_space.zero_scale == (0.5 if finer else zero_scale)
+    assert backbone.lift == dict(type='mmscale.GaussianPyramidLift')
+    assert backbone.aa_layer == aa_layer and neck.scale_dropout == 0.5
 
 
 @pytest.mark.parametrize('ordinary, pattern', COMPARISONS.items(), ids=COMPARISONS)

@@ -30,7 +30,7 @@ from mmscale.evaluation.equivariance import FACTORS, check_factors
 from mmscale.evaluation.features import check_layers
 from mmscale.evaluation.scaling import RESAMPLINGS
 from mmscale.evaluation.study import Model, Settings, digest
-from mmscale.scale_space.action import CANVASES
+from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
 from mmscale.visualization import save_figure
 
 LEAST = dict(num_images=1, accuracy_images=1, batch_size=1, border=0, seed=0)
@@ -62,8 +62,13 @@ def parse_args() -> argparse.Namespace:
         help='of the error: images shrink, or keep their size' + default)  # fmt: skip
     add('--resampling', choices=RESAMPLINGS, default='matched',
         help='how images and features are scaled' + default)  # fmt: skip
+    add('--between-levels', choices=BETWEEN_LEVELS, default='cubic',
+        help='how scale spaces are read between their levels' + default)  # fmt: skip
     add('--border', metavar='SAMPLES', type=int, default=0,
         help='left out along each side of a feature map' + default)  # fmt: skip
+    add('--breakdown', action='store_true',
+        help='say which share of the error of networks on scale spaces is lift, body, reading '
+        'between levels and --border')  # fmt: skip
     add('--unsquared', action='store_true', help='the square root of the error')
     add('--batch-size', type=int, default=8, help=default[2:])
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help=default[2:])
@@ -87,6 +92,8 @@ def check_arguments(args: argparse.Namespace) -> Settings:
             raise ValueError(
                 f'--{name.replace("_", "-")}: must be at least {least}, got {getattr(args, name)}'
             )
+    if args.breakdown and args.canvas != 'shrink':
+        raise ValueError(f'--breakdown: is measured on the canvas shrink, got {args.canvas}')
     if args.images and not args.images.is_dir():
         raise FileNotFoundError(f'--images: there is no folder {args.images}')
     try:
@@ -104,6 +111,8 @@ def check_arguments(args: argparse.Namespace) -> Settings:
         border=args.border,
         squared=not args.unsquared,
         batch_size=args.batch_size,
+        between_levels=args.between_levels,
+        breakdown=args.breakdown,
     )
 
 
@@ -228,6 +237,7 @@ def how(settings: dict) -> str:
     """What an error of these settings is."""
     norms = 'squared norms' if settings['squared'] else 'norms'
     return (f'canvas {settings["canvas"]}, resampling {settings["resampling"]}, '
+            f'{settings["between_levels"]} between levels, '
             f'border {settings["border"]}, {norms}')  # fmt: skip
 
 
@@ -274,6 +284,8 @@ def main():
     names = name_models(models, args.names, args.seed)
     results = [measure(model, name, settings, args) for model, name in zip(models, names)]
     print(f'\n{report.table(results)}')
+    if settings.breakdown:
+        print(f'\n{report.breakdown_table(results) or "no network on scale spaces to break down"}')
     print_notes(results)
     write_files(results, chance_of(models), args.out)
 

@@ -1,10 +1,13 @@
 # Copyright (c) mmscale contributors.
+import numbers
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from mmpretrain.datasets import BaseDataset
 
-from .rescaling import check_factor, check_scale_range, check_seed
+from .rescaling import LARGEST_FACTOR, check_factor, check_flag, check_scale_range, check_seed
 
 SPLITS = ('train', 'val', 'test')
 
@@ -23,11 +26,16 @@ class RescaledDataset(BaseDataset):
         seed (int): Seed of whatever the subclass draws.
         test_mode (bool, optional): As in :class:`mmengine.dataset.BaseDataset`. Defaults to
             ``split != 'train'``.
+        pipeline (Sequence): As in :class:`mmengine.dataset.BaseDataset`.
+        indices (int or Sequence[int], optional): As there.
         **kwargs: Other arguments of :class:`mmpretrain.datasets.BaseDataset`.
 
     Raises:
         ValueError: For an argument that is not as described.
+        TypeError: For ``ann_file`` or ``data_prefix``: there are no annotation files.
     """
+
+    LARGEST_SCALE = LARGEST_FACTOR
 
     def __init__(
         self,
@@ -36,24 +44,39 @@ class RescaledDataset(BaseDataset):
         scale: float | None,
         seed: int,
         test_mode: bool | None = None,
+        pipeline: Sequence = (),
+        indices: int | Sequence[int] | None = None,
         **kwargs,
     ):
+        for name in ('ann_file', 'data_prefix'):
+            if name in kwargs:
+                raise TypeError(f'{type(self).__name__} has no {name}, got {kwargs[name]!r}')
         if split not in SPLITS:
             raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
         if scale is not None:
-            check_factor('scale', scale)
+            check_factor('scale', scale, self.LARGEST_SCALE)
         check_seed(seed)
+        if isinstance(pipeline, str) or not isinstance(pipeline, Sequence):
+            raise ValueError(f'pipeline must be a list of transforms, got {pipeline!r}')
+        _check_indices(indices)
         self.split = split
-        self.scale_range = check_scale_range(scale_range)
+        self.scale_range = check_scale_range(scale_range, self.LARGEST_SCALE)
         self.scale = scale
-        self.seed = seed
+        self.seed = int(seed)
         if test_mode is None:
             test_mode = split != 'train'
-        super().__init__(ann_file='', data_prefix={}, test_mode=test_mode, **kwargs)
+        check_flag('test_mode', test_mode)
+        super().__init__(
+            ann_file='',
+            data_prefix={},
+            test_mode=test_mode,
+            pipeline=pipeline,
+            indices=indices,
+            **kwargs,
+        )
 
-    @staticmethod
     def to_data_list(
-        images: Sequence[np.ndarray], labels: np.ndarray, factors: np.ndarray
+        self, images: Sequence[np.ndarray], labels: np.ndarray, factors: np.ndarray
     ) -> list[dict]:
         """One dict per image, which is not copied.
 
@@ -61,7 +84,18 @@ class RescaledDataset(BaseDataset):
             images (Sequence[np.ndarray]): ``n`` uint8 images, ``(H, W)`` or ``(H, W, 3)``.
             labels (np.ndarray): Integers, ``(n, )``.
             factors (np.ndarray): The factor by which each was rescaled, ``(n, )``.
+
+        Raises:
+            ValueError: If the dataset's ``indices`` ask for others.
         """
+        count = len(images)
+        if isinstance(self._indices, Sequence):
+            absent = [i for i in self._indices if not -count <= i < count]
+            if absent:
+                raise ValueError(
+                    f'indices must be from 0 to {count - 1} for the {count} images of split '
+                    f'{self.split!r}, got {absent[0]}'
+                )
         return [
             dict(img=image, gt_label=label, rescale_factor=factor)
             for image, label, factor in zip(images, labels.tolist(), factors.tolist())
@@ -75,3 +109,21 @@ class RescaledDataset(BaseDataset):
             else f'{self.scale}'
         )
         return [f'Split: \t{self.split}', f'Scale factors: \t{scales}']
+
+
+def check_folder(name: str, value: str | os.PathLike, of: str) -> Path:
+    """Return ``value`` with the user's home expanded, or raise ValueError."""
+    if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
+        raise ValueError(f'{name} must name the folder of {of}, got {value!r}')
+    return Path(value).expanduser()
+
+
+def _check_indices(indices: int | Sequence[int] | None) -> None:
+    values = indices if isinstance(indices, Sequence) else [indices]
+    sound = all(isinstance(i, numbers.Integral) and not isinstance(i, bool) for i in values)
+    # No image at all is what MMEngine stumbles over.
+    if indices is not None and (not sound or indices == 0 or not len(values)):
+        raise ValueError(
+            'indices must be the number of images to take, integers that say which, or None, '
+            f'got {indices!r}'
+        )

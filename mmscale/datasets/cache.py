@@ -5,12 +5,13 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from mmengine.logging import print_log
+
+from .scratch import put, scratch_folder
 
 Arrays = dict[str, np.ndarray]
 
@@ -88,20 +89,13 @@ def _load(path: Path, published: dict[str, str]) -> Arrays | None:
 
 def _save(path: Path, arrays: Arrays, digests: dict[str, str]) -> None:
     """Write all arrays, or nothing, under ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # One file holds the digests too: two files could not be replaced in one step.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.stem}-', suffix='.tmp')
-    try:
-        with os.fdopen(handle, 'wb') as file:
+    with scratch_folder(path.parent) as scratch:
+        # One file holds the digests too: two files could not be replaced in one step.
+        with open(scratch / path.name, 'wb') as file:
             np.savez(file, **arrays, **{_DIGESTS: np.array(json.dumps(digests))})
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes the file readable by nobody else, but a data folder is often shared.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        put(scratch / path.name, path)
 
 
 def _differing(expected: dict[str, str], actual: dict[str, str]) -> str:

@@ -24,6 +24,9 @@ PADDINGS = tuple(_BORDERS)
 # source of an anti-aliased shrink grows without bound.
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.05, 20.0
 
+# What the generators of NumPy and scikit-learn take.
+LARGEST_SEED = 2**32 - 1
+
 # Reach of a bicubic kernel, in pixels of the coarser of the two grids.
 _KERNEL_REACH = 2
 
@@ -67,11 +70,13 @@ def rescale(
     """
     check_factor('factor', factor)
     check_padding(padding)
+    check_flag('antialias', antialias)
     if image.dtype not in (np.uint8, np.float32):
         raise TypeError(f'image must be uint8 or float32, got {image.dtype}')
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f'image must be (H, W) or (H, W, C) and not empty, got {image.shape}')
     height, width = image.shape[:2]
+    check_canvas(canvas)
     rows, cols = (height, width) if canvas is None else canvas
     if rows < height or cols < width:
         raise ValueError(
@@ -106,31 +111,27 @@ def draw_factors(
     return rng.uniform(*scale_range, size=count)
 
 
-def check_factor(name: str, value: float) -> None:
+def check_factor(name: str, value: float, largest: float = LARGEST_FACTOR) -> None:
     """Raise ValueError unless ``value`` is a number that :func:`rescale` takes as a factor."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, numbers.Real)
-        or not SMALLEST_FACTOR <= value <= LARGEST_FACTOR
-    ):
+    if not _is_number(value, numbers.Real) or not SMALLEST_FACTOR <= value <= largest:
         raise ValueError(
-            f'{name} must be a number from {SMALLEST_FACTOR} to {LARGEST_FACTOR}, got {value!r}'
+            f'{name} must be a number from {SMALLEST_FACTOR} to {largest}, got {value!r}'
         )
 
 
-def check_scale_range(scale_range: Sequence[float]) -> tuple[float, float]:
+def check_scale_range(
+    scale_range: Sequence[float], largest: float = LARGEST_FACTOR
+) -> tuple[float, float]:
     """Return ``scale_range`` as two floats, or raise ValueError."""
-    if (
-        isinstance(scale_range, str)
-        or not isinstance(scale_range, Sequence)
-        or len(scale_range) != 2
-    ):
+    if not _is_pair(scale_range, numbers.Real):
         raise ValueError(f'scale_range must be two numbers (lowest, highest), got {scale_range!r}')
     for value in scale_range:
-        check_factor('scale_range', value)
+        check_factor('scale_range', value, largest)
     lowest, highest = scale_range
     if lowest > highest:
-        raise ValueError(f'scale_range must be (lowest, highest), got {scale_range!r}')
+        raise ValueError(
+            f'scale_range must be (lowest, highest), the lowest first, got {scale_range!r}'
+        )
     return float(lowest), float(highest)
 
 
@@ -140,19 +141,41 @@ def check_padding(padding: str) -> None:
         raise ValueError(f'padding must be one of {PADDINGS}, got {padding!r}')
 
 
+def check_canvas(canvas: tuple[int, int] | None) -> None:
+    """Raise ValueError unless ``canvas`` is None or two integers."""
+    if canvas is not None and not _is_pair(canvas, numbers.Integral):
+        raise ValueError(f'canvas must be two integers (height, width) or None, got {canvas!r}')
+
+
 def check_center(center: Sequence[float] | None) -> None:
-    """Raise ValueError unless ``center`` is None or two numbers."""
+    """Raise ValueError unless ``center`` is None or two numbers that some image holds."""
     if center is None:
         return
-    sound = isinstance(center, Sequence) and not isinstance(center, str) and len(center) == 2
-    if not sound or not all(isinstance(value, numbers.Real) for value in center):
-        raise ValueError(f'center must be two numbers (x, y) or None, got {center!r}')
+    if not _is_pair(center, numbers.Real) or not all(0 <= x < math.inf for x in center):
+        raise ValueError(
+            f'center must be two numbers (x, y) of at least 0, or None, got {center!r}'
+        )
 
 
 def check_seed(seed: int) -> None:
-    """Raise ValueError unless ``seed`` is a non-negative integer."""
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise ValueError(f'seed must be an integer of at least 0, got {seed!r}')
+    """Raise ValueError unless ``seed`` is an integer that every generator takes."""
+    if not _is_number(seed, numbers.Integral) or not 0 <= seed <= LARGEST_SEED:
+        raise ValueError(f'seed must be an integer from 0 to {LARGEST_SEED}, got {seed!r}')
+
+
+def check_flag(name: str, value: bool) -> None:
+    """Raise ValueError unless ``value`` is True or False: a string such as 'no' counts as true."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f'{name} must be True or False, got {value!r}')
+
+
+def _is_number(value, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _is_pair(value, kind: type) -> bool:
+    sound = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
+    return sound and all(_is_number(x, kind) for x in value)
 
 
 def _resize(image, factor, x_axis, y_axis, padding):

@@ -1,22 +1,19 @@
 # Copyright (c) mmscale contributors.
 import hashlib
-import os
 import pickle
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import mmengine.dist as dist
 import numpy as np
 from mmpretrain.datasets import CIFAR10
-from mmpretrain.datasets.utils import extract_archive
 from sklearn.model_selection import train_test_split
 
 from mmscale.registry import DATASETS
 
-from .base import RescaledDataset
-from .download import download
-from .rescaling import check_padding, draw_factors, rescale
+from .base import RescaledDataset, check_folder
+from .download import download_folder
+from .rescaling import check_flag, check_padding, draw_factors, rescale
 
 
 @DATASETS.register_module()
@@ -74,8 +71,9 @@ class ScaleCIFAR10(RescaledDataset):
         **kwargs,
     ):
         check_padding(padding)
-        if not data_root:
-            raise ValueError(f'data_root must name the folder of CIFAR-10, got {data_root!r}')
+        check_flag('check_integrity', check_integrity)
+        check_flag('download', download)
+        root = check_folder('data_root', data_root, 'CIFAR-10')
         if isinstance(val_size, bool) or not isinstance(val_size, int) or val_size < 0:
             raise ValueError(f'val_size must be an integer of at least 0, got {val_size!r}')
         if split == 'val' and val_size == 0:
@@ -89,7 +87,7 @@ class ScaleCIFAR10(RescaledDataset):
             scale_range=scale_range,
             scale=scale,
             seed=seed,
-            data_root=str(Path(data_root).expanduser()),
+            data_root=str(root),
             **kwargs,
         )
 
@@ -124,8 +122,11 @@ class ScaleCIFAR10(RescaledDataset):
                 random_state=self.seed,
             )
         except ValueError as error:
+            classes = len(np.unique(labels))
             raise ValueError(
-                f'val_size={self.val_size} does not fit {len(labels)} training images: {error}'
+                f'val_size must be 0, or from {classes} to {len(labels) - classes} for the '
+                f'{len(labels)} training images, {classes} classes, of {self.data_root}, got '
+                f'{self.val_size} ({error})'
             ) from error
         return np.sort(train if self.split == 'train' else val)
 
@@ -198,11 +199,7 @@ def _download_where_absent(folder: Path) -> None:
     """
     try:
         if dist.is_main_process() and not folder.exists():
-            root = folder.parent
-            archive = download(CIFAR10.url, root, CIFAR10.tgz_md5)
-            with tempfile.TemporaryDirectory(dir=root) as extracted:
-                extract_archive(str(archive), extracted)
-                os.replace(Path(extracted) / folder.name, folder)
+            download_folder(CIFAR10.url, folder, CIFAR10.tgz_md5)
     finally:
         # After an error too: the other processes then find the files missing, and say so.
         dist.barrier()

@@ -14,10 +14,11 @@ from mmpretrain.datasets import MNIST
 from mmscale.registry import DATASETS
 
 from . import mnist_recipe
-from .base import RescaledDataset
+from .base import RescaledDataset, check_folder
 from .cache import Arrays, digest, load_or_build
 from .download import download
 from .mnist_digests import PUBLISHED_DIGESTS
+from .rescaling import check_flag
 
 # MD5 of the uncompressed files: compressed copies differ with the compressor.
 IDX_FILES = {
@@ -95,13 +96,15 @@ class ScaleMNIST(RescaledDataset):
             )
         if image_size not in (28, 56):
             raise ValueError(f'image_size must be 28 or 56, got {image_size!r}')
-        if not data_root:
-            raise ValueError(f'data_root must name the folder of MNIST, got {data_root!r}')
+        check_flag('download', download)
+        root = check_folder('data_root', data_root, 'MNIST')
+        if cache_dir is None:
+            self.cache_dir = root / 'mnist_scale'
+        else:
+            self.cache_dir = check_folder('cache_dir', cache_dir, 'what is made of MNIST')
         self.realization = realization
         self.image_size = image_size
         self.download = download
-        root = Path(data_root).expanduser()
-        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else root / 'mnist_scale'
         super().__init__(
             split=split,
             scale_range=scale_range,

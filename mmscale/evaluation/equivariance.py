@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from mmscale.scale_space import ScaleGrid, Signal, is_pyramid
+from mmscale.scale_space.action import BETWEEN_LEVELS
 from mmscale.scale_space.resample import check_choice
 
 from .features import Features, find_grid, modules_of
@@ -58,6 +59,7 @@ def equivariance_error(
     zero_scale: float = 0.5,
     canvas: str = 'shrink',
     resampling: str = 'matched',
+    between_levels: str = 'cubic',
     border: int = 0,
     squared: bool = True,
     truncation: int | None = None,
@@ -87,12 +89,16 @@ def equivariance_error(
             ``'keep'``: of the same size, aligned at the centre, filled with zeros.
         resampling (str): ``'matched'``, ``'gaussian'``, ``'bilinear'``, ``'bicubic'`` or
             ``'ideal'``, of images and features alike, see :func:`scale_signal`.
+        between_levels (str): How features are read between the levels of a scale space, at
+            factors that are no power of its base: ``'linear'`` or ``'cubic'``, see
+            :func:`mmscale.scale_space.action.level_weights`. Valid levels are read from valid ones
+            alone.
         border (int): Samples left out along each side of every level.
         squared (bool): Squared norms, or their square root.
         truncation (int, optional): Levels that the interactions of the network spoil. Defaults to
             the sum of ``interaction - 1`` over the scale convolutions that ran before the output,
-            and to 0 for a function. A scale space as input is cut alike on both sides: nothing is
-            spoiled.
+            and to 0 for a function. At powers of the base a scale space as input is cut alike on
+            both sides: nothing is spoiled.
         batch_size (int): Samples measured at a time.
 
     Returns:
@@ -107,11 +113,13 @@ def equivariance_error(
     grid = find_grid(phi) if scale_space is None else ScaleGrid.build(scale_space)
     zero_scale = zero_scale if grid is None else grid.zero_scale
     check_choice('resampling', resampling, RESAMPLINGS)
+    check_choice('between_levels', between_levels, BETWEEN_LEVELS)
+    check_border(border)
     features = Features(phi, layers, grid)
     parts: dict[str, list] = {}
     with eval_mode(phi):
-        for batch in _batches(images, batch_size):
-            scale = Scaling(grid, zero_scale, canvas, resampling, batch)
+        for batch in split_batches(images, batch_size):
+            scale = Scaling(grid, zero_scale, canvas, resampling, between_levels, batch)
             for name, errors in _measure(features, batch, factors, scale, border, truncation):
                 parts.setdefault(name, []).append(errors)
     results = {}
@@ -140,6 +148,12 @@ def check_factors(factors: Sequence[float]) -> tuple[float, ...]:
     return factors
 
 
+def check_border(border: int) -> None:
+    """Raises ``ValueError`` unless ``border`` is a number of samples."""
+    if not isinstance(border, int) or border < 0:
+        raise ValueError(f'border must be an integer of at least 0, got {border!r}')
+
+
 @contextmanager
 def eval_mode(phi: Callable) -> Iterator[None]:
     """Puts a network into eval mode, and each of its modules back into its own mode."""
@@ -155,10 +169,10 @@ def eval_mode(phi: Callable) -> Iterator[None]:
             module.training = mode
 
 
-def _batches(images: Signal | Iterable[Signal], batch_size: int) -> Iterator[Signal]:
+def split_batches(images: Signal | Iterable[Signal], batch_size: int) -> Iterator[Signal]:
     if not isinstance(images, Tensor | tuple | list):
         for batch in images:
-            yield from _batches(batch, batch_size)
+            yield from split_batches(batch, batch_size)
         return
     count = len(images[0]) if is_pyramid(images) else len(images)
     for start in range(0, count, batch_size):
@@ -181,11 +195,13 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
         # L_1 changes nothing, nor does it the features.
         after = before if factor == 1 else _run_scaled(features, scale(batch, factor), factor)
         for name, feature in before.items():
-            spoiled = features.truncation[name] if is_image else 0
+            # A scale space as input ends at the same level of both sides at powers of the base.
+            cut = is_image or not scale.is_whole(factor)
+            spoiled = features.truncation[name] if cut else 0
             spoiled = spoiled if truncation is None else truncation
             found = after[name]
             _check_finite(name, found, factor)
-            expected = _levels(scale(feature, factor))
+            expected = scale_levels(scale, feature, factor, spoiled)
             valid = len(expected) - spoiled
             if valid < 1:
                 warnings.warn(
@@ -193,7 +209,7 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
                     f'interactions of the network spoil {spoiled}',
                     stacklevel=4,
                 )
-            sums = _norms(expected, _levels(found), valid, border)
+            sums = _norms(expected, levels_of(found), valid, border)
             errors[name].append([difference / reference for difference, reference in sums])
     for name, columns in errors.items():
         yield name, [torch.stack(parts) for parts in zip(*columns)]
@@ -211,21 +227,31 @@ def _run_scaled(features: Features, scaled: Signal, factor: float) -> dict[str, 
 
 
 def _check_finite(name: str, feature: Signal, factor: float) -> None:
-    if not all(level.isfinite().all() for level in _levels(feature)):
+    if not all(level.isfinite().all() for level in levels_of(feature)):
         raise ValueError(
             f'{_title(name)} is not finite at factor {factor:g}: check the weights and the '
             'normalisation of the images'
         )
 
 
-def _levels(x: Signal) -> list[Tensor]:
+def levels_of(x: Signal) -> list[Tensor]:
     """The parts of a signal that are compared with each other, each with the batch in front."""
     if is_pyramid(x):
         return list(x)
     return list(x.unbind(2)) if x.ndim == 5 else [x]
 
 
-def _crop(x: Tensor, size: Sequence[int], border: int) -> Tensor:
+def scale_levels(scale: Scaling, feature: Signal, factor: float, spoiled: int) -> list[Tensor]:
+    """The levels of ``L_s Phi(f)``; none that is valid is read from one that is spoiled."""
+    levels = levels_of(scale(feature, factor))
+    valid = len(levels) - spoiled
+    if spoiled > 0 and valid > 0:
+        rest = feature[:-spoiled] if is_pyramid(feature) else feature[:, :, :-spoiled]
+        levels[:valid] = levels_of(scale(rest, factor))
+    return levels
+
+
+def crop_border(x: Tensor, size: Sequence[int], border: int) -> Tensor:
     if x.ndim < 4:
         return x
     height, width = size
@@ -244,7 +270,7 @@ def _norms(
     sums = [torch.zeros(2, len(found[0]), dtype=torch.float64) for _ in range(2)]
     for level, (a, b) in enumerate(zip(expected, found)):
         size = [min(sides) for sides in zip(a.shape[2:], b.shape[2:])]
-        a, b = (_crop(part.double().cpu(), size, border) for part in (a, b))
+        a, b = (crop_border(part.double().cpu(), size, border) for part in (a, b))
         terms = [part.flatten(1).square().sum(1) for part in (a - b, a)]
         sums[level >= valid] += torch.stack(terms)
     return sums[0], sums[1]

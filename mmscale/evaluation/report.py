@@ -7,6 +7,8 @@ scale spaces and for the ``accuracy`` in percent. A *curve* has the lists ``mean
 ``standard_error`` and ``n``, one entry a factor, None where there is no number. That of a layer
 also has ``truncated``: the curve of the levels that were cut off at the coarse end, or None.
 All results of a study have the same factors.
+A result may have a ``breakdown``, too: a dict of the curves of the ``whole`` error of the backbone
+and of its parts, which add up to it, or None.
 """
 
 import csv
@@ -23,6 +25,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from .breakdown import ErrorBreakdown
 from .equivariance import EquivarianceError
 
 COLUMNS = ('model', 'layer', 'part', 'factor', 'mean', 'standard_error', 'n')
@@ -40,6 +43,15 @@ def _curve(error: EquivarianceError) -> dict:
         standard_error=[_number(value) for value in error.standard_error.tolist()],
         n=(~error.per_sample.isnan()).sum(1).tolist(),
     )
+
+
+def breakdown_curves(found: ErrorBreakdown) -> dict[str, dict]:
+    """Curves of the whole error of a backbone and of each of its parts."""
+    columns = dict(whole=found.whole, **found.parts)
+    return {
+        name: _curve(EquivarianceError(found.factors, values, values))
+        for name, values in columns.items()
+    }
 
 
 def accuracy_curve(right: list[int], count: int) -> dict:
@@ -85,6 +97,8 @@ def curves(result: dict) -> Iterator[tuple[str, str, dict]]:
     for part in ('lift', 'body'):
         if result[part]:
             yield f'backbone.{part}', part, result[part]
+    for part, found in (result.get('breakdown') or {}).items():
+        yield 'backbone', f'breakdown, {part}', found
 
 
 def to_csv(results: list[dict]) -> str:
@@ -123,6 +137,28 @@ def table(results: list[dict]) -> str:
                 cells = ['-' if mean is None else format(mean, form) for mean in one['mean']]
                 lines.append(f'  {name}'.ljust(width) + ''.join(f'{cell:>9}' for cell in cells))
     return '\n'.join(lines[1:])
+
+
+def breakdown_table(results: list[dict]) -> str:
+    """The whole error of each backbone that has a breakdown, and its parts in percent of it."""
+    found = {result['name']: result['breakdown'] for result in results if result.get('breakdown')}
+    if not found:
+        return ''
+    factors = results[0]['factors']
+    title = 'whole error of the backbone, and where it comes from'
+    width = max(map(len, chain([title], found))) + 4
+    lines = [title.ljust(width) + ''.join(f'{factor:>9g}' for factor in factors)]
+    for name, parts in found.items():
+        whole = parts['whole']['mean']
+        rows = {f'  {name}': ['-' if mean is None else f'{mean:.1e}' for mean in whole]}
+        for part in list(parts)[1:]:
+            rows[f'    {part}'] = [
+                f'{100 * mean / total:.1f} %' if total else '-'
+                for mean, total in zip(parts[part]['mean'], whole)
+            ]
+        for label, cells in rows.items():
+            lines.append(label.ljust(width) + ''.join(f'{cell:>9}' for cell in cells))
+    return '\n'.join(lines)
 
 
 def draw(results: list[dict], chance: float | None = None, note: str = '') -> Figure:

@@ -2,6 +2,7 @@
 """The scaling action on whatever a network takes or gives."""
 
 from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, scale_image, scale_scale_space
+from mmscale.scale_space.action import BETWEEN_LEVELS
 from mmscale.scale_space.resample import check_choice
 
 RESAMPLINGS = ('matched', 'gaussian', 'bilinear', 'bicubic', 'ideal')
@@ -15,6 +16,7 @@ def scale_signal(
     canvas: str = 'shrink',
     centre: tuple[float, float] | None = None,
     resampling: str = 'matched',
+    between_levels: str = 'cubic',
 ) -> Signal:
     """L_s on whatever a network takes or gives.
 
@@ -37,12 +39,15 @@ def scale_signal(
 
             Coarser levels of a scale space are blurred already: ``'bilinear'`` and ``'ideal'`` say
             how they are read between their samples, which otherwise is bicubic.
+        between_levels (str): How a scale space is read between its levels: ``'linear'`` or
+            ``'cubic'``, see :func:`mmscale.scale_space.action.level_weights`.
 
     Returns:
         Tensor | tuple[Tensor, ...]: The scaled signal.
     """
     check_choice('resampling', resampling, RESAMPLINGS)
-    interpolation = resampling if resampling in ('bilinear', 'ideal') else 'bicubic'
+    check_choice('between_levels', between_levels, BETWEEN_LEVELS)
+    interpolation = interpolation_of(resampling)
     if is_pyramid(x) or x.ndim == 5:
         if scale_space is None:
             raise ValueError('scale_space must be given: the signal is a scale space')
@@ -51,7 +56,9 @@ def scale_signal(
             image = x[0] if is_pyramid(x) else x[:, :, 0]
             y = scale_signal(image, factor, None, zero_scale, canvas, centre, resampling)
             return (y,) if is_pyramid(x) else y[:, :, None]
-        return scale_scale_space(x, factor, scale_space, canvas, interpolation, centre)
+        return scale_scale_space(
+            x, factor, scale_space, canvas, interpolation, centre, between_levels
+        )
     if x.ndim == 4:
         variance = {'matched': None, 'gaussian': (factor - 1) ** 2 / 4}.get(resampling, 0.0)
         return scale_image(x, factor, zero_scale, canvas, interpolation=interpolation,
@@ -64,12 +71,30 @@ def scale_signal(
     )
 
 
+def interpolation_of(resampling: str) -> str:
+    """How a resampling reads between samples."""
+    return resampling if resampling in ('bilinear', 'ideal') else 'bicubic'
+
+
 class Scaling:
     """L_s as it is for one batch: where the centre of the canvas lies depends on its size."""
 
-    def __init__(self, grid, zero_scale: float, canvas: str, resampling: str, batch: Signal):
+    def __init__(
+        self,
+        grid: ScaleGrid | None,
+        zero_scale: float,
+        canvas: str,
+        resampling: str,
+        between_levels: str,
+        batch: Signal,
+    ):
+        self.grid = grid
         self.arguments = dict(
-            scale_space=grid, zero_scale=zero_scale, canvas=canvas, resampling=resampling
+            scale_space=grid,
+            zero_scale=zero_scale,
+            canvas=canvas,
+            resampling=resampling,
+            between_levels=between_levels,
         )
         self.size = (batch[0] if is_pyramid(batch) else batch).shape[-2:]
 
@@ -77,6 +102,10 @@ class Scaling:
         finest = x[0] if is_pyramid(x) else x
         centre = None if finest.ndim < 4 else self._centre(finest.shape[-2:])
         return scale_signal(x, factor, centre=centre, **self.arguments)
+
+    def is_whole(self, factor: float) -> bool:
+        """Whether scaling shifts by whole levels, so that none is read between levels."""
+        return self.grid is None or self.grid.shift(factor) % 1 == 0
 
     def _centre(self, size) -> tuple[float, float]:
         """The centre of the image in samples of a feature map.

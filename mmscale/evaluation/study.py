@@ -25,9 +25,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from mmscale.datasets.base import RescaledDataset
 from mmscale.scale_space import Signal
 
+from .breakdown import error_breakdown
 from .equivariance import equivariance_error
 from .features import find_grid
-from .report import accuracy_curve, curve
+from .report import accuracy_curve, breakdown_curves, curve
 from .scaling import scale_signal
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
@@ -44,8 +45,10 @@ class Settings:
         folder (Path | None): Of these images; None for the test data of the configs.
         accuracy_images (int | None): The accuracy is measured on at most so many, spread evenly
             over the test data, at each factor; None for no accuracy.
-        canvas, resampling, border, squared, batch_size: Of
+        canvas, resampling, between_levels, border, squared, batch_size: Of
             :func:`mmscale.evaluation.equivariance_error`.
+        breakdown (bool): Whether the error of networks on scale spaces is broken down, too, by
+            :func:`mmscale.evaluation.error_breakdown`.
     """
 
     factors: tuple[float, ...]
@@ -58,10 +61,18 @@ class Settings:
     border: int
     squared: bool
     batch_size: int
+    between_levels: str = 'cubic'
+    breakdown: bool = False
 
     @property
     def error_arguments(self) -> dict:
-        names = ('factors', 'canvas', 'resampling', 'border', 'squared', 'batch_size')
+        names = ('factors', 'canvas', 'resampling', 'between_levels', 'border', 'squared',
+                 'batch_size')  # fmt: skip
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def breakdown_arguments(self) -> dict:
+        names = ('factors', 'resampling', 'between_levels', 'border', 'batch_size')
         return {name: getattr(self, name) for name in names}
 
 
@@ -194,8 +205,10 @@ def measure_errors(model: Model, settings: Settings) -> dict:
         ),
         lift=None,
         body=None,
+        breakdown=None,
     )
-    with progress('  equivariance error', len(images) * (3 if lifts else 1)) as bar:
+    rounds = 3 + settings.breakdown if lifts else 1
+    with progress('  equivariance error', len(images) * rounds) as bar:
 
         def each(transform: Callable[[Tensor], Signal] = lambda batch: batch) -> Iterator[Signal]:
             for batch in images.split(settings.batch_size):
@@ -212,6 +225,9 @@ def measure_errors(model: Model, settings: Settings) -> dict:
                 lambda signal: backbone.body(signal)[-1], each(backbone.lift), **arguments
             )
             result['body'] = curve(error)
+            if settings.breakdown:
+                found = error_breakdown(backbone, each(), **settings.breakdown_arguments)
+                result['breakdown'] = breakdown_curves(found)
     return result
 
 

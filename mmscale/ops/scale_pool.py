@@ -2,6 +2,7 @@
 """Max and average pooling with windows that grow with the level."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -93,17 +94,17 @@ def _pool_levels(pool_level, x, kernel_size, stride, padding, scale_space) -> Si
     check_pool(*window)
     grid = ScaleGrid.build(scale_space)
     check_signal(x, grid)
+    return map_dilated(lambda maps, step: pool_level(maps, *window, step), x, grid)
+
+
+def map_dilated(fn: Callable[[Tensor, float], Tensor], x: Signal, grid: ScaleGrid) -> Signal:
+    """Applies a function of the maps of a level, ``(M, C, H, W)``, and the distance of its taps."""
     if isinstance(x, PackedLevels):
-        factors = grid.dilations if x.dense else (1,) * len(x)
-        return x.map_images(lambda level, factor: pool_level(level, *window, factor), factors)
+        return x.map_images(fn, grid.dilations if x.dense else (1,) * len(x))
     if is_pyramid(x):
-        return tuple(pool_level(level, *window, 1) for level in x)
-    return stack_levels(
-        [
-            pool_level(level, *window, dilation)
-            for level, dilation in zip(fold_levels(x).split(x.shape[0]), grid.dilations)
-        ]
-    )
+        return tuple(fn(level, 1) for level in x)
+    levels = fold_levels(x).split(x.shape[0])
+    return stack_levels([fn(level, step) for level, step in zip(levels, grid.dilations)])
 
 
 def _max_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:

@@ -15,6 +15,7 @@ from .levels import Signal, check_signal, is_pyramid, stack_levels
 from .resample import check_choice, fourier_matrix, grid_positions, resample
 
 CANVASES = ('shrink', 'keep')
+BETWEEN_LEVELS = ('linear', 'cubic')
 
 
 def _check(factor: float, canvas: str) -> None:
@@ -109,12 +110,14 @@ def scale_scale_space(
     canvas: str = 'shrink',
     interpolation: str = 'bicubic',
     centre: tuple[float, float] | None = None,
+    between_levels: str = 'cubic',
+    offset: float = 0.0,
 ) -> Signal:
     """L_s on a scale space: ``(L_s F)(k, z) = F(k + log_base(s), s z)``.
 
-    For factors that are no power of the base the levels are interpolated linearly. Levels whose
-    source lies above the coarsest level do not exist in the result. No blur is applied: coarser
-    levels have it already.
+    For factors that are no power of the base the levels are interpolated, along ``k`` and so along
+    log scale; for powers each is read as it is. Levels whose source lies above the coarsest level
+    do not exist in the result. No blur is applied: coarser levels have it already.
 
     Args:
         signal (Tensor | tuple[Tensor, ...]): A dense scale space ``(N, C, S, H, W)`` or a pyramid.
@@ -124,18 +127,29 @@ def scale_scale_space(
         interpolation (str): How positions between samples are read: ``'bicubic'``, ``'bilinear'``
             or ``'ideal'``.
         centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels of level 0.
+        between_levels (str): How scales between levels are read, see :func:`level_weights`:
+            ``'linear'`` from the two levels next to them, ``'cubic'`` from up to four. The result
+            has the same levels with both.
+        offset (float): Distance from the levels of ``scale_space`` to those of the signal: its
+            level ``k`` is the one of scale ``base**(k + offset)``. Those of the result lie on
+            ``scale_space``.
 
     Returns:
-        Tensor | tuple[Tensor, ...]: The same form with ``S - ceil(log_base(s))`` levels.
+        Tensor | tuple[Tensor, ...]: The same form with ``S - ceil(log_base(s) - offset)`` levels.
 
     Raises:
-        ValueError: If ``factor`` is below 1 or leaves no level, or the signal does not fit.
+        ValueError: If ``factor`` is below 1, below ``base**offset`` or leaves no level, or the
+            signal does not fit.
     """
     _check(factor, canvas)
     grid = ScaleGrid.build(scale_space)
     check_signal(signal, grid)
-    shift = grid.shift(factor)
-    whole, part = math.floor(shift), shift - math.floor(shift)
+    check_choice('between_levels', between_levels, BETWEEN_LEVELS)
+    shift = _snap_index(grid.shift(factor) - offset)
+    if shift < 0:
+        raise ValueError(
+            f'offset must be at most log_base(factor)={grid.shift(factor):.3g}, got {offset}'
+        )
     count = len(signal) if is_pyramid(signal) else signal.shape[2]
     remaining = count - math.ceil(shift)
     if remaining < 1:
@@ -144,12 +158,13 @@ def scale_scale_space(
         )
 
     levels = signal if is_pyramid(signal) else signal.unbind(2)
-    steps = grid.factors if is_pyramid(signal) else (1,) * count
+    targets = grid.factors if is_pyramid(signal) else (1,) * count
+    steps = [step * grid.base**offset for step in targets] if is_pyramid(signal) else targets
     scaled = []
     for k in range(remaining):
-        finer, coarser = k + whole, min(k + whole + 1, count - 1)
+        finer = k + math.floor(shift)
         if canvas == 'shrink':
-            ratio = steps[finer] / (factor * steps[k])
+            ratio = steps[finer] / (factor * targets[k])
             sizes = [math.ceil(side * ratio - 1e-9) for side in levels[finer].shape[-2:]]
         else:
             sizes = levels[k].shape[-2:]
@@ -157,18 +172,57 @@ def scale_scale_space(
             _level_positions(
                 sizes[axis],
                 factor,
-                steps[k],
+                targets[k],
                 canvas,
                 _centre(levels[0].shape[axis - 2], steps[0]) if centre is None else centre[axis],
             )
             for axis in (0, 1)
         ]
-        level = _read_level(levels[finer], positions, steps[finer], interpolation)
-        if part:
-            other = _read_level(levels[coarser], positions, steps[coarser], interpolation)
-            level = level.lerp(other, part)
+        parts = [
+            (weight, _read_level(levels[j], positions, steps[j], interpolation))
+            for j, weight in level_weights(k + shift, count, between_levels).items()
+        ]
+        weight, level = parts[0]
+        level = level if weight == 1 else weight * level
+        for weight, part in parts[1:]:
+            level = level.add(part, alpha=weight)
         scaled.append(level)
     return tuple(scaled) if is_pyramid(signal) else stack_levels(scaled)
+
+
+def level_weights(position: float, count: int, between_levels: str = 'cubic') -> dict[int, float]:
+    """The levels that are read for a scale between levels, and the weight of each.
+
+    Args:
+        position (float): Where to read, in levels from the finest one.
+        count (int): Number of levels. No other is read.
+        between_levels (str): ``'linear'``: of the two levels around the position; exact where
+            the signal is linear along the levels. ``'cubic'``: Keys' convolution (a = -1/2) of two
+            levels on either side; exact on quadratics. Below the second and above the last but one
+            level, one of the four does not exist. There it is the parabola through the nearest
+            three levels, which is Keys' own boundary condition and of the same order; of two
+            levels it is the line.
+
+    Returns:
+        dict[int, float]: Weights by number of the level, of the sum 1. A level that is met exactly
+        is read alone.
+    """
+    lower = math.floor(position)
+    t = position - lower
+    if t == 0:
+        return {lower: 1.0}
+    if between_levels == 'linear' or count == 2:
+        return {lower: 1 - t, lower + 1: t}
+    if lower == 0:
+        return {0: (1 - t) * (2 - t) / 2, 1: t * (2 - t), 2: -t * (1 - t) / 2}
+    if lower == count - 2:
+        return {lower - 1: -t * (1 - t) / 2, lower: 1 - t**2, lower + 1: t * (1 + t) / 2}
+    return {
+        lower - 1: -t * (1 - t) ** 2 / 2,
+        lower: 1 - (5 - 3 * t) * t**2 / 2,
+        lower + 1: t * (1 + (4 - 3 * t) * t) / 2,
+        lower + 2: -(t**2) * (1 - t) / 2,
+    }
 
 
 def _centre(size: int, step: float) -> float:

@@ -161,6 +161,25 @@ def fourier_matrix(
     return (matrix / size).to(device, dtype)
 
 
+def apply_along_axes(across: Tensor, x: Tensor, along: Tensor) -> Tensor:
+    """``across @ x @ along.T`` on the last two axes, in the order in memory that ``x`` has.
+
+    Args:
+        across (Tensor): ``(H', H)``.
+        x (Tensor): ``(..., H, W)``.
+        along (Tensor): ``(W', W)``.
+
+    Returns:
+        Tensor: ``(..., H', W')``.
+    """
+    if x.ndim == 4 and x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last):
+        # The same products, without a copy into another order.
+        x = x.permute(0, 2, 3, 1)
+        x = (across @ x.flatten(2)).unflatten(2, x.shape[2:])
+        return (along @ x).permute(0, 3, 1, 2)
+    return across @ x @ along.mT
+
+
 def _is_decimation(positions: tuple[float, ...], size: int) -> int:
     """Returns the step if ``positions`` are 0, step, 2 step, ... inside the signal, else 0."""
     step = positions[1] if len(positions) > 1 else 1
@@ -208,12 +227,7 @@ def resample(
             resampling_matrix(height, rows, *args),
             resampling_matrix(width, columns, *args),
         )
-        if x.ndim == 4 and x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last):
-            # The same products, without a copy into another order.
-            x = x.permute(0, 2, 3, 1)
-            x = (across @ x.flatten(2)).unflatten(2, x.shape[2:])
-            return (along @ x).permute(0, 3, 1, 2)
-        return across @ x @ along.mT
+        return apply_along_axes(across, x, along)
 
 
 def grid_positions(count: int, step: float) -> tuple[float, ...]:

@@ -1,4 +1,5 @@
 # Copyright (c) mmscale contributors.
+import pickle
 import runpy
 import shutil
 import sys
@@ -60,6 +61,90 @@ def test_training_images_only(source, tmp_path, convert):
     assert written == [f'data_batch_{i}' for i in range(1, 6)]
 
 
+@pytest.mark.parametrize('zipped', [False, True])
+def test_hidden_files_are_left_out(source, tmp_path, convert, zipped):
+    for name in ('train/cat/._0.png', 'train/cat/.DS_Store', 'train/.thumbnails/0.png'):
+        hide(source / name)
+        hide(source / '__MACOSX' / name)
+    (source / 'train' / 'cat' / 'folder.png').mkdir()
+    if zipped:
+        source = shutil.make_archive(str(tmp_path / 'images'), 'zip', source)
+    convert(source, tmp_path / 'cifar10')
+    data = dict(data_root=str(tmp_path / 'cifar10'), val_size=0, check_integrity=False)
+    assert len(ScaleCIFAR10(**data)) == 20
+
+
+def hide(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b'of a file system')
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:60])
+
+
+@pytest.mark.parametrize(
+    'damage', [truncate, lambda path: path.write_bytes(b''), lambda path: path.write_text('<html>')]
+)
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_an_unreadable_image_is_named_and_nothing_written(source, tmp_path, convert, damage, split):
+    damage(source / split / 'dog' / '0.png')
+    with pytest.raises(SystemExit, match=rf'^{split}/dog/0.png: cannot be read \(.*\)$'):
+        convert(source, tmp_path / 'cifar10')
+    assert not (tmp_path / 'cifar10').exists()
+
+
+def test_damaged_archives(source, tmp_path, convert):
+    archive = Path(shutil.make_archive(str(tmp_path / 'images'), 'zip', source))
+    content = archive.read_bytes()
+    position = content.index(b'0.png') + 40
+    archive.write_bytes(content[:position] + b'xxxx' + content[position + 4 :])
+    with pytest.raises(SystemExit, match=r'/0.png: cannot be read \('):
+        convert(archive, tmp_path / 'cifar10')
+    archive.write_bytes(content[:100] + content[-100:])
+    with pytest.raises(SystemExit, match=r'images.zip: cannot be read \('):
+        convert(archive, tmp_path / 'cifar10')
+    assert not (tmp_path / 'cifar10').exists()
+
+
+def test_a_target_is_written_as_a_whole_or_not_at_all(source, tmp_path, convert, monkeypatch):
+    target = tmp_path / 'cifar10'
+    dump, dumped = pickle.dump, []
+
+    def full_disk(batch, file):
+        if len(dumped) == 3:
+            file.write(b'half of it')
+            raise OSError(28, 'No space left on device')
+        dumped.append(file.name)
+        dump(batch, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pickle, 'dump', full_disk)
+        with pytest.raises(SystemExit, match='cifar-10-batches-py cannot be written .*No space'):
+            convert(source, target)
+    assert not list(target.iterdir())
+    convert(source, target)
+    assert len(ScaleCIFAR10(str(target), 'test', check_integrity=False)) == 10
+
+
+def test_a_folder_that_another_process_wrote_meanwhile_stays(
+    source, tmp_path, convert, monkeypatch
+):
+    other = tmp_path / 'cifar10' / 'cifar-10-batches-py' / 'data_batch_1'
+    dump = pickle.dump
+
+    def late(batch, file):
+        other.parent.mkdir(exist_ok=True)
+        other.write_text('of the other')
+        dump(batch, file)
+
+    monkeypatch.setattr(pickle, 'dump', late)
+    with pytest.raises(SystemExit, match='cifar-10-batches-py exists already'):
+        convert(source, tmp_path / 'cifar10')
+    assert other.read_text() == 'of the other'
+    assert list(other.parent.parent.rglob('*')) == [other.parent, other]
+
+
 def test_wrong_sources(source, tmp_path, convert, capsys):
     target = tmp_path / 'cifar10'
     Image.new('RGB', (16, 16)).save(source / 'train' / 'cat' / '0.png')
@@ -74,6 +159,11 @@ def test_wrong_sources(source, tmp_path, convert, capsys):
         convert(tmp_path / 'nowhere', target)
     assert 'nowhere is neither a folder nor a zip archive' in capsys.readouterr().err
     assert not target.exists()
+    target.write_text('')
+    with pytest.raises(SystemExit):
+        convert(source, target)
+    assert 'cifar10 is not a folder' in capsys.readouterr().err
+    target.unlink()
     (target / 'cifar-10-batches-py').mkdir(parents=True)
     with pytest.raises(SystemExit):
         convert(source, target)

@@ -200,7 +200,7 @@ def test_failed_download(tmp_path, monkeypatch):
         (dict(scale_range=(1, 0.3)), 'scale_range must be'),
         (dict(val_size=-1), 'val_size must be .*got -1'),
         (dict(split='val', val_size=0), "val_size must be positive for split='val', got 0"),
-        (dict(val_size=199), 'val_size=199 does not fit 200 training images'),
+        (dict(val_size=199), 'val_size must be .*from 10 to 190 .*got 199'),
         (dict(data_root=''), 'data_root must name'),
     ],
 )

@@ -101,7 +101,13 @@ def trained(tmp_path_factory) -> str:
 
 @pytest.mark.parametrize('mode', ['val', 'test'])
 @pytest.mark.parametrize(
-    'options', [{}, dict(canvas='keep', resampling='bilinear', border=1, squared=False)]
+    'options',
+    [
+        {},
+        dict(
+            canvas='keep', resampling='bilinear', border=1, squared=False, between_levels='linear'
+        ),
+    ],
 )
 def test_figures_are_those_measured_by_hand(tmp_path, trained, mode, options):
     runner = Runner.from_cfg(make_config(tmp_path, options, options=dict(load_from=trained)))
@@ -464,6 +470,7 @@ def test_wrong_layer_ends_the_run_before_its_first_step(tmp_path):
         (dict(border=-1), 'border must be an integer of at least 0, got -1'),
         (dict(canvas='grow'), "canvas must be one of 'shrink', 'keep', got 'grow'"),
         (dict(resampling='nearest'), "resampling must be one of 'matched', .*, got 'nearest'"),
+        (dict(between_levels='no'), "between_levels must be one of 'linear', 'cubic', got 'no'"),
     ],
 )
 def test_bad_arguments(arguments, message):

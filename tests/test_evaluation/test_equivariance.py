@@ -98,6 +98,40 @@ def test_levels_that_interaction_cut_off_are_reported_apart():
     assert without.truncated.isnan().all()
 
 
+@pytest.mark.parametrize('between_levels', ['linear', 'cubic'])
+@pytest.mark.parametrize('factor', [1.1, 1.5])
+def test_valid_levels_are_read_from_valid_ones_alone(between_levels, factor):
+    """What stands in the spoiled level makes no difference to them."""
+    grid = ScaleGrid(2**0.5, 5)
+    errors = []
+    for spoiled in (0.0, 100.0):
+
+        def phi(x):
+            x = gaussian_lift(x, grid).clone()
+            x[:, :, 4] = spoiled  # noqa: B023
+            return x
+
+        errors.append(
+            equivariance_error(
+                phi, smooth_images(), [factor], scale_space=grid, between_levels=between_levels,
+                truncation=1,
+            )
+        )  # fmt: skip
+    assert torch.equal(errors[0].per_sample, errors[1].per_sample)
+    assert errors[0].per_sample.min() > 0
+    assert not torch.equal(errors[0].truncated, errors[1].truncated)
+
+
+def test_between_powers_a_scale_space_as_input_is_cut_at_other_levels():
+    """A constant one, and a layer that adds up two levels: only the cut makes a difference."""
+    layer = ScaleConv(1, 1, 1, interaction=2, bias=False, scale_space=GRID).double()
+    nn.init.ones_(layer.weight)
+    ones = torch.ones(1, 1, 4, 24, 24).double()
+    result = equivariance_error(layer, ones, [1.5, 2.0], scale_space=GRID, resampling='ideal')
+    assert result.per_sample.max() < 1e-24
+    assert result.truncated[0] > 1e-3 and result.truncated[1].isnan()
+
+
 class LiftOnly(nn.Module):
     def forward(self, x):
         return gaussian_lift(x, GRID)

@@ -17,6 +17,7 @@ from mmscale.scale_space import (
     scale_image,
     scale_scale_space,
 )
+from mmscale.scale_space.action import level_weights
 
 
 def randn(*shape, seed=0):
@@ -27,6 +28,24 @@ def pyramid_of(height, width, grid, channels=2):
     return tuple(
         randn(1, channels, grid.level_size(height, k), grid.level_size(width, k), seed=k + 9)
         for k in grid.levels
+    )
+
+
+def read_between(values, position):
+    """By cubic Hermite interpolation with central differences; at the ends by polynomials."""
+    lower, count = math.floor(position), len(values)
+    t = position - lower
+    if lower == 0 or lower == count - 2:
+        start = 0 if lower == 0 else max(0, count - 3)
+        nodes = np.arange(start, min(start + 3, count))
+        return np.polyval(np.polyfit(nodes, np.take(values, nodes), len(nodes) - 1), position)
+    p0, p1 = values[lower : lower + 2]
+    m0, m1 = ((values[j + 1] - values[j - 1]) / 2 for j in (lower, lower + 1))
+    return (
+        (2 * t**3 - 3 * t**2 + 1) * p0
+        + (t**3 - 2 * t**2 + t) * m0
+        + (3 * t**2 - 2 * t**3) * p1
+        + (t**3 - t**2) * m1
     )
 
 
@@ -152,7 +171,9 @@ class TestScaleScaleSpace:
         grid = ScaleGrid(2, 3)
         dense = randn(1, 1, 3, 12, 13)
         factor = 2**1.25
-        found = scale_scale_space(dense, factor, grid, interpolation='bilinear')
+        found = scale_scale_space(
+            dense, factor, grid, interpolation='bilinear', between_levels='linear'
+        )
         assert found.shape == (1, 1, 1, math.ceil(12 / factor), math.ceil(13 / factor))
         for i, j in itertools.product(*(range(n) for n in found.shape[3:])):
             one, two = (read(dense[0, 0, k].numpy(), factor * i, factor * j) for k in (1, 2))
@@ -171,6 +192,82 @@ class TestScaleScaleSpace:
             reference = expected[:, :, k, :: 2**k, :: 2**k]
             inside = slice(None, -3), slice(None, -3)
             assert largest_difference(level[0, 0][inside], reference[0, 0][inside]) < 1e-12
+
+    @pytest.mark.parametrize('num_scales', [2, 3, 4, 5])
+    def test_cubic_reading_is_what_hermite_and_parabola_say(self, num_scales):
+        grid = ScaleGrid(2, num_scales)
+        dense = randn(1, 1, num_scales, 12, 13)
+        factor = 2**0.3
+        found = scale_scale_space(dense, factor, grid, interpolation='bilinear')
+        assert found.shape[2] == num_scales - 1
+        for k, i, j in itertools.product(*(range(n) for n in found.shape[2:])):
+            values = [read(level.numpy(), factor * i, factor * j) for level in dense[0, 0]]
+            expected = read_between(values, k + 0.3)
+            np.testing.assert_allclose(found[0, 0, k, i, j], expected, rtol=0, atol=1e-12)
+
+    @given(
+        coefficients=st.lists(st.floats(-2, 2), min_size=3, max_size=3),
+        num_scales=st.integers(3, 6),
+        sixteenths=st.integers(1, 31),
+        pyramid=st.booleans(),
+    )
+    @settings(deadline=None, max_examples=40)
+    def test_polynomials_along_the_levels_are_reproduced(
+        self, coefficients, num_scales, sixteenths, pyramid
+    ):
+        """Of degree 2 by cubic reading, at both ends too, and of degree 1 by linear reading."""
+        grid, shift = ScaleGrid(2**0.5, num_scales), sixteenths / 16
+        for between_levels, degree in (('cubic', 2), ('linear', 1)):
+            polynomial = np.polynomial.Polynomial(coefficients[: degree + 1])
+            levels = [
+                torch.full((1, 1, 8, 8), polynomial(k), dtype=torch.float64)
+                for k in range(num_scales)
+            ]
+            signal = tuple(levels) if pyramid else torch.stack(levels, 2)
+            found = scale_scale_space(
+                signal, grid.base**shift, grid, interpolation='ideal', between_levels=between_levels
+            )
+            found = found if pyramid else found.unbind(2)
+            for k, level in enumerate(found):
+                inside = level[..., :3, :3]  # a pyramid of equal sizes ends before its levels do
+                assert (inside - polynomial(k + shift)).abs().max() < 1e-12
+
+    @given(num_scales=st.integers(2, 7), position=st.floats(0, 1))
+    @settings(deadline=None, max_examples=60)
+    def test_no_other_levels_are_read(self, num_scales, position):
+        position = position * (num_scales - 1)
+        for between_levels, reach in (('linear', 1), ('cubic', 2)):
+            weights = level_weights(position, num_scales, between_levels)
+            assert set(weights) <= set(range(num_scales))
+            assert max(abs(j - position) for j in weights) <= reach
+            assert abs(sum(weights.values()) - 1) < 1e-14
+
+    @pytest.mark.parametrize('base', [2, 2**0.5, 2 ** (1 / 3)])
+    @pytest.mark.parametrize('between_levels', ['linear', 'cubic'])
+    def test_a_power_of_the_base_reads_no_neighbours(self, base, between_levels):
+        grid = ScaleGrid(base, 5)
+        dense = randn(1, 1, 5, 9, 9)
+        for shift in range(5):
+            lone = torch.full_like(dense, torch.nan)
+            lone[:, :, shift] = dense[:, :, shift]
+            found = scale_scale_space(
+                lone, base**shift, grid, interpolation='ideal', between_levels=between_levels
+            )
+            assert found[:, :, 0].isfinite().all() and found[:, :, 1:].isnan().all()
+
+    @pytest.mark.parametrize('pyramid', [False, True])
+    def test_levels_that_lie_between_those_of_the_grid(self, pyramid):
+        """Half a level above the grid, a shift by half a level meets them exactly."""
+        grid = ScaleGrid(2, 3)
+        fine = ScaleGrid(2**0.5, 6)
+        signal = pyramid_of(32, 32, fine)[1::2] if pyramid else randn(1, 2, 3, 32, 32)
+        found = scale_scale_space(signal, 2**0.5, grid, offset=0.5)
+        if not pyramid:  # levels that are one shift of this base above
+            dense = torch.cat([signal[:, :, :1], signal], 2)
+            signal = scale_scale_space(dense, 2**0.5, ScaleGrid(2**0.5, 4)).unbind(2)
+            found = found.unbind(2)
+        for a, b in zip(found, signal, strict=True):
+            assert a.shape == b.shape and largest_difference(a, b) < 1e-12
 
     @pytest.mark.parametrize('factor', [2, 4])
     def test_keep_reads_about_the_centre(self, factor):
@@ -211,6 +308,11 @@ class TestScaleScaleSpace:
             (dict(factor=8), 'factor 8 shifts by 3 levels and leaves none of the 3'),
             (dict(factor=5), r'factor 5 shifts by 2.32 levels and leaves none of the 3'),
             (dict(factor=2, canvas='crop'), "canvas must be one of 'shrink', 'keep', got 'crop'"),
+            (dict(factor=2, offset=1.5), r'offset must be at most log_base\(factor\)=1, got 1.5'),
+            (
+                dict(factor=2, between_levels='nearest'),
+                "between_levels must be one of 'linear', 'cubic', got 'nearest'",
+            ),
         ],
     )
     def test_wrong_arguments(self, arguments, message):

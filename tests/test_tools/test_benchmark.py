@@ -358,6 +358,23 @@ def test_a_quick_run_writes_table_json_and_figure(script, tmp_path):
     assert all(one['unit'] in results.UNITS for one in rows)
 
 
+def test_the_frontier_of_the_named_configurations(tmp_path):
+    result = run_tool(
+        'tools/benchmark/frontier.py', '--named', '--num-images', 2, '--batch-size', 1,
+        '--out', tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    written = json.loads((tmp_path / 'frontier_cifar18.json').read_text())
+    rows = {row['role'] or row['name']: row for row in written['rows']}
+    worst = {name: max(row['errors'][-1]) for name, row in rows.items()}
+    # What the blur brings, and what finer levels bring on top.
+    order = ['ordinary', 'ordinary, blur 5 taps', 'economical', 'balanced', 'accurate']
+    assert all(worst[better] < worst[than] for than, better in zip(order, order[1:]))
+    assert rows['ordinary']['cost'] == 1 and all(row['cost'] > 0 for row in rows.values())
+    assert (tmp_path / 'frontier_cifar18.md').read_text() in result.stdout
+    assert (tmp_path / 'frontier_cifar18.png').stat().st_size > 20_000
+
+
 def test_results_are_written_after_every_part(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['run_all.py', '--quick', '--out', 'results'])
@@ -376,7 +393,7 @@ def test_results_are_written_after_every_part(tmp_path, monkeypatch, capsys):
 
 def test_all_parts_are_run():
     scripts = {path.stem for path in FOLDER.glob('*.py') if "__name__ == '__main__'" in
-               path.read_text()} - {'run_all'}  # fmt: skip
+               path.read_text()} - {'run_all', 'frontier'}  # fmt: skip
     run = (FOLDER / 'run_all.py').read_text()
     assert scripts and all(f'{script}.' in run for script in scripts)
 

@@ -12,7 +12,7 @@ from mmpretrain import get_model
 from networks import as_if_trained
 
 from mmscale.datasets import ScaleDigits
-from mmscale.evaluation import equivariance_error, scale_signal
+from mmscale.evaluation import equivariance_error, error_breakdown, scale_signal
 from mmscale.evaluation.study import Model, Settings, measure_accuracy
 
 from .conftest import CONFIG as PLAIN
@@ -233,6 +233,47 @@ def test_other_settings_are_measured_anew(networks, tmp_path, monkeypatch, capsy
     assert read_study(tmp_path)[0]['layers'][layer]['mean'] != found
     assert capsys.readouterr().out.count(': measuring ') == 5
     assert len(list((tmp_path / 'models').iterdir())) == 5
+
+
+def test_breakdown(networks, tmp_path, monkeypatch, capsys):
+    common = ['--factors', 1, 1.2, 1.3, '--num-images', 3, '--out', tmp_path, '--no-accuracy',
+              '--breakdown', '--border', 1]  # fmt: skip
+    in_process(monkeypatch, PLAIN, SCALE, networks[2], *common, '--between-levels', 'linear')
+    plain, model = read_study(tmp_path)
+    assert plain['breakdown'] is None
+    assert model['settings']['between_levels'] == 'linear'
+    images, factors = digits(range(3))[0], [1, 1.2, 1.3]
+    backbone, arguments = networks[1].backbone, dict(between_levels='linear', border=1)
+    expected = error_breakdown(backbone, images, factors, **arguments)
+    columns = dict(whole=expected.whole, **expected.parts)
+    assert list(model['breakdown']) == list(columns)
+    for name, values in columns.items():
+        found = model['breakdown'][name]['mean']
+        # One float32 network run twice: of what is 0 but for rounding nothing more is known.
+        assert found == pytest.approx(values.mean(1).tolist(), rel=1e-3, abs=1e-9), name
+    found = equivariance_error(networks[1], images, factors, layers=['backbone'], **arguments)
+    assert model['layers']['backbone']['mean'] == pytest.approx(
+        found['backbone'].mean.tolist(), rel=1e-3
+    )
+
+    printed = capsys.readouterr().out
+    block = printed[printed.index('whole error of the backbone') :].splitlines()
+    assert block[1].split()[1:] == ['0.0e+00'] + [
+        f'{mean:.1e}' for mean in model['breakdown']['whole']['mean'][1:]
+    ]
+    shares = {line[4:18].strip(): line.split('%')[:2] for line in block[2:6]}
+    assert list(shares) == list(columns)[1:]
+    for place in (0, 1):
+        total = sum(float(cells[place].split()[-1]) for cells in shares.values())
+        assert total == pytest.approx(100, abs=0.3)
+    with open(tmp_path / 'equivariance.csv') as file:
+        rows = [line for line in csv.DictReader(file) if line['part'].startswith('breakdown')]
+    assert len(rows) == len(factors) * len(columns)
+
+    line = exit_message(monkeypatch, TOOL, SCALE, '--breakdown', '--canvas', 'keep')
+    assert line.startswith('error: --breakdown: is measured on the canvas shrink, got keep')
+    in_process(monkeypatch, PLAIN, *common)
+    assert 'no network on scale spaces to break down' in capsys.readouterr().out
 
 
 def test_a_scale_space_of_one_level_is_an_ordinary_network(tmp_path, monkeypatch):

@@ -14,14 +14,11 @@ import matplotlib
 
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
-import mmcv
-import numpy as np
-import torch
-from sklearn.datasets import load_sample_images
 
 from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.report import write_json
+from mmscale.evaluation.untrained import photograph_crops
 from mmscale.models import GaussianLift
 from mmscale.scale_space import ScaleGrid
 from mmscale.visualization import save_figure
@@ -64,31 +61,6 @@ def check_arguments(args: argparse.Namespace) -> list[ScaleGrid]:
         raise ValueError(f'--base, --num-scales, --zero-scales: {error}') from error
 
 
-def read(path: Path) -> np.ndarray | None:
-    """An image; None where a file is none."""
-    try:
-        return mmcv.imread(str(path))
-    except Exception:  # of whichever library reads this kind of file
-        return None
-
-
-def load_crops(folder: Path | None, count: int, size: int, seed: int) -> torch.Tensor:
-    """``(count, 3, size, size)`` random crops, in [0, 1]."""
-    if folder is None:
-        photos = load_sample_images().images
-    else:
-        photos = [read(path) for path in sorted(folder.iterdir()) if path.is_file()]
-        photos = [p for p in photos if p is not None and min(p.shape[:2]) >= size]
-        if not photos:
-            raise ValueError(f'--images: no image of at least {size}x{size} pixels in {folder}')
-    draw, crops = np.random.default_rng(seed), []
-    for i in range(count):
-        photo = photos[i % len(photos)]
-        top, left = (draw.integers(0, side - size + 1) for side in photo.shape[:2])
-        crops.append(photo[top : top + size, left : left + size])
-    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).double() / 255
-
-
 def draw(errors: dict[float, list[float]], base: float, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(6.5, 4), layout='constrained')
     for k in range(1, math.floor(math.log(max(FACTORS), base) + 1e-9) + 1):
@@ -108,7 +80,10 @@ def draw(errors: dict[float, list[float]], base: float, path: Path) -> None:
 def main():
     args = parse_args()
     grids = check_arguments(args)
-    images = load_crops(args.images, args.num_images, 224, args.seed)
+    try:
+        images = photograph_crops(args.num_images, 224, args.seed, args.images)
+    except ValueError as error:
+        raise ValueError(f'--images: {error}') from error
     images = images - images.mean((0, 2, 3), keepdim=True)
     errors = {}
     print(f'{"zero_scale":<12}' + ''.join(f'{f"s = {s:g}":>11}' for s in FACTORS))

@@ -37,6 +37,18 @@ def scale_resnet(depth: int, form: str, num_scales: int, interaction: int = 1) -
     )
 
 
+def blurred(depth: int, num_scales: int, base: float = 2.0, **low_pass) -> dict:
+    """Config of a ScaleResNet on a pyramid with a low-pass before each stride.
+
+    One level is the ordinary network.
+    """
+    return dict(
+        scale_resnet(depth, 'pyramid', num_scales),
+        scale_space=dict(base=base, num_scales=num_scales),
+        aa_layer=dict(type='mmscale.ScaleBlurPool2d', **low_pass),
+    )
+
+
 def build(config: dict, device: str = 'cpu', channels_last: bool = False) -> nn.ModuleDict:
     """A backbone with its initial weights, and a linear classifier."""
     torch.manual_seed(0)

@@ -12,6 +12,7 @@ from running import parse_args, run_sections
 
 SECTIONS = dict(
     backbones=backbones.measure,
+    named=backbones.measure_named,
     **growth.SECTIONS,
     layers=layers.measure,
     deformable=deformable.measure,

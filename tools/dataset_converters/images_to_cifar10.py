@@ -2,9 +2,10 @@
 """Turn CIFAR-10 as image files into the pickles that CIFAR-10 datasets read.
 
 The source, a folder or a zip archive, holds ``train/<class>/<name>.<png|jpg|...>`` and, where there
-is one, ``test/<class>/...``, with the ten class names of CIFAR-10. The result is
-``<target>/cifar-10-batches-py`` with ``data_batch_1`` to ``data_batch_5`` and ``test_batch``. Its
-checksums are not those of the original: read it with
+is one, ``test/<class>/...``, with the ten class names of CIFAR-10; hidden files, and the
+``__MACOSX`` entries of archives, are left out. The result is ``<target>/cifar-10-batches-py`` with
+``data_batch_1`` to ``data_batch_5`` and ``test_batch``, there as a whole or, after an error, not at
+all. Its checksums are not those of the original: read it with
 ``dict(type='mmscale.ScaleCIFAR10', data_root=<target>, check_integrity=False)``.
 
 Example:
@@ -23,6 +24,8 @@ from mmengine.utils import track_iter_progress
 from mmpretrain.datasets import CIFAR10
 from PIL import Image
 
+from mmscale.datasets.scratch import put, scratch_folder
+
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.webp'}
 CLASSES = CIFAR10.METAINFO['classes']
 
@@ -36,6 +39,8 @@ def parse_args():
     args = parser.parse_args()
     if not args.source.is_dir() and not zipfile.is_zipfile(args.source):
         parser.error(f'{args.source} is neither a folder nor a zip archive')
+    if args.target.exists() and not args.target.is_dir():
+        parser.error(f'{args.target} is not a folder')
     if (args.target / CIFAR10.base_folder).exists():
         parser.error(f'{args.target / CIFAR10.base_folder} exists already')
     return args
@@ -44,10 +49,19 @@ def parse_args():
 def open_source(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
     """Relative names of the files of a folder or zip archive, and how to read one."""
     if source.is_dir():
-        files = [path.relative_to(source).as_posix() for path in source.rglob('*')]
-        return files, lambda name: (source / name).read_bytes()
-    archive = zipfile.ZipFile(source)
-    return archive.namelist(), archive.read
+        files = (path for path in source.rglob('*') if path.is_file())
+        names = [path.relative_to(source).as_posix() for path in files]
+        return names, lambda name: (source / name).read_bytes()
+    try:
+        archive = zipfile.ZipFile(source)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise SystemExit(f'{source}: cannot be read ({error})') from error
+    return [entry.filename for entry in archive.infolist() if not entry.is_dir()], archive.read
+
+
+def is_hidden(path: PurePosixPath) -> bool:
+    """Whether systems put it there beside what the user sees: ``.DS_Store``, ``__MACOSX/...``."""
+    return any(part.startswith('.') or part == '__MACOSX' for part in path.parts)
 
 
 def collect(names: list[str], split: str) -> list[tuple[str, int]]:
@@ -55,7 +69,8 @@ def collect(names: list[str], split: str) -> list[tuple[str, int]]:
     found = []
     for name in sorted(names):
         path = PurePosixPath(name)
-        if path.suffix.lower() not in SUFFIXES or path.parts[-3:-2] != (split,):
+        is_image = path.suffix.lower() in SUFFIXES and not is_hidden(path)
+        if not is_image or path.parts[-3:-2] != (split,):
             continue
         if path.parent.name not in CLASSES:
             raise SystemExit(f'{name}: {path.parent.name} is not one of {", ".join(CLASSES)}')
@@ -64,38 +79,59 @@ def collect(names: list[str], split: str) -> list[tuple[str, int]]:
     return [found[i] for i in order]
 
 
-def read_pixels(name: str, content: bytes) -> np.ndarray:
+def read_pixels(name: str, read: Callable[[str], bytes]) -> np.ndarray:
     """The 3072 values of an image: 1024 of red, then green, then blue."""
-    image = Image.open(io.BytesIO(content)).convert('RGB')
-    if image.size != (32, 32):
-        raise SystemExit(f'{name}: {image.size[0]}x{image.size[1]} pixels instead of 32x32')
-    return np.asarray(image).transpose(2, 0, 1).reshape(-1)
+    try:
+        image = Image.open(io.BytesIO(read(name)))
+        size = image.size
+        pixels = np.asarray(image.convert('RGB')) if size == (32, 32) else None
+    # A damaged image or archive can raise nearly anything.
+    except Exception as error:
+        raise SystemExit(f'{name}: cannot be read ({type(error).__name__}: {error})') from error
+    if pixels is None:
+        raise SystemExit(f'{name}: {size[0]}x{size[1]} pixels instead of 32x32')
+    return pixels.transpose(2, 0, 1).reshape(-1)
 
 
 def write_batches(folder: Path, names: list[str], pixels: np.ndarray, labels: np.ndarray) -> None:
     """Write images in equal parts to files of the given names."""
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)
     parts = zip(names, np.array_split(pixels, len(names)), np.array_split(labels, len(names)))
     for name, data, part_labels in parts:
         with open(folder / name, 'wb') as file:
             pickle.dump({'data': data, 'labels': part_labels.tolist()}, file)
 
 
+def read_split(
+    items: list[tuple[str, int]], read: Callable[[str], bytes]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels ``(n, 3072)`` and labels ``(n, )`` of the images of a split."""
+    pixels = [read_pixels(name, read) for name, _ in track_iter_progress(items)]
+    return np.stack(pixels), np.array([label for _, label in items])
+
+
 def main():
     args = parse_args()
     names, read = open_source(args.source)
-    items = {split: collect(names, split) for split in ('train', 'test')}
+    splits = {'train': CIFAR10.train_list, 'test': CIFAR10.test_list}
+    items = {split: collect(names, split) for split in splits}
     if not items['train']:
         raise SystemExit(f'{args.source} has no images train/<class>/<name>')
-    for split, batches in (('train', CIFAR10.train_list), ('test', CIFAR10.test_list)):
-        if not items[split]:
+    contents = {split: read_split(items[split], read) for split in splits if items[split]}
+
+    folder = args.target / CIFAR10.base_folder
+    try:
+        with scratch_folder(args.target) as scratch:
+            for split, images in contents.items():
+                write_batches(scratch / folder.name, [name for name, _ in splits[split]], *images)
+            put(scratch / folder.name, folder)
+    except OSError as error:
+        raise SystemExit(f'{folder} cannot be written ({error})') from error
+    for split, batches in splits.items():
+        if split in contents:
+            print(f'\n{len(items[split])} {split} images in {folder}')
+        else:
             print(f'{args.source} has no images {split}/<class>/<name>: no {batches[0][0]}')
-            continue
-        pixels = [read_pixels(name, read(name)) for name, _ in track_iter_progress(items[split])]
-        labels = np.array([label for _, label in items[split]])
-        folder = args.target / CIFAR10.base_folder
-        write_batches(folder, [name for name, _ in batches], np.stack(pixels), labels)
-        print(f'\n{len(labels)} {split} images in {folder}')
 
 
 if __name__ == '__main__':

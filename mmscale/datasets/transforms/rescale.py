@@ -11,6 +11,7 @@ from mmscale.registry import TRANSFORMS
 from ..rescaling import (
     check_center,
     check_factor,
+    check_flag,
     check_padding,
     check_scale_range,
     check_seed,
@@ -59,6 +60,7 @@ class FixedRescale(BaseTransform):
         check_factor('scale', scale)
         check_padding(padding)
         check_center(center)
+        check_flag('antialias', antialias)
         self.scale = scale
         self.padding = padding
         self.center = center
@@ -116,6 +118,7 @@ class RandomRescale(BaseTransform):
             raise ValueError(f'distribution must be one of {DISTRIBUTIONS}, got {distribution!r}')
         check_padding(padding)
         check_center(center)
+        check_flag('antialias', antialias)
         if seed is not None:
             check_seed(seed)
         self.scale_range = check_scale_range(scale_range)

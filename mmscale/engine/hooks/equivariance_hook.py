@@ -15,7 +15,7 @@ from mmscale.evaluation.equivariance import FACTORS, check_factors
 from mmscale.evaluation.features import Features, check_layers, find_grid
 from mmscale.evaluation.scaling import RESAMPLINGS
 from mmscale.registry import HOOKS
-from mmscale.scale_space.action import CANVASES
+from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
 from mmscale.scale_space.resample import check_choice
 
 
@@ -59,6 +59,8 @@ class EquivarianceHook(Hook):
         canvas (str): ``'shrink'`` or ``'keep'``. Defaults to ``'shrink'``.
         resampling (str): ``'matched'``, ``'gaussian'``, ``'bilinear'``, ``'bicubic'`` or
             ``'ideal'``. Defaults to ``'matched'``.
+        between_levels (str): How scale spaces are read between their levels, ``'linear'`` or
+            ``'cubic'``. Defaults to ``'cubic'``.
         border (int): Samples left out along each side. Defaults to 0.
         squared (bool): Squared norms, or their square root. Defaults to True.
 
@@ -99,6 +101,7 @@ class EquivarianceHook(Hook):
         resampling: str = 'matched',
         border: int = 0,
         squared: bool = True,
+        between_levels: str = 'cubic',
     ):
         self.layers = ('backbone',) if layers is None else layers
         self.factors = tuple(factor for factor in check_factors(factors) if factor > 1)
@@ -109,8 +112,15 @@ class EquivarianceHook(Hook):
         _check_count('border', border, 0)
         check_choice('canvas', canvas, CANVASES)
         check_choice('resampling', resampling, RESAMPLINGS)
+        check_choice('between_levels', between_levels, BETWEEN_LEVELS)
         self.num_images, self.interval = num_images, interval
-        self.options = dict(canvas=canvas, resampling=resampling, border=border, squared=squared)
+        self.options = dict(
+            canvas=canvas,
+            resampling=resampling,
+            between_levels=between_levels,
+            border=border,
+            squared=squared,
+        )
         self._names: list[str] | None = None
         self._warned: set[str] = set()
 

@@ -2,6 +2,7 @@
 """The three-layer network of the MNIST-Scale literature, on scale spaces."""
 
 from collections.abc import Sequence
+from itertools import islice
 
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule
@@ -26,6 +27,8 @@ from .arguments import (
 class ScaleConvNet(BaseModule):
     """Stages of scale convolution, ReLU, 2x2 max pooling and batch norm; the last does not pool.
 
+    In a stage of several convolutions each has its ReLU and norm, and the last one pools.
+
     With ``num_scales=1`` it is the ordinary CNN of that literature. Behind
     ``ScaleGlobalPooling(output_size=2)`` and a head with one hidden layer of 256 units it has
     about 494,000 parameters.
@@ -38,8 +41,13 @@ class ScaleConvNet(BaseModule):
         interaction (int | Sequence[int]): K of every stage, or one a stage.
         in_channels (int): Channels of the image.
         channels (Sequence[int]): Output channels of the stages.
+        num_convs (int | Sequence[int]): Convolutions of every stage, or one number a stage.
         kernel_size (int): Taps of every convolution, odd.
-        pool_size (int): Taps and stride of the pooling windows.
+        pool_size (int): Taps of the pooling windows, and their stride unless told otherwise.
+        pool_stride (int, optional): Distance of the pooled samples. Defaults to ``pool_size``.
+        aa_layer (dict, optional): What low-passes before that stride, as
+            ``dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)``; the maximum is then taken at
+            stride 1. With ``pool_size=1`` and ``pool_stride=2`` it takes the place of max pooling.
         deform (dict, optional): Deformable convolutions, as ``dict(type='mmscale.DeformScaleConv',
             stages=(False, True, True))``. Other keys are arguments of the layer.
         out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
@@ -60,8 +68,11 @@ class ScaleConvNet(BaseModule):
         interaction: int | Sequence[int] = 1,
         in_channels: int = 1,
         channels: Sequence[int] = (32, 63, 95),
+        num_convs: int | Sequence[int] = 1,
         kernel_size: int = 7,
         pool_size: int = 2,
+        pool_stride: int | None = None,
+        aa_layer: dict | None = None,
         deform: dict | None = None,
         out_indices: Sequence[int] | None = None,
         norm_cfg: dict = dict(type='mmscale.ScaleBN'),
@@ -73,6 +84,7 @@ class ScaleConvNet(BaseModule):
         if not channels or not all(isinstance(width, int) and width >= 1 for width in channels):
             raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
         interactions = per_stage('interaction', interaction, num_stages)
+        self.num_convs = per_stage('num_convs', num_convs, num_stages)
         deform = deform_per_stage(deform, num_stages)
         self.grid = ScaleGrid.build(scale_space)
         self.out_indices = check_out_indices(
@@ -80,21 +92,28 @@ class ScaleConvNet(BaseModule):
         )
         self.lift = MODELS.build(dict(lift, scale_space=self.grid))
         self.relu = build_activation_layer(act_cfg)
-        self.pool = ScaleMaxPool2d(pool_size, scale_space=self.grid)
+        pool_stride = pool_size if pool_stride is None else pool_stride
+        self.aa = None
+        if aa_layer is not None and pool_stride != 1:
+            self.aa = MODELS.build(dict(aa_layer, stride=pool_stride, scale_space=self.grid))
+        pool_stride = 1 if self.aa else pool_stride
+        self.pool = ScaleMaxPool2d(pool_size, pool_stride, scale_space=self.grid)
         self.convs, self.norms = nn.ModuleList(), nn.ModuleList()
-        for out_channels, levels, layer in zip(channels, interactions, deform, strict=True):
+        stages = zip(channels, self.num_convs, interactions, deform, strict=True)
+        for out_channels, count, levels, layer in stages:
             conv_cfg = dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=levels)
-            self.convs.append(
-                build_conv_layer(
-                    dict(conv_cfg, **layer) if layer else conv_cfg,
-                    in_channels,
-                    out_channels,
-                    kernel_size,
-                    padding=kernel_size // 2,
+            for _ in range(count):
+                self.convs.append(
+                    build_conv_layer(
+                        dict(conv_cfg, **layer) if layer else conv_cfg,
+                        in_channels,
+                        out_channels,
+                        kernel_size,
+                        padding=kernel_size // 2,
+                    )
                 )
-            )
-            self.norms.append(build_norm_layer(norm_cfg, out_channels)[1])
-            in_channels = out_channels
+                self.norms.append(build_norm_layer(norm_cfg, out_channels)[1])
+                in_channels = out_channels
         self.feat_dim = in_channels
         check_norms(self, norm_cfg)
 
@@ -112,12 +131,14 @@ class ScaleConvNet(BaseModule):
         Returns:
             tuple: One scale space for each of ``out_indices``.
         """
-        outputs = []
-        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
-            x = map_levels(self.relu, conv(x))
-            if i < len(self.convs) - 1:
-                x = self.pool(x)
-            x = run_layers([norm], x)
+        outputs, layers = [], zip(self.convs, self.norms, strict=True)
+        pools = [self.pool, self.aa] if self.aa else [self.pool]
+        last_stage = len(self.num_convs) - 1
+        for i, count in enumerate(self.num_convs):
+            for j, (conv, norm) in enumerate(islice(layers, count), start=1):
+                x = map_levels(self.relu, conv(x))
+                ends_stage = j == count and i < last_stage
+                x = run_layers([*pools, norm] if ends_stage else [norm], x)
             if i in self.out_indices:
                 outputs.append(x)
         return tuple(outputs)

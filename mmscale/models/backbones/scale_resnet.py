@@ -4,6 +4,7 @@
 The names of all parameters are those of MMPretrain's ResNet, so that its checkpoints load.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
@@ -71,6 +72,15 @@ class ScaleResNet(BaseModule):
             ``'caffe'``: its first 1x1 convolution.
         deep_stem (bool): Three 3x3 convolutions in place of the 7x7 one (ResNet-V1c).
         avg_down (bool): Average pooling in place of the stride of a shortcut (ResNet-V1d).
+        aa_layer (dict, optional): What low-passes before each stride, as
+            ``dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)``. A strided convolution then has
+            stride 1 and is followed by norm, activation and this layer, max pooling likewise; a
+            shortcut is low-passed before its 1x1 convolution, in place of the pooling of
+            ``avg_down``. Parameters and their names stay as they are. Source: Zhang, Making
+            Convolutional Networks Shift-Invariant Again, ICML 2019.
+        aa_stem (bool): Whether the strided convolution of the stem is one of these. At stride 1 it
+            costs four times as much; without, the image is what is taken to hold no frequency
+            that the stem cannot.
         frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
             counting from 0. -1 freezes nothing.
         norm_cfg (dict): The norms: ``'mmscale.ScaleBN'`` or ``'SyncBN'``. ``'GN'`` works too, but
@@ -118,6 +128,8 @@ class ScaleResNet(BaseModule):
         style: str = 'pytorch',
         deep_stem: bool = False,
         avg_down: bool = False,
+        aa_layer: dict | None = None,
+        aa_stem: bool = False,
         frozen_stages: int = -1,
         norm_cfg: dict = dict(type='mmscale.ScaleBN', requires_grad=True),
         act_cfg: dict = dict(type='ReLU', inplace=True),
@@ -144,6 +156,8 @@ class ScaleResNet(BaseModule):
             )
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must be from 0 to below 1, got {drop_path_rate}')
+        if aa_stem and aa_layer is None:
+            raise ValueError('aa_stem=True needs an aa_layer, got None')
         interactions = per_stage('interaction', interaction, num_stages)
         strides = per_stage('strides', strides, num_stages)
         dilations = per_stage('dilations', dilations, num_stages)
@@ -154,6 +168,7 @@ class ScaleResNet(BaseModule):
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.deep_stem, self.zero_init_residual = deep_stem, zero_init_residual
         self.norm_cfg, self.act_cfg = norm_cfg, act_cfg
+        self.aa_layer, self.aa_stem = aa_layer, aa_stem
 
         self.lift = MODELS.build(dict(lift, scale_space=self.grid))
         self._make_stem(in_channels, stem_channels, self._conv_cfg(interactions[0]))
@@ -183,6 +198,7 @@ class ScaleResNet(BaseModule):
                         with_cp=with_cp,
                         drop_path_rate=drop_path_rates.pop(0),
                         deform_cfg=deform[i],
+                        aa=self._make_aa(stride),
                     )
                 )
                 channels = out_channels
@@ -195,10 +211,18 @@ class ScaleResNet(BaseModule):
     def _conv_cfg(self, interaction: int) -> dict:
         return dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=interaction)
 
+    def _make_aa(self, stride: int) -> nn.Module | None:
+        """What takes over a stride, or None where there is none to take over."""
+        if self.aa_layer is None or stride == 1:
+            return None
+        return MODELS.build(dict(self.aa_layer, stride=stride, scale_space=self.grid))
+
     def _make_stem(self, in_channels: int, stem_channels: int, conv_cfg: dict) -> None:
+        stride = 1 if self.aa_stem else 2
+        self.aa_conv = self._make_aa(2) if self.aa_stem else None
         if self.deep_stem:
             half = stem_channels // 2
-            widths = [(in_channels, half, 2), (half, half, 1), (half, stem_channels, 1)]
+            widths = [(in_channels, half, stride), (half, half, 1), (half, stem_channels, 1)]
             self.stem = nn.Sequential(
                 *(
                     ConvModule(before, after, 3, stride=stride, padding=1, conv_cfg=conv_cfg,
@@ -208,25 +232,29 @@ class ScaleResNet(BaseModule):
             )  # fmt: skip
         else:
             self.conv1 = build_conv_layer(
-                conv_cfg, in_channels, stem_channels, 7, stride=2, padding=3, bias=False
+                conv_cfg, in_channels, stem_channels, 7, stride=stride, padding=3, bias=False
             )
             self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)
             self.add_module(self.norm1_name, norm1)
         self.relu = build_activation_layer(self.act_cfg)
-        self.maxpool = ScaleMaxPool2d(3, stride=2, padding=1, scale_space=self.grid)
+        self.aa_pool = self._make_aa(2)
+        stride = 1 if self.aa_pool else 2
+        self.maxpool = ScaleMaxPool2d(3, stride=stride, padding=1, scale_space=self.grid)
 
     def _make_shortcut(self, in_channels, out_channels, stride, avg_down) -> nn.Sequential:
-        layers = []
+        layers = OrderedDict()
+        aa = self._make_aa(stride)
         if avg_down and stride != 1:
-            layers.append(ScaleAvgPool2d(stride, scale_space=self.grid))
-            stride = 1
-        layers.append(
-            build_conv_layer(
-                self._conv_cfg(1), in_channels, out_channels, 1, stride=stride, bias=False
-            )
+            layers['0'] = aa or ScaleAvgPool2d(stride, scale_space=self.grid)
+        elif aa:
+            layers['aa'] = aa  # not counted: checkpoints know the others by their number
+        stride = 1 if layers else stride
+        first = int('0' in layers)
+        layers[f'{first}'] = build_conv_layer(
+            self._conv_cfg(1), in_channels, out_channels, 1, stride=stride, bias=False
         )
-        layers.append(build_norm_layer(self.norm_cfg, out_channels)[1])
-        return nn.Sequential(*layers)
+        layers[f'{first + 1}'] = build_norm_layer(self.norm_cfg, out_channels)[1]
+        return nn.Sequential(layers)
 
     @property
     def norm1(self) -> nn.Module:
@@ -256,9 +284,10 @@ class ScaleResNet(BaseModule):
 
     def stem_forward(self, x: Signal) -> Signal:
         """The stem, from a scale space to the input of the first stage."""
-        for layers in self._stem_convolutions():
+        for i, layers in enumerate(self._stem_convolutions()):
             x = map_levels(self.relu, run_layers(layers, x))
-        return run_layers([self.maxpool], x)
+            x = run_layers([self.aa_conv], x) if self.aa_conv and i == 0 else x
+        return run_layers([self.maxpool, self.aa_pool] if self.aa_pool else [self.maxpool], x)
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
         """Everything behind the lift.

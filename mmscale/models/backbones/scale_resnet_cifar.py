@@ -15,12 +15,14 @@ class ScaleResNet_CIFAR(ScaleResNet):
     """ScaleResNet for small images: a 3x3 stem of stride 1 and no max pooling.
 
     The counterpart of MMPretrain's ``ResNet_CIFAR``. Arguments are those of :class:`ScaleResNet`;
-    ``deep_stem`` must stay False.
+    ``deep_stem`` and ``aa_stem`` must stay False.
     """
 
     def _make_stem(self, in_channels: int, stem_channels: int, conv_cfg: dict) -> None:
         if self.deep_stem:
             raise ValueError('deep_stem must be False: ScaleResNet_CIFAR has a 3x3 stem')
+        if self.aa_stem:
+            raise ValueError('aa_stem must be False: the stem of ScaleResNet_CIFAR has no stride')
         self.conv1 = build_conv_layer(
             conv_cfg, in_channels, stem_channels, 3, stride=1, padding=1, bias=False
         )

@@ -3,7 +3,7 @@ from .deform_scale_conv import DeformScaleConv, ModulatedDeformScaleConv
 from .lift import BilinearPyramidLift, GaussianLift, GaussianPyramidLift
 from .scale_conv import ScaleConv
 from .scale_norm import ScaleBN
-from .scale_pool import ScaleAvgPool2d, ScaleMaxPool2d
+from .scale_pool import ScaleAvgPool2d, ScaleBlurPool2d, ScaleMaxPool2d
 
 __all__ = [
     'BilinearPyramidLift',
@@ -13,6 +13,7 @@ __all__ = [
     'ModulatedDeformScaleConv',
     'ScaleAvgPool2d',
     'ScaleBN',
+    'ScaleBlurPool2d',
     'ScaleConv',
     'ScaleMaxPool2d',
 ]

@@ -15,13 +15,16 @@ from mmscale.scale_space import PackedLevels, Signal, apply_jointly, map_levels
 
 from .scale_conv import ScaleConv
 from .scale_norm import ScaleBN
-from .scale_pool import ScaleAvgPool2d, ScaleMaxPool2d
+from .scale_pool import ScaleAvgPool2d, ScaleBlurPool2d, ScaleMaxPool2d
+
+# What takes a signal in any form and knows its levels.
+KNOW_LEVELS = (ScaleConv, ScaleBN, ScaleMaxPool2d, ScaleAvgPool2d, ScaleBlurPool2d)
 
 
 def run_layers(layers: Sequence[nn.Module], x: Signal) -> Signal:
     """Runs layers in turn; those that know no levels, such as a SyncBN, see all of them at once."""
     for layer in layers:
-        if isinstance(layer, ScaleConv | ScaleBN | ScaleMaxPool2d | ScaleAvgPool2d):
+        if isinstance(layer, KNOW_LEVELS):
             x = layer(x)
         elif isinstance(layer, _BatchNorm) and isinstance(x, PackedLevels):
             x = x.map(layer)
@@ -67,6 +70,8 @@ class ResidualBlock(BaseModule):
         drop_path_rate (float): Stochastic depth, one draw a sample for all of its levels.
         deform_cfg (dict, optional): What ``conv2`` has instead of ``conv_cfg``, and in addition to
             it: a deformable convolution.
+        aa (nn.Module, optional): What takes over the stride of the branch: the strided
+            convolution has stride 1, and this follows its norm and activation.
     """
 
     def __init__(
@@ -80,10 +85,12 @@ class ResidualBlock(BaseModule):
         with_cp: bool = False,
         drop_path_rate: float = 0.0,
         deform_cfg: dict | None = None,
+        aa: nn.Module | None = None,
     ):
         super().__init__()
         self.with_cp = with_cp
-        self.layer_names = []
+        self.aa = aa
+        self.layer_names, self.strided = [], []
         for i, (size, channels, stride, dilation) in enumerate(layout, start=1):
             layer_cfg = conv_cfg if size > 1 else dict(conv_cfg, interaction=1)
             conv = build_conv_layer(
@@ -91,7 +98,7 @@ class ResidualBlock(BaseModule):
                 in_channels,
                 channels,
                 size,
-                stride=stride,
+                stride=1 if aa else stride,
                 padding=dilation * (size // 2),
                 dilation=dilation,
                 bias=False,
@@ -100,6 +107,7 @@ class ResidualBlock(BaseModule):
             self.add_module(f'conv{i}', conv)
             self.add_module(norm_name, norm)
             self.layer_names.append((f'conv{i}', norm_name))
+            self.strided.append(stride != 1)
             in_channels = channels
         self.out_channels = in_channels
         self.relu = build_activation_layer(act_cfg)
@@ -113,9 +121,11 @@ class ResidualBlock(BaseModule):
 
     def _branch_plus_shortcut(self, x: Signal) -> Signal:
         y = x
+        last = len(self.layer_names) - 1
         for i, names in enumerate(self.layer_names):
-            y = map_levels(self.relu, y) if i else y
             y = run_layers([getattr(self, name) for name in names], y)
+            y = map_levels(self.relu, y) if i < last else y
+            y = run_layers([self.aa], y) if self.aa and self.strided[i] else y
         if not isinstance(self.drop_path, nn.Identity):
             y = apply_jointly(self.drop_path, y)
         shortcut = x if self.downsample is None else run_layers(self.downsample, x)

@@ -2,6 +2,7 @@
 """Scale convolution as a layer."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -108,6 +109,18 @@ class ScaleConv(nn.Module):
             self.groups,
             scale_space=self.grid,
         )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'ScaleConv':
+        # `to(memory_format=torch.channels_last)` is of 4-D tensors: it takes levels as rows.
+        def apply_to_maps(x: Tensor) -> Tensor:
+            try:
+                return fn(x)
+            except RuntimeError:
+                if x.ndim != 5:
+                    raise
+                return fn(x.flatten(2, 3)).unflatten(2, x.shape[2:4])
+
+        return super()._apply(apply_to_maps, recurse)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         weight = state_dict.get(prefix + 'weight')

@@ -3,7 +3,14 @@
 
 from torch import nn
 
-from mmscale.ops import as_pair, check_pool, scale_avg_pool2d, scale_max_pool2d
+from mmscale.ops import (
+    as_pair,
+    check_blur,
+    check_pool,
+    scale_avg_pool2d,
+    scale_blur_pool2d,
+    scale_max_pool2d,
+)
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal
 
@@ -65,3 +72,50 @@ class ScaleAvgPool2d(_ScalePool2d):
         return scale_avg_pool2d(
             x, self.kernel_size, self.stride, self.padding, scale_space=self.grid
         )
+
+
+@MODELS.register_module()
+class ScaleBlurPool2d(nn.Module):
+    """Low-pass and stride in one, :func:`mmscale.ops.scale_blur_pool2d`.
+
+    The ``aa_layer`` of backbones: ``aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)``.
+    The filter is neither a parameter nor part of checkpoints.
+
+    Args:
+        kernel_size (int, optional): Taps of a binomial filter, odd and at least 3.
+        stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
+        variance (float, optional): Of the discrete Gaussian to take instead, in samples².
+        scale_space (dict | ScaleGrid): The levels.
+
+    Shape:
+        - Input: dense ``(N, C, S, H, W)`` or a pyramid of S tensors ``(N, C, H_k, W_k)``.
+        - Output: the same form, each side ``ceil(size / stride)``.
+
+    Raises:
+        ValueError: If an argument is out of range, or neither or both of ``kernel_size`` and
+            ``variance`` are given.
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | None = None,
+        stride: int | tuple[int, int] = 2,
+        *,
+        variance: float | None = None,
+        scale_space: dict | ScaleGrid,
+    ):
+        super().__init__()
+        check_blur(kernel_size, variance)
+        self.kernel_size, self.variance = kernel_size, variance
+        self.stride = as_pair('stride', stride)
+        check_pool((1, 1), self.stride, (0, 0))
+        self.grid = ScaleGrid.build(scale_space)
+
+    def forward(self, x: Signal) -> Signal:
+        return scale_blur_pool2d(
+            x, self.kernel_size, self.stride, variance=self.variance, scale_space=self.grid
+        )
+
+    def extra_repr(self) -> str:
+        name = 'kernel_size' if self.variance is None else 'variance'
+        return f'{name}={getattr(self, name)}, stride={self.stride}, {self.grid}'

@@ -1,6 +1,9 @@
 # Copyright (c) mmscale contributors.
 """Pooling over scale: where a network stops being equivariant and becomes invariant."""
 
+import math
+from numbers import Real
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
@@ -20,9 +23,28 @@ from mmscale.scale_space.resample import check_choice
 POOLINGS = ('max', 'avg')
 
 
-def _reduce(levels: list[Tensor], mode: str) -> Tensor:
+def _check_scale_dropout(scale_dropout: float) -> None:
+    if not isinstance(scale_dropout, Real) or not 0 <= scale_dropout < 1:
+        raise ValueError(f'scale_dropout must be from 0 to below 1, got {scale_dropout!r}')
+
+
+def _reduce(levels: list[Tensor], mode: str, scale_dropout: float) -> Tensor:
+    """Maximum or mean over levels of one shape ``(N, ...)``, some of them left out a sample.
+
+    Sources of leaving them out: Sangalli et al., Scale Equivariant U-Net, BMVC 2022 (scale
+    dropout); Perzanowski & Lindeberg, Scale generalisation properties of extended scale-covariant
+    and scale-invariant Gaussian derivative networks, 2024 (scale-channel dropout).
+    """
     stacked = torch.stack(levels)
-    return stacked.amax(0) if mode == 'max' else stacked.mean(0)
+    if scale_dropout == 0 or len(levels) == 1:
+        return stacked.amax(0) if mode == 'max' else stacked.mean(0)
+    draws = torch.rand(stacked.shape[:2], device=stacked.device)
+    # The level of the largest draw always stays: where all are below, one drawn evenly.
+    kept = (draws >= scale_dropout) | (draws == draws.amax(0))
+    kept = kept.view(*kept.shape, *[1] * (stacked.ndim - 2))
+    if mode == 'max':
+        return stacked.masked_fill(~kept, -math.inf).amax(0)
+    return (stacked * kept).sum(0) / kept.sum(0)
 
 
 def _as_tuple(inputs) -> tuple[Signal, ...]:
@@ -47,6 +69,9 @@ class ScalePooling(BaseModule):
             neither.
         scale_space (dict | ScaleGrid, optional): The levels of the backbone; ``'largest'`` needs
             them to know where the samples of a pyramid lie.
+        scale_dropout (float): In training, each level is left out with this probability, drawn for
+            each sample; at least one stays. A maximum over levels otherwise learns to rely on those
+            that the sizes in the training data happen to fill.
 
     Shape:
         - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids.
@@ -58,6 +83,7 @@ class ScalePooling(BaseModule):
         mode: str = 'max',
         align: str = 'smallest',
         scale_space: dict | ScaleGrid | None = None,
+        scale_dropout: float = 0.0,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -65,7 +91,8 @@ class ScalePooling(BaseModule):
         check_choice('align', align, ('smallest', 'largest'))
         if align == 'largest' and scale_space is None:
             raise ValueError("align='largest' needs scale_space, that of the backbone; got None")
-        self.mode, self.align = mode, align
+        _check_scale_dropout(scale_dropout)
+        self.mode, self.align, self.scale_dropout = mode, align, scale_dropout
         self.grid = None if scale_space is None else ScaleGrid.build(scale_space)
 
     def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
@@ -84,7 +111,7 @@ class ScalePooling(BaseModule):
                 resample_level(level, factors[0] / factor, size)
                 for level, factor in zip(levels, factors, strict=False)
             ]
-        return _reduce(levels, self.mode)
+        return _reduce(levels, self.mode, self.scale_dropout if self.training else 0)
 
 
 @MODELS.register_module()
@@ -98,6 +125,9 @@ class ScaleGlobalPooling(BaseModule):
             invariant one.
         output_size (int): Cells along each side that are kept apart: 1 is global pooling; 2 gives
             the four quarters of the image, as the MNIST-Scale networks have it.
+        scale_dropout (float): In training, each level is left out with this probability, drawn for
+            each sample; at least one stays. A maximum over levels otherwise learns to rely on those
+            that the sizes in the training data happen to fill.
 
     Shape:
         - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids; or the one feature map
@@ -110,6 +140,7 @@ class ScaleGlobalPooling(BaseModule):
         scale: str = 'max',
         space: str = 'avg',
         output_size: int = 1,
+        scale_dropout: float = 0.0,
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
@@ -117,7 +148,9 @@ class ScaleGlobalPooling(BaseModule):
         check_choice('space', space, POOLINGS)
         if output_size < 1:
             raise ValueError(f'output_size must be at least 1, got {output_size}')
+        _check_scale_dropout(scale_dropout)
         self.scale, self.space, self.output_size = scale, space, output_size
+        self.scale_dropout = scale_dropout
 
     def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
         signals = _as_tuple(inputs)
@@ -129,4 +162,4 @@ class ScaleGlobalPooling(BaseModule):
     def _pool(self, x: Signal) -> Tensor:
         pool = F.adaptive_max_pool2d if self.space == 'max' else F.adaptive_avg_pool2d
         levels = [pool(level, self.output_size) for level in split_levels(x)]
-        return _reduce(levels, self.scale).flatten(1)
+        return _reduce(levels, self.scale, self.scale_dropout if self.training else 0).flatten(1)

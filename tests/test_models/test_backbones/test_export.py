@@ -71,6 +71,23 @@ def test_a_compiled_resnet_trains_as_the_eager_one_and_compiles_once(lift):
 
 
 @pytest.mark.parametrize('lift, base', GRIDS)
+def test_networks_with_blurs_compile_export_and_trace(lift, base):
+    torch._dynamo.reset()
+    blur = dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)
+    model, image = network(lift, base, (34, 41), interaction=1, aa_layer=blur, aa_stem=True)
+    expected = model(image)
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    assert largest_difference(compiled(image), expected) < 1e-5
+    batch = torch.export.Dim('batch', min=2, max=64)
+    program = torch.export.export(model, (image.repeat(2, 1, 1, 1),), dynamic_shapes=({0: batch},))
+    traced = torch.jit.trace(model, image, check_trace=False)
+    images = torch.randn(3, *image.shape[1:])
+    expected = model(images)
+    assert largest_difference(program.module()(images), expected) < 1e-5
+    assert largest_difference(traced(images), expected) < 1e-5
+
+
+@pytest.mark.parametrize('lift, base', GRIDS)
 def test_exports_and_traces_for_any_batch(lift, base):
     model, image = network(lift, base, (36, 39), interaction=1)
     batch = torch.export.Dim('batch', min=2, max=64)

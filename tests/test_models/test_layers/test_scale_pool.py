@@ -4,8 +4,8 @@ import torch
 from mmengine.registry import MODELS
 from naive import largest_difference
 
-from mmscale.models import ScaleAvgPool2d, ScaleMaxPool2d
-from mmscale.ops import scale_avg_pool2d, scale_max_pool2d
+from mmscale.models import ScaleAvgPool2d, ScaleBlurPool2d, ScaleMaxPool2d
+from mmscale.ops import scale_avg_pool2d, scale_blur_pool2d, scale_max_pool2d
 from mmscale.scale_space import ScaleGrid
 from mmscale.testing import assert_scale_equivariant
 
@@ -57,3 +57,37 @@ def test_commutes_with_scaling(module, function, window):
 def test_wrong_arguments_raise_when_the_layer_is_made(module, function, arguments, message):
     with pytest.raises(ValueError, match=message):
         module(**{'scale_space': GRID, **arguments})
+
+
+class TestScaleBlurPool2d:
+    @pytest.mark.parametrize('low_pass', [dict(kernel_size=5), dict(variance=3.0)], ids=str)
+    @pytest.mark.parametrize('stride', [2, 3, (1, 2)])
+    def test_is_the_function_of_the_same_name(self, low_pass, stride):
+        cfg = dict(type='mmscale.ScaleBlurPool2d', **low_pass, stride=stride, scale_space=GRID)
+        pool = MODELS.build(cfg)
+        assert isinstance(pool, ScaleBlurPool2d)
+        for x in (X, tuple(X[:, :, k, :: 2**k, :: 2**k] for k in range(3))):
+            expected = scale_blur_pool2d(x, **low_pass, stride=stride, scale_space=GRID)
+            assert largest_difference(pool(x), expected) == 0
+            assert_scale_equivariant(pool, x, 2, GRID)
+        ((name, value),) = low_pass.items()
+        assert f'{name}={value}, stride=' in repr(pool)
+
+    def test_the_filter_is_no_parameter_and_in_no_checkpoint(self):
+        pool = ScaleBlurPool2d(5, scale_space=GRID)
+        assert not list(pool.parameters()) and not pool.state_dict()
+
+    @pytest.mark.parametrize(
+        'arguments, message',
+        [
+            (dict(kernel_size=2), 'kernel_size must be an odd integer of at least 3'),
+            (dict(variance=-1.0), 'variance must be a finite number greater than 0'),
+            (dict(kernel_size=3, variance=1.0), 'kernel_size or variance, not both'),
+            (dict(), 'kernel_size or variance, not both and not neither'),
+            (dict(kernel_size=3, stride=0), 'stride must be at least 1, got 0'),
+            (dict(kernel_size=3, scale_space=dict(num_scales=0)), 'num_scales must be at least 1'),
+        ],
+    )
+    def test_wrong_arguments_raise_when_the_layer_is_made(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            ScaleBlurPool2d(**{'scale_space': GRID, **arguments})

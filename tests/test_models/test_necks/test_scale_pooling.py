@@ -124,6 +124,104 @@ class TestScaleGlobalPooling:
             ScaleGlobalPooling(output_size=0)
 
 
+def powers_of_two(num_levels, batch, dense):
+    """Level k holds ``2**k`` everywhere: a mean tells which levels it is of."""
+    levels = [torch.full((batch, 1, 4, 4), 2.0**k).double() for k in range(num_levels)]
+    if dense:
+        return torch.stack(levels, 2)
+    return tuple(level[..., : 4 - k, : 4 - k] for k, level in enumerate(levels))
+
+
+NECKS = {
+    'maps': lambda mode, p: ScalePooling(mode, scale_dropout=p),
+    'vectors': lambda mode, p: ScaleGlobalPooling(mode, scale_dropout=p),
+}
+
+
+@pytest.mark.parametrize('dense', [True, False])
+@pytest.mark.parametrize('neck', NECKS.values(), ids=NECKS)
+class TestScaleDropout:
+    def test_mean_of_the_levels_that_stay(self, neck, dense):
+        """Every sample has the mean of some subset, each subset as often as its draws are."""
+        torch.manual_seed(0)
+        (y,) = neck('avg', 0.5).train()((powers_of_two(3, 4000, dense),))
+        found = y.flatten(1)
+        assert (found == found[:, :1]).all()  # a level is left out of the whole sample
+        means = {}
+        for bits in range(1, 8):
+            kept = [k for k in range(3) if bits >> k & 1]
+            means[sum(2**k for k in kept) / len(kept)] = 1 / 8 + (len(kept) == 1) / 24
+        values, counts = found[:, 0].unique(return_counts=True)
+        assert len(values) == len(means)
+        for value, count in zip(values.tolist(), counts.tolist()):
+            (expected,) = [p for mean, p in means.items() if abs(mean - value) < 1e-9]
+            assert abs(count / 4000 - expected) < 0.03  # more than five standard deviations
+
+    def test_maximum_of_the_levels_that_stay(self, neck, dense):
+        torch.manual_seed(0)
+        x = powers_of_two(3, 4000, dense)
+        x = -x if dense else tuple(-level for level in x)
+        (y,) = neck('max', 0.5).train()((x,))
+        values, counts = y.flatten(1)[:, 0].unique(return_counts=True)
+        # -1 wherever the first level stays, -2 where it does not and the second does.
+        shares = dict(zip(values.tolist(), (counts / 4000).tolist()))
+        expected = {-1.0: 1 / 2 + 1 / 24, -2.0: 1 / 4 + 1 / 24, -4.0: 1 / 8 + 1 / 24}
+        assert shares.keys() == expected.keys()
+        assert all(abs(shares[value] - expected[value]) < 0.04 for value in expected)
+
+    def test_at_least_one_level_stays(self, neck, dense):
+        for mode in ('max', 'avg'):
+            (y,) = neck(mode, 0.999).train()((powers_of_two(3, 500, dense),))
+            assert y.isfinite().all() and y.min() >= 1
+
+    def test_nothing_in_evaluation_or_with_one_level(self, neck, dense):
+        x = randn(5, 3, 4, 6, 6)
+        x = x if dense else x.unbind(2)
+        for mode in ('max', 'avg'):
+            expected = neck(mode, 0.0)((x,))[0]
+            assert torch.equal(neck(mode, 0.9).eval()((x,))[0], expected)
+            one = x[:, :, :1] if dense else x[:1]
+            state = torch.get_rng_state()
+            found = neck(mode, 0.9).train()((one,))[0]
+            assert torch.equal(found, neck(mode, 0.0)((one,))[0])
+            assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn
+
+    def test_the_seed_decides(self, neck, dense):
+        x = powers_of_two(4, 50, dense)
+        pool = neck('avg', 0.5).train()
+        found = []
+        for seed in (1, 1, 2):
+            torch.manual_seed(seed)
+            found.append(pool((x,))[0])
+        assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+    @pytest.mark.parametrize('mode', ['max', 'avg'])
+    def test_gradients_go_to_the_levels_that_stay(self, neck, dense, mode):
+        x = powers_of_two(3, 64, dense)
+        leaves = [level.clone().requires_grad_() for level in (x.unbind(2) if dense else x)]
+        torch.manual_seed(0)
+        (y,) = neck(mode, 0.5).train()((torch.stack(leaves, 2) if dense else tuple(leaves),))
+        y.sum().backward()
+        got = torch.stack([leaf.grad.flatten(1).abs().sum(1) > 0 for leaf in leaves])
+        if mode == 'max':
+            assert (got.sum(0) == 1).all()
+        else:
+            means = (got * torch.tensor([[1.0], [2.0], [4.0]])).sum(0) / got.sum(0)
+            assert largest_difference(y.flatten(1)[:, 0].float(), means) < 1e-6
+
+    def test_half_precision(self, neck, dense):
+        x = powers_of_two(3, 16, dense)
+        x = x.half() if dense else tuple(level.half() for level in x)
+        for mode in ('max', 'avg'):
+            (y,) = neck(mode, 0.5).train()((x,))
+            assert y.dtype == torch.half and y.isfinite().all()
+
+    def test_wrong_arguments(self, neck, dense):
+        for wrong in (1, -0.1, 'half'):
+            with pytest.raises(ValueError, match='scale_dropout must be from 0 to below 1, got'):
+                neck('max', wrong)
+
+
 @pytest.mark.parametrize('neck', [ScalePooling, ScaleGlobalPooling])
 def test_ordinary_maps_and_bare_pyramids_are_refused(neck):
     """A 4-D tensor taken for a scale space would silently be pooled over its rows."""

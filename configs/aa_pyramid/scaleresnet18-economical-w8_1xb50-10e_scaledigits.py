@@ -1,0 +1,11 @@
+_base_ = '../dss/scaleresnet18-s3-w8_1xb50-10e_scaledigits.py'
+
+# From twice to half the image's size, an octave apart.
+model = dict(
+    backbone=dict(
+        scale_space=dict(base=2.0, num_scales=3, zero_scale=0.5, first_level=-1),
+        lift=dict(type='mmscale.GaussianPyramidLift'),
+        aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
+    ),
+    neck=dict(scale_dropout=0.5),
+)

@@ -1,0 +1,15 @@
+_base_ = './resnet18-w8_1xb50-10e_scaledigits.py'
+
+# The same network (a ScaleResNet of one level is one) with a low-pass before each stride.
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmscale.ScaleResNet_CIFAR',
+        depth=18,
+        in_channels=1,
+        stem_channels=8,
+        base_channels=8,
+        scale_space=dict(num_scales=1),
+        aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
+    )
+)

@@ -1,0 +1,14 @@
+_base_ = './resnet50-w16_1xb128-30e_scalecifar10.py'
+
+# The same network (a ScaleResNet of one level is one) with a low-pass before each stride.
+model = dict(
+    backbone=dict(
+        _delete_=True,
+        type='mmscale.ScaleResNet_CIFAR',
+        depth=50,
+        stem_channels=16,
+        base_channels=16,
+        scale_space=dict(num_scales=1),
+        aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
+    )
+)

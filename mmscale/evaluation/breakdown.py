@@ -1,0 +1,207 @@
+# Copyright (c) mmscale contributors.
+"""Where the equivariance error of a network on scale spaces comes from."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+
+from mmscale.scale_space import ScaleGrid, Signal, scale_scale_space
+from mmscale.scale_space.action import BETWEEN_LEVELS
+from mmscale.scale_space.resample import check_choice
+
+from .equivariance import (
+    FACTORS,
+    check_border,
+    check_factors,
+    crop_border,
+    eval_mode,
+    levels_of,
+    scale_levels,
+    split_batches,
+)
+from .features import Features, find_grid
+from .scaling import RESAMPLINGS, Scaling, interpolation_of
+
+PARTS = ('lift', 'body', 'between levels', 'border')
+
+
+@dataclass(frozen=True)
+class ErrorBreakdown:
+    """The error of one network and its parts, which add up to it.
+
+    Attributes:
+        factors (tuple[float, ...]): The F scale factors.
+        whole (Tensor): ``(F, N)``, the error of each sample, no border left out; nan where no
+            level is valid or the feature is zero.
+        parts (dict[str, Tensor]): ``(F, N)`` each: ``'lift'``, ``'body'``, ``'between levels'``
+            and ``'border'``.
+    """
+
+    factors: tuple[float, ...]
+    whole: Tensor
+    parts: dict[str, Tensor]
+
+
+@torch.no_grad()
+def error_breakdown(
+    backbone: nn.Module,
+    images: Tensor | Iterable[Tensor],
+    factors: Sequence[float] = FACTORS,
+    *,
+    resampling: str = 'matched',
+    between_levels: str = 'cubic',
+    border: int = 0,
+    batch_size: int = 32,
+) -> ErrorBreakdown:
+    r"""Says which share of a network's equivariance error is lift, body, reading and border.
+
+    Let :math:`\Phi = B \Lambda` be body and lift, and :math:`\Phi^s = B^s \Lambda^s` the same
+    network on the levels between: those of scale :math:`s a^k`, which :math:`L_s` has to read.
+    :math:`T_s` takes them as they are, at :math:`s z`; it reads between samples where :math:`L_s`
+    does, but never between levels. The difference of which the error is the squared norm is then
+    a sum,
+
+    .. math:: L_s \Phi f - \Phi L_s f = (L_s \Phi f - T_s \Phi^s f)
+        + (T_s \Phi^s f - B\, T_s \Lambda^s f) + (B\, T_s \Lambda^s f - B \Lambda L_s f),
+
+    of what comes from
+
+    - reading *between levels*: a level read from its neighbours against that level itself. None at
+      powers of the base. (Neighbours in a pyramid have samples elsewhere: reading between samples
+      is then part of it.)
+    - the *body*, which commutes with :math:`T_s` or not: layers that are not equivariant, features
+      of dense scale spaces that alias between samples. None for our own layers at powers of an
+      integer base and, on pyramids without interaction, at every factor;
+    - the *lift*, whose error :math:`T_s \Lambda^s f - \Lambda L_s f` the body is applied to.
+
+    The part of each is its inner product with the whole difference, over the norm of the reference
+    :math:`\|L_s \Phi f\|^2`: they add up. One is negative where it makes up for some of the others.
+    These three are measured off the border; the samples at the *border* are a part of their own.
+
+    Args:
+        backbone (nn.Module): With the modules or methods ``lift`` and ``body``, whose layers hold
+            the scale grid as ``grid``. The last output of ``body`` is measured, its valid levels.
+        images (Tensor | Iterable): ``(N, C, H, W)``, or an iterator of such batches.
+        factors (Sequence[float]): ``s``, each at least 1.
+        resampling (str): See :func:`equivariance_error`. The canvas shrinks.
+        between_levels (str): ``'linear'`` or ``'cubic'``.
+        border (int): Samples along each side of every level that are the border.
+        batch_size (int): Samples measured at a time.
+
+    Returns:
+        ErrorBreakdown: The errors, in squared norms.
+
+    Raises:
+        ValueError: If an argument is out of range, the network has no lift and body on one scale
+            grid, or an image is too small for a factor.
+    """
+    factors = check_factors(factors)
+    check_choice('resampling', resampling, RESAMPLINGS)
+    check_choice('between_levels', between_levels, BETWEEN_LEVELS)
+    check_border(border)
+    grid = find_grid(backbone)
+    if grid is None or not all(hasattr(backbone, part) for part in ('lift', 'body')):
+        raise ValueError(
+            f'backbone must have a lift and a body on a scale grid, got {type(backbone).__name__}'
+        )
+    body = Features(backbone.body, None, grid)
+    columns = []
+    with eval_mode(backbone):
+        for batch in split_batches(images, batch_size):
+            scale = Scaling(grid, grid.zero_scale, 'shrink', resampling, between_levels, batch)
+            lifted = backbone.lift(batch)
+            before = lifted, *_run(body, lifted)
+            rows = [_measure(backbone, body, batch, before, scale, s, border) for s in factors]
+            columns.append(torch.stack(rows))
+    if not columns:
+        raise ValueError('images must hold at least one image, got none')
+    whole, *parts = torch.cat(columns, 2).unbind(1)
+    return ErrorBreakdown(factors, whole, dict(zip(PARTS, parts, strict=True)))
+
+
+def _run(body: Features, signal: Signal) -> tuple[Signal, int]:
+    """The last output of the body, and how many of its levels are spoiled."""
+    outputs = body(signal)
+    name = list(outputs)[-1]
+    return outputs[name], body.truncation[name]
+
+
+def _measure(backbone, body, batch, before, scale: Scaling, factor, border) -> Tensor:
+    """The whole error and its parts at one factor, ``(5, N)``."""
+    if factor == 1:  # L_1 changes nothing
+        return torch.zeros(1 + len(PARTS), len(batch), dtype=torch.float64)
+    lifted, feature, spoiled = before
+    expected = scale_levels(scale, feature, factor, spoiled)
+    offset = scale.grid.shift(factor) % 1
+    if offset:
+        between = _GridBetween.build_between(scale.grid, offset)
+        with _on_grid(backbone, between):
+            lifted = backbone.lift(batch)
+            feature, _ = _run(body, lifted)
+
+    def take(signal: Signal) -> Signal:
+        interpolation = interpolation_of(scale.arguments['resampling'])
+        return scale_scale_space(
+            signal, factor, scale.grid, interpolation=interpolation, offset=offset
+        )
+
+    chain = [
+        expected,
+        levels_of(take(feature)),
+        levels_of(_run(body, take(lifted))[0]),
+        levels_of(_run(body, backbone.lift(scale(batch, factor)))[0]),
+    ]
+    return _add_up(list(zip(*chain))[: max(0, len(expected) - spoiled)], border, len(batch))
+
+
+def _add_up(levels: list[tuple[Tensor, ...]], border: int, count: int) -> Tensor:
+    sums = torch.zeros(6, count, dtype=torch.float64)
+    for chain in levels:
+        size = [min(sides) for sides in zip(*(x.shape[2:] for x in chain))]
+        chain = [crop_border(x.double().cpu(), size, 0) for x in chain]
+        inner = [crop_border(x, size, border) for x in chain]
+        whole, inside = chain[0] - chain[-1], inner[0] - inner[-1]
+        reading, body, lift = (a - b for a, b in zip(inner, inner[1:]))
+        terms = [whole.square(), *(part * inside for part in (lift, body, reading))]
+        terms += [inside.square(), chain[0].square()]
+        sums += torch.stack([term.flatten(1).sum(1) for term in terms])
+    *parts, inside, reference = sums
+    return torch.stack([*parts, parts[0] - inside]) / reference
+
+
+@dataclass(frozen=True)
+class _GridBetween(ScaleGrid):
+    """The levels a part of a level above those of a grid."""
+
+    offset: float = 0.0
+
+    @classmethod
+    def build_between(cls, grid: ScaleGrid, offset: float) -> '_GridBetween':
+        """Of ``S`` levels there are ``S - 1`` between."""
+        values = {field.name: getattr(grid, field.name) for field in fields(grid)}
+        return cls(**{**values, 'num_scales': grid.num_scales - 1}, offset=offset)
+
+    @property
+    def levels(self) -> tuple[float, ...]:
+        return tuple(level + self.offset for level in super().levels)
+
+
+@contextmanager
+def _on_grid(backbone: nn.Module, grid: ScaleGrid) -> Iterator[None]:
+    """Lets all layers work on other levels, with the weights that they have."""
+    modules = [
+        module
+        for module in backbone.modules()
+        if isinstance(getattr(module, 'grid', None), ScaleGrid)
+    ]
+    own = [module.grid for module in modules]
+    for module in modules:
+        module.grid = grid
+    try:
+        yield
+    finally:
+        for module, before in zip(modules, own):
+            module.grid = before

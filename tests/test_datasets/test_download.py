@@ -1,0 +1,237 @@
+# Copyright (c) mmscale contributors.
+"""Downloads from a server of this machine, by several processes, broken off and killed."""
+
+import hashlib
+import http.server
+import multiprocessing
+import os
+import signal
+import stat
+import tarfile
+import threading
+import time
+
+import numpy as np
+import pytest
+from mmpretrain.datasets import CIFAR10, MNIST
+
+from mmscale.datasets import ScaleCIFAR10, ScaleMNIST, download, scratch
+
+from .synthetic import SIZES, expect_synthetic_mnist, write_cifar10, write_mnist
+
+ARCHIVE = 'cifar-10-python.tar.gz'
+FORK = multiprocessing.get_context('fork')
+
+
+@pytest.fixture
+def server(tmp_path, monkeypatch):
+    """Serves the files of ``server.folder``; with ``server.broken`` it stops after half of one."""
+    (tmp_path / 'served').mkdir()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):  # noqa: N802
+            content = (tmp_path / 'served' / self.path.lstrip('/')).read_bytes()
+            self.send_response(200)
+            self.send_header('Content-Length', str(len(content)))
+            self.end_headers()
+            running.asked.append(self.path)
+            self.wfile.write(content[: len(content) // 2] if running.broken else content)
+
+        def log_message(self, *args):
+            pass
+
+    running = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
+    running.folder, running.broken, running.asked = tmp_path / 'served', False, []
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    monkeypatch.setenv('no_proxy', '*')
+    running.url = f'http://127.0.0.1:{running.server_port}/'
+    yield running
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+@pytest.fixture
+def cifar10(server, tmp_path, monkeypatch):
+    """Has the server stand for CIFAR-10's, with a small archive; returns a constructor."""
+    write_cifar10(tmp_path)
+    folder = tmp_path / CIFAR10.base_folder
+    with tarfile.open(server.folder / ARCHIVE, 'w:gz') as file:
+        file.add(folder, folder.name)
+    monkeypatch.setattr(CIFAR10, 'url', server.url + ARCHIVE)
+    monkeypatch.setattr(CIFAR10, 'tgz_md5', md5(server.folder / ARCHIVE))
+    for batches in ('train_list', 'test_list'):
+        known = [[name, md5(folder / name)] for name, _ in getattr(CIFAR10, batches)]
+        monkeypatch.setattr(CIFAR10, batches, known)
+    return lambda root: len(ScaleCIFAR10(str(root), 'test')) == 40
+
+
+@pytest.fixture
+def mnist(server, monkeypatch):
+    """As ``cifar10``."""
+    expect_synthetic_mnist(monkeypatch)
+    write_mnist(server.folder)
+    monkeypatch.setattr(MNIST, 'url_prefix', server.url)
+    for files in ('train_list', 'test_list'):
+        known = [[name, md5(server.folder / name)] for name, _ in getattr(MNIST, files)]
+        monkeypatch.setattr(MNIST, files, known)
+    return lambda root: len(ScaleMNIST(str(root), 'val')) == SIZES['val']
+
+
+@pytest.fixture(params=['cifar10', 'mnist'])
+def construct(request):
+    return request.getfixturevalue(request.param)
+
+
+def md5(path):
+    return hashlib.md5(path.read_bytes()).hexdigest()
+
+
+def left_over(root):
+    """What is no part of the data."""
+    known = {ARCHIVE, CIFAR10.base_folder, 'mnist_scale'}
+    known |= {name for name, _ in MNIST.train_list + MNIST.test_list}
+    return [path for path in root.rglob('*') if path.relative_to(root).parts[0] not in known]
+
+
+def report(construct, root, start, results):
+    start.wait()
+    try:
+        results.put(construct(root))
+    except Exception as error:
+        results.put(f'{type(error).__name__}: {error}')
+
+
+@pytest.mark.parametrize('locks', [True, False])
+def test_three_processes_at_once(construct, server, tmp_path, monkeypatch, locks):
+    get = download.download_url
+
+    def slow(*args, **kwargs):
+        # Long enough for the others to have found nothing, too.
+        time.sleep(0.5)
+        get(*args, **kwargs)
+
+    def no_locks(*args):
+        raise OSError('Function not implemented')
+
+    monkeypatch.setattr(download, 'download_url', slow)
+    if not locks:
+        monkeypatch.setattr(scratch.fcntl, 'flock', no_locks)
+    root = tmp_path / 'root'
+    start, results = FORK.Barrier(3), FORK.Queue()
+    processes = [
+        FORK.Process(target=report, args=(construct, root, start, results)) for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    assert [results.get(timeout=60) for _ in processes] == [True] * 3
+    for process in processes:
+        process.join()
+    assert not left_over(root)
+    if locks:
+        assert len(server.asked) == len(set(server.asked))
+
+
+def test_download_that_breaks_off(construct, server, tmp_path):
+    root = tmp_path / 'root'
+    server.broken = True
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=f'Downloading {server.url}.* to .*root failed'):
+            construct(root)
+        assert not list(root.iterdir())
+    server.broken = False
+    assert construct(root)
+    assert not left_over(root)
+    for path in root.iterdir():
+        assert path.is_dir() or stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def stall(stalled):
+    stalled.set()
+    time.sleep(600)
+
+
+def half_download(url, folder, filename, md5):
+    with open(f'{folder}/{filename}', 'wb') as file:
+        file.write(b'half of it')
+
+
+def half_extraction(archive, folder):
+    with tarfile.open(archive) as file:
+        file.extract(file.getmembers()[1], folder)
+
+
+def half_write(file, **arrays):
+    file.write(b'half of it')
+    file.flush()
+
+
+def run_until_stalled(construct, root, module, name, first, stalled):
+    """Replace a function of a module by ``first``, after which nothing goes on."""
+
+    def replaced(*args, **kwargs):
+        first(*args, **kwargs)
+        stall(stalled)
+
+    setattr(module, name, replaced)
+    construct(root)
+
+
+@pytest.mark.parametrize(
+    'dataset, module, name, first',
+    [
+        ('cifar10', download, 'download_url', half_download),
+        ('cifar10', download, 'extract_archive', half_extraction),
+        ('cifar10', download, 'put', lambda *args: None),
+        ('cifar10', download, 'put', scratch.put),
+        ('mnist', download, 'download_url', half_download),
+        ('mnist', download, 'put', scratch.put),
+        ('mnist', scratch.os, 'replace', lambda *args: None),
+        ('mnist', scratch.os, 'fsync', lambda *args: None),
+        ('mnist', np, 'savez', half_write),
+    ],
+)
+def test_killed(request, tmp_path, dataset, module, name, first):
+    construct = request.getfixturevalue(dataset)
+    root = tmp_path / 'root'
+    stalled = FORK.Event()
+    process = FORK.Process(
+        target=run_until_stalled, args=(construct, root, module, name, first, stalled)
+    )
+    process.start()
+    assert stalled.wait(timeout=60)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert construct(root)
+    assert not left_over(root)
+    assert all(path.suffix == '.npz' for path in (root / 'mnist_scale').glob('*'))
+
+
+def test_a_waiting_process_goes_on_when_the_other_is_killed(tmp_path, cifar10):
+    root = tmp_path / 'root'
+    stalled = FORK.Event()
+    process = FORK.Process(
+        target=run_until_stalled,
+        args=(cifar10, root, download, 'download_url', half_download, stalled),
+    )
+    process.start()
+    assert stalled.wait(timeout=60)
+    results = FORK.Queue()
+    start = FORK.Barrier(1)
+    waiting = FORK.Process(target=report, args=(cifar10, root, start, results))
+    waiting.start()
+    waiting.join(timeout=1)
+    assert waiting.is_alive()
+    os.kill(process.pid, signal.SIGKILL)
+    assert results.get(timeout=60) is True
+    process.join()
+    waiting.join()
+    assert not left_over(root)
+
+
+def test_root_that_cannot_be_written(tmp_path):
+    (tmp_path / 'file').write_text('')
+    for make in (ScaleCIFAR10, ScaleMNIST):
+        with pytest.raises(RuntimeError, match='Downloading .* to .*file failed .*data_root'):
+            make(str(tmp_path / 'file'))

@@ -1,0 +1,283 @@
+# Copyright (c) mmscale contributors.
+"""Equivariance error against cost: which base, which blur, which zero_scale.
+
+Networks of random weights and calibrated norms on crops of photographs; the error is that of the
+last feature maps, at each of several factors, the cost that of a training step, in steps of the
+ordinary network. A table, a figure and all numbers are left in the folder of ``--out``.
+"""
+
+import argparse
+import itertools
+import warnings
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import matplotlib.pyplot as plt
+import torch
+from mmengine.logging import MMLogger
+from results import machine_line
+from running import describe_run
+from timing import progress, ratio, time_in_turn
+
+from mmscale.engine.errors import one_line_errors
+from mmscale.evaluation import equivariance_error
+from mmscale.evaluation.report import write_json, write_text
+from mmscale.evaluation.untrained import calibrate_norms, photograph_crops
+from mmscale.registry import MODELS
+from mmscale.visualization import save_figure
+
+FACTORS = (1.1, 1.25, 1.5, 2.0, 2.5, 3.0)
+BASES = {'2': 2.0, '√2': 2**0.5, '∛2': 2 ** (1 / 3), '∜2': 2**0.25}
+BLURS = {
+    'none': None,
+    '3 taps': dict(kernel_size=3),
+    '5 taps': dict(kernel_size=5),
+    '7 taps': dict(kernel_size=7),
+    'variance 3': dict(variance=3.0),
+}
+COLOURS = dict(zip(BLURS, ('#999999', '#56b4e9', '#0072b2', '#009e73', '#d55e00')))
+MARKERS = dict(zip(BASES, 'osD^'))
+# (base, zero_scale, blur)
+NAMED = {
+    'economical': ('2', 0.5, '5 taps'),
+    'balanced': ('√2', 1.0, '7 taps'),
+    'accurate': ('∜2', 0.5, 'variance 3'),
+}
+
+# What is built, the side and number of crops, octaves from the finest level to the coarsest, and
+# factors: three octaves of a map of stride 4 leave no sample off the border at the last of them.
+NETWORKS = {
+    'cifar18': (
+        dict(type='mmscale.ScaleResNet_CIFAR', depth=18, stem_channels=16, base_channels=16,
+             num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,)),
+        128, 12, 2, FACTORS,
+    ),
+    'resnet18': (
+        dict(type='mmscale.ScaleResNet', depth=18, out_indices=(1, 2)), 416, 16, 2, FACTORS
+    ),
+    'resnet50': (
+        dict(type='mmscale.ScaleResNet', depth=50, out_indices=(1, 2)), 416, 16, 2, FACTORS
+    ),
+    'convnet': (
+        dict(type='mmscale.ScaleConvNet', in_channels=3, channels=(32, 63, 95)),
+        64, 12, 1, (1.1, 1.26, 1.5, 2.0),
+    ),
+}  # fmt: skip
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--network', choices=NETWORKS, default='cifar18')
+    parser.add_argument(
+        '--named', action='store_true', help='only the three named configurations, not all 40'
+    )
+    parser.add_argument(
+        '--aa-stem',
+        action='store_true',
+        help='blur behind the strided convolution of the stem, too',
+    )
+    parser.add_argument('--no-cost', action='store_true', help='errors alone')
+    parser.add_argument('--border', type=int, default=2, help='samples left out; default: 2')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='of the weights')
+    parser.add_argument('--num-images', type=int, help='crops; default: that of the network')
+    parser.add_argument('--batch-size', type=int, default=4, help='of a training step')
+    parser.add_argument('--images', type=Path, help="default: scikit-learn's two photographs")
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/frontier'))
+    return parser.parse_args()
+
+
+def configurations(named: bool) -> list[tuple]:
+    """``(base, zero_scale, blur)``; the ordinary networks, one level, have the base None."""
+    blurs = ['none', *dict.fromkeys(blur for *_, blur in NAMED.values())] if named else BLURS
+    ordinary = [(None, 0.5, blur) for blur in blurs]
+    return ordinary + (
+        list(NAMED.values()) if named else [*itertools.product(BASES, (0.5, 1.0), BLURS)]
+    )
+
+
+def build(args, base: str | None, zero_scale: float, blur: str, seed: int):
+    """A network with random weights."""
+    config, _, _, octaves, _ = NETWORKS[args.network]
+    grid = dict(num_scales=1)
+    if base is not None:
+        levels = {'2': 1, '√2': 2, '∛2': 3, '∜2': 4}[base]
+        grid = dict(base=BASES[base], num_scales=octaves * levels + 1, zero_scale=zero_scale)
+    options = dict(scale_space=grid, lift=dict(type='mmscale.GaussianPyramidLift'))
+    if BLURS[blur] is not None:
+        options['aa_layer'] = dict(type='mmscale.ScaleBlurPool2d', **BLURS[blur])
+        if args.aa_stem:
+            options['aa_stem'] = True
+        if args.network == 'convnet':  # in place of its max pooling
+            options.update(pool_size=1, pool_stride=2)
+    torch.manual_seed(seed)
+    model = MODELS.build(dict(config, **options))
+    model.init_weights()
+    return model
+
+
+def measure(args, configuration: tuple, images: torch.Tensor) -> dict[str, list[float]]:
+    """Mean error at each factor, by output of the network, over images and seeds."""
+    factors = NETWORKS[args.network][-1]
+    runs = []
+    for seed in args.seeds:
+        model = calibrate_norms(build(args, *configuration, seed), images[:16])
+        found = equivariance_error(model, images, factors, border=args.border, batch_size=4)
+        runs.append(found if isinstance(found, tuple) else (found,))
+    return [
+        torch.stack([run[i].mean for run in runs]).mean(0).tolist() for i in range(len(runs[0]))
+    ]
+
+
+def step_of(model, batch: int, side: int):
+    """A training step on random images."""
+    images = torch.randn(batch, 3, side, side)
+    optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-3)
+
+    def step():
+        outputs = model(images)[-1]
+        loss = sum(level.square().mean() for level in outputs)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def costs(args, compared: list[tuple]) -> dict[tuple, float]:
+    """Seconds of a training step over those of the ordinary network, in turn with it.
+
+    ``zero_scale`` changes numbers, not work: both values share one measurement.
+    """
+    side = NETWORKS[args.network][1]
+    ordinary = build(args, None, 0.5, 'none', 0)
+    reference = step_of(ordinary, args.batch_size, side)
+    found = {}
+    for base, _, blur in compared:
+        if (base, blur) in found or (base, blur) == (None, 'none'):
+            continue
+        progress(f'cost of base {base}, blur {blur}')
+        step = step_of(build(args, base, 0.5, blur, 0), args.batch_size, side)
+        times = time_in_turn(dict(a=step, b=reference), seconds=4, rounds=(5, 15), warm_up=1)
+        found[base, blur] = ratio(times['a'], times['b'])['median']
+    found[None, 'none'] = 1.0
+    return found
+
+
+def name_of(configuration: tuple) -> str:
+    base, zero_scale, blur = configuration
+    if base is None:
+        return 'ordinary' if blur == 'none' else f'ordinary, blur {blur}'
+    return f'base {base}, zero_scale {zero_scale:g}, blur {blur}'
+
+
+def role_of(configuration: tuple) -> str:
+    return next((name for name, named in NAMED.items() if named == configuration), '')
+
+
+def table(rows: list[dict], factors: tuple) -> str:
+    """Markdown, one part an output of the network."""
+    lines = []
+    for i in range(len(rows[0]['errors'])):
+        head = ['network', '', 'cost', *(f's = {s:g}' for s in factors), 'worst']
+        lines += [f'| {" | ".join(head)} |', f'|---|---|{"---:|" * (len(factors) + 2)}']
+        for row in rows:
+            errors = [*row['errors'][i], max(row['errors'][i])]
+            cost = '-' if row['cost'] is None else f'{row["cost"]:.2f}'
+            cells = [row['name'], row['role'], cost, *(f'{error:.2g}' for error in errors)]
+            lines.append(f'| {" | ".join(cells)} |')
+        lines.append('')
+    return '\n'.join(lines)
+
+
+def draw(rows: list[dict], title: str):
+    """Worst error against cost, both on logarithmic axes, the named configurations labelled."""
+    figure, axes = plt.subplots(figsize=(8.5, 5.5), layout='constrained')
+    for row in rows:
+        base, zero_scale, blur = row['configuration']
+        axes.plot(
+            row['cost'],
+            max(row['errors'][-1]),
+            MARKERS.get(base, '*'),
+            ms=11 if base is None else 8,
+            color=COLOURS[blur],
+            mfc=COLOURS[blur] if zero_scale == 1.0 or base is None else 'white',
+            mew=1.6,
+        )
+        if row['role']:
+            axes.annotate(row['role'], (row['cost'], max(row['errors'][-1])), (0, -16),
+                          textcoords='offset points', ha='center', fontsize=10)  # fmt: skip
+    keys = [plt.Line2D([], [], ls='', marker='*', ms=11, color='black', label='ordinary')]
+    keys += [
+        plt.Line2D(
+            [], [], ls='', marker=marker, ms=8, mfc='white', color='black', label=f'base {base}'
+        )
+        for base, marker in MARKERS.items()
+    ]
+    keys += [
+        plt.Line2D(
+            [], [], ls='', marker='o', ms=8, color='black', mfc=fill, label=f'zero_scale {value}'
+        )
+        for value, fill in ((0.5, 'white'), (1, 'black'))
+    ]
+    keys += [
+        plt.Line2D([], [], lw=5, color=colour, label=f'blur: {blur}')
+        for blur, colour in COLOURS.items()
+    ]
+    figure.legend(handles=keys, loc='outside right center', frameon=False, fontsize=9)
+    axes.set(xscale='log', yscale='log', title=title,
+             xlabel='time of a training step, in steps of the ordinary network',
+             ylabel=r'worst equivariance error $\Delta(s)$ over the factors')  # fmt: skip
+    ticks = [1, 1.5, 2, 3, 4, 5]
+    axes.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+    return figure
+
+
+@one_line_errors()
+def main():
+    args = parse_args()
+    if args.images and not args.images.is_dir():
+        raise FileNotFoundError(f'--images: there is no folder {args.images}')
+    args.out.mkdir(parents=True, exist_ok=True)
+    MMLogger.get_instance('frontier', log_level='ERROR')  # how each weight is initialised
+    warnings.filterwarnings('ignore', message='no level is valid')
+    _, side, count, _, factors = NETWORKS[args.network]
+    try:
+        images = photograph_crops(args.num_images or count, side, folder=args.images).float()
+    except ValueError as error:
+        raise ValueError(f'--images: {error}') from error
+    images = (images - images.mean((0, 2, 3), True)) / images.std((0, 2, 3), keepdim=True)
+    compared = configurations(args.named)
+    errors = {}
+    for i, configuration in enumerate(compared, start=1):
+        progress(f'error {i} of {len(compared)}: {name_of(configuration)}')
+        errors[configuration] = measure(args, configuration, images)
+    found = {} if args.no_cost else costs(args, compared)
+    rows = [
+        dict(
+            name=name_of(configuration),
+            role=role_of(configuration),
+            configuration=configuration,
+            cost=found.get((configuration[0], configuration[2])),
+            errors=errors[configuration],
+        )
+        for configuration in compared
+    ]
+    run = describe_run('cpu')
+    stem = f'frontier_{args.network}{"_aa_stem" if args.aa_stem else ""}'
+    write_json(args.out / f'{stem}.json', dict(run, factors=factors, border=args.border,
+                                               seeds=args.seeds, rows=rows))  # fmt: skip
+    text = f'`{run["command"]}`\n\n{machine_line(run)}.\n\n{table(rows, factors)}'
+    write_text(args.out / f'{stem}.md', text)
+    print(text)
+    if not args.no_cost:
+        title = f'{args.network}: {len(images)} crops of {side} px, border {args.border}'
+        save_figure(draw(rows, title), args.out / f'{stem}.png')
+    progress(f'results: {(args.out / stem).resolve()}.json, .md and .png')
+
+
+if __name__ == '__main__':
+    main()
