@@ -7,18 +7,7 @@ from mmengine.optim import OneCycleLR, OneCycleParamScheduler
 
 from mmscale.engine import launch, schedules
 
-
-def make_cfg(**kwargs) -> Config:
-    return Config(
-        dict(
-            launcher='none',
-            train_dataloader=dict(batch_size=32, num_workers=0),
-            val_dataloader=dict(batch_size=32, num_workers=2, pin_memory=True),
-            param_scheduler=dict(type='OneCycleLR', eta_max=0.01),
-            auto_scale_lr=dict(base_batch_size=128),
-            **kwargs,
-        )
-    )
+from .test_launch import make_cfg
 
 
 def test_one_cycle_peak_scales_with_batch_size_and_processes(monkeypatch):

@@ -78,9 +78,8 @@ class ScaleResNet(BaseModule):
             shortcut is low-passed before its 1x1 convolution, in place of the pooling of
             ``avg_down``. Parameters and their names stay as they are. Source: Zhang, Making
             Convolutional Networks Shift-Invariant Again, ICML 2019.
-        aa_stem (bool): Whether the strided convolution of the stem is one of these. At stride 1 it
-            costs four times as much; without, the image is what is taken to hold no frequency
-            that the stem cannot.
+        aa_stem (bool): Whether ``aa_layer`` takes over the stride of the stem's convolution, too.
+            At stride 1 that convolution, its norm and activation cost four times as much.
         frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
             counting from 0. -1 freezes nothing.
         norm_cfg (dict): The norms: ``'mmscale.ScaleBN'`` or ``'SyncBN'``. ``'GN'`` works too, but
