@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmscale.models.layers import DeformScaleConv, ScaleConv
-from mmscale.scale_space import PackedLevels, ScaleGrid, Signal, is_pyramid
+from mmscale.scale_space import ScaleGrid, Signal, is_pyramid
 
 
 def modules_of(phi: Callable) -> list[nn.Module]:
@@ -129,8 +129,6 @@ class Features:
             outputs[key], self.truncation[key] = signal, spoiled
 
     def _signals(self, output) -> list[Signal]:
-        if isinstance(output, PackedLevels):
-            return [output.unpack()]
         if isinstance(output, Tensor):
             return [output]
         if not is_pyramid(output) or not output:
@@ -155,7 +153,7 @@ def _hooks(phi, count: Callable, captures: dict[str, Callable]):
     beside = {module.conv_offset for module in modules if isinstance(module, DeformScaleConv)}
     try:
         for module in modules:
-            if isinstance(module, ScaleConv) and module not in beside:
+            if isinstance(module, ScaleConv) and module.interaction > 1 and module not in beside:
                 handles.append(module.register_forward_hook(count))
         for name, hook in captures.items():
             handles.append(phi.get_submodule(name).register_forward_hook(hook))

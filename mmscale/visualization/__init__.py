@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """What the tools that draw networks share. Nothing here imports Matplotlib."""
 
+from .cam import levels_as_channels
 from .figure import check_figure_path, save_figure
 from .network import Network, load_network, read_image, to_picture
 from .pairs import (
@@ -27,6 +28,7 @@ __all__ = [
     'disc',
     'find_layer',
     'finest',
+    'levels_as_channels',
     'load_network',
     'read_image',
     'read_layer',

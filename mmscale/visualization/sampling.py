@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmscale.models import DeformScaleConv, ModulatedDeformScaleConv, ScaleConv
-from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, split_levels, unpack
+from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, split_levels
 
 from .network import Network
 
@@ -33,7 +33,7 @@ def stride_before(network: Network, layer: nn.Module | None = None) -> int:
     side, level = _probe(network)
     seen = []
     watched = layer or nn.Identity()
-    handle = watched.register_forward_pre_hook(lambda _, inputs: seen.append(unpack(inputs[0])))
+    handle = watched.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
         outputs = network.backbone(torch.zeros(1, network.in_channels, side, side))
         if layer is None:
@@ -106,7 +106,7 @@ def watch(network: Network, layer: ScaleConv, image: Tensor) -> tuple[Signal, Si
     seen = {}
     watched = [layer, layer.conv_offset] if isinstance(layer, DeformScaleConv) else [layer]
     handles = [
-        module.register_forward_hook(lambda m, _, output: seen.update({m: unpack(output)}))
+        module.register_forward_hook(lambda m, _, output: seen.update({m: output}))
         for module in watched
     ]
     try:

@@ -9,9 +9,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmscale.models.layers import ScaleMaxPool2d
-from mmscale.models.layers.residual_block import run_layers
+from mmscale.models.layers.run_layers import activate, run_layers
 from mmscale.registry import MODELS
-from mmscale.scale_space import ScaleGrid, Signal, map_levels
+from mmscale.scale_space import ScaleGrid, Signal
 
 from .arguments import (
     check_norms,
@@ -136,7 +136,7 @@ class ScaleConvNet(BaseModule):
         last_stage = len(self.num_convs) - 1
         for i, count in enumerate(self.num_convs):
             for j, (conv, norm) in enumerate(islice(layers, count), start=1):
-                x = map_levels(self.relu, conv(x))
+                x = activate(self.relu, run_layers([conv], x))
                 ends_stage = j == count and i < last_stage
                 x = run_layers([*pools, norm] if ends_stage else [norm], x)
             if i in self.out_indices:

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.models.layers import ScaleAvgPool2d, ScaleMaxPool2d
-from mmscale.models.layers.residual_block import ResidualBlock, block_layout, run_layers
+from mmscale.models.layers.residual_block import ResidualBlock, block_layout
+from mmscale.models.layers.run_layers import ScaleSequential, activate, run_layers
 from mmscale.registry import MODELS
-from mmscale.scale_space import PackedLevels, ScaleGrid, Signal, map_levels
+from mmscale.scale_space import PackedLevels, ScaleGrid, Signal
 
 from .arguments import (
     check_norms,
@@ -201,7 +202,7 @@ class ScaleResNet(BaseModule):
                     )
                 )
                 channels = out_channels
-            self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
+            self.add_module(f'layer{i + 1}', ScaleSequential(*blocks))
         self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
         self.feat_dim = channels
         check_norms(self, norm_cfg)
@@ -240,7 +241,7 @@ class ScaleResNet(BaseModule):
         stride = 1 if self.aa_pool else 2
         self.maxpool = ScaleMaxPool2d(3, stride=stride, padding=1, scale_space=self.grid)
 
-    def _make_shortcut(self, in_channels, out_channels, stride, avg_down) -> nn.Sequential:
+    def _make_shortcut(self, in_channels, out_channels, stride, avg_down) -> ScaleSequential:
         layers = OrderedDict()
         aa = self._make_aa(stride)
         if avg_down and stride != 1:
@@ -253,7 +254,7 @@ class ScaleResNet(BaseModule):
             self._conv_cfg(1), in_channels, out_channels, 1, stride=stride, bias=False
         )
         layers[f'{first + 1}'] = build_norm_layer(self.norm_cfg, out_channels)[1]
-        return nn.Sequential(layers)
+        return ScaleSequential(layers)
 
     @property
     def norm1(self) -> nn.Module:
@@ -284,7 +285,7 @@ class ScaleResNet(BaseModule):
     def stem_forward(self, x: Signal) -> Signal:
         """The stem, from a scale space to the input of the first stage."""
         for i, layers in enumerate(self._stem_convolutions()):
-            x = map_levels(self.relu, run_layers(layers, x))
+            x = activate(self.relu, run_layers(layers, x))
             x = run_layers([self.aa_conv], x) if self.aa_conv and i == 0 else x
         return run_layers([self.maxpool, self.aa_pool] if self.aa_pool else [self.maxpool], x)
 
@@ -299,13 +300,12 @@ class ScaleResNet(BaseModule):
             x (Tensor | tuple[Tensor, ...]): A scale space of ``in_channels`` channels.
 
         Returns:
-            tuple: One scale space for each of ``out_indices``. The stem and the stages pass
-            :class:`mmscale.scale_space.PackedLevels` to each other, and to forward hooks.
+            tuple: One scale space for each of ``out_indices``.
         """
         x = self.stem_forward(PackedLevels.pack(x))
         outputs = []
         for i, name in enumerate(self.res_layers):
-            x = getattr(self, name)(x)
+            x = run_layers([getattr(self, name)], x)
             if i in self.out_indices:
                 outputs.append(x.unpack())
         return tuple(outputs)

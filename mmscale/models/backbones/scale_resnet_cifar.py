@@ -3,9 +3,9 @@
 
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 
-from mmscale.models.layers.residual_block import run_layers
+from mmscale.models.layers.run_layers import activate, run_layers
 from mmscale.registry import MODELS
-from mmscale.scale_space import Signal, map_levels
+from mmscale.scale_space import Signal
 
 from .scale_resnet import ScaleResNet
 
@@ -31,4 +31,4 @@ class ScaleResNet_CIFAR(ScaleResNet):
         self.relu = build_activation_layer(self.act_cfg)
 
     def stem_forward(self, x: Signal) -> Signal:
-        return map_levels(self.relu, run_layers([self.conv1, self.norm1], x))
+        return activate(self.relu, run_layers([self.conv1, self.norm1], x))

@@ -7,6 +7,7 @@ from mmscale.ops import choose_backend, deform_scale_conv2d
 from mmscale.registry import MODELS
 from mmscale.scale_space import PackedLevels, ScaleGrid, Signal, map_levels
 
+from .run_layers import run_layer
 from .scale_conv import ScaleConv
 
 
@@ -94,7 +95,7 @@ class DeformScaleConv(ScaleConv):
         nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Signal) -> Signal:
-        return self._deform(x, self.conv_offset(x))
+        return self._deform(x, run_layer(self.conv_offset, x))
 
     def _deform(self, x: Signal, offset: Signal, modulation: Signal | None = None) -> Signal:
         args = self.weight, self.bias, self.stride, self.dilation, self.groups
@@ -125,7 +126,7 @@ class ModulatedDeformScaleConv(DeformScaleConv):
     outputs_per_tap = 3
 
     def forward(self, x: Signal) -> Signal:
-        predicted = self.conv_offset(x)
+        predicted = run_layer(self.conv_offset, x)
         offset = map_levels(lambda level: level[:, : 2 * self.num_offsets], predicted)
         modulation = map_levels(lambda level: level[:, 2 * self.num_offsets :].sigmoid(), predicted)
         return self._deform(x, offset, modulation)

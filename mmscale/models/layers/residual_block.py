@@ -1,36 +1,16 @@
 # Copyright (c) mmscale contributors.
 """The blocks of ResNet on scale spaces."""
 
-from collections.abc import Sequence
-
 import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmscale.scale_space import PackedLevels, Signal, apply_jointly, map_levels
+from mmscale.scale_space import PackedLevels, Signal, map_levels
 
-from .scale_conv import ScaleConv
-from .scale_norm import ScaleBN
-from .scale_pool import ScaleAvgPool2d, ScaleBlurPool2d, ScaleMaxPool2d
-
-# What takes a signal in any form and knows its levels.
-KNOW_LEVELS = (ScaleConv, ScaleBN, ScaleMaxPool2d, ScaleAvgPool2d, ScaleBlurPool2d)
-
-
-def run_layers(layers: Sequence[nn.Module], x: Signal) -> Signal:
-    """Runs layers in turn; those that know no levels, such as a SyncBN, see all of them at once."""
-    for layer in layers:
-        if isinstance(layer, KNOW_LEVELS):
-            x = layer(x)
-        elif isinstance(layer, _BatchNorm) and isinstance(x, PackedLevels):
-            x = x.map(layer)
-        else:
-            x = apply_jointly(layer, x)
-    return x
+from .run_layers import activate, run_layers
 
 
 def block_layout(kind, out_channels, expansion, stride, dilation, style) -> list[tuple]:
@@ -73,6 +53,8 @@ class ResidualBlock(BaseModule):
         aa (nn.Module, optional): What takes over the stride of the branch: the strided
             convolution has stride 1, and this follows its norm and activation.
     """
+
+    knows_levels = True
 
     def __init__(
         self,
@@ -124,11 +106,11 @@ class ResidualBlock(BaseModule):
         last = len(self.layer_names) - 1
         for i, names in enumerate(self.layer_names):
             y = run_layers([getattr(self, name) for name in names], y)
-            y = map_levels(self.relu, y) if i < last else y
+            y = activate(self.relu, y) if i < last else y
             y = run_layers([self.aa], y) if self.aa and self.strided[i] else y
         if not isinstance(self.drop_path, nn.Identity):
-            y = apply_jointly(self.drop_path, y)
-        shortcut = x if self.downsample is None else run_layers(self.downsample, x)
+            y = run_layers([self.drop_path], y)
+        shortcut = x if self.downsample is None else run_layers([self.downsample], x)
         # In place where that is not behind a view, whose gradient would be copied.
         return map_levels(Tensor.add_ if isinstance(y, PackedLevels) else torch.add, y, shortcut)
 
@@ -137,4 +119,4 @@ class ResidualBlock(BaseModule):
             y = cp.checkpoint(self._branch_plus_shortcut, x, use_reentrant=False)
         else:
             y = self._branch_plus_shortcut(x)
-        return map_levels(self.relu, y)
+        return activate(self.relu, y)

@@ -48,6 +48,8 @@ class ScaleConv(nn.Module):
         ValueError: If an argument is out of range.
     """
 
+    knows_levels = True
+
     # What mmcv.cnn.ConvModule reads off a convolution.
     transposed = False
     output_padding = (0, 0)

@@ -29,6 +29,8 @@ class ScaleBN(_BatchNorm):
         - Output: the same.
     """
 
+    knows_levels = True
+
     def forward(self, x: Signal) -> Signal:
         if isinstance(x, PackedLevels):
             return x.map(self._normalise)

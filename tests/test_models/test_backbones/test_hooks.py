@@ -1,0 +1,266 @@
+# Copyright (c) mmscale contributors.
+"""Whoever hooks a layer sees signals, as the layer documents them, and changes nothing by it."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torchinfo
+from mmengine.analysis import FlopAnalyzer
+from naive import largest_difference
+from networks import as_if_trained, small_backbones
+from pytorch_grad_cam import GradCAM
+from torch import nn
+
+from mmscale.evaluation import equivariance_error
+from mmscale.models import ScaleConv, ScalePooling, ScaleResNet, ScaleResNet_CIFAR
+from mmscale.scale_space import is_pyramid, map_levels, split_levels
+from mmscale.visualization import levels_as_channels
+
+BACKBONES = {name: net for name, net in small_backbones().items() if hasattr(net, 'grid')}
+LIFTS = ('GaussianLift', 'GaussianPyramidLift')
+SYNC_BN = dict(type='SyncBN')
+
+
+def cifar_resnet(lift, **kwargs):
+    torch.manual_seed(0)
+    args = dict(scale_space=dict(base=2, num_scales=3), base_channels=4, stem_channels=4)
+    args |= dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(1,))
+    return as_if_trained(
+        ScaleResNet_CIFAR(18, lift=dict(type=f'mmscale.{lift}'), **{**args, **kwargs})
+    )
+
+
+class Classifier(nn.Module):
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone, self.neck, self.head = backbone, ScalePooling(), nn.Linear(8, 5).double()
+
+    def forward(self, image):
+        return self.head(self.neck(self.backbone(image))[-1].mean((2, 3)))
+
+
+def images(count=4, side=16):
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(count, 3, side, side, generator=generator, dtype=torch.float64)
+
+
+def levels_of(outputs):
+    return [level for output in outputs for level in split_levels(output)]
+
+
+def tensors_of(signal):
+    return signal if is_pyramid(signal) else (signal,)
+
+
+def equal(found, expected):
+    pairs = zip(levels_of(found), levels_of(expected), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize('name', BACKBONES)
+def test_every_layer_shows_signals_and_computes_what_it_did(name):
+    backbone, x = as_if_trained(BACKBONES[name]), images(3, 20)
+    expected, seen = backbone(x), {}
+    pyramid = is_pyramid(expected[-1])
+    layers = {
+        key: module
+        for key, module in backbone.named_modules()
+        if key and not key.startswith(('lift', 'stem.')) and not isinstance(module, nn.Identity)
+    }
+    handles = [
+        module.register_forward_hook(
+            lambda _, args, output, key=key: seen.setdefault(key, []).append((args[0], output))
+        )
+        for key, module in layers.items()
+    ]
+    found = backbone(x)
+    for handle in handles:
+        handle.remove()
+    assert equal(found, expected)
+    unseen = set(layers) - set(seen)
+    assert all(isinstance(layers[key], nn.ModuleList) or key == 'stem' for key in unseen), unseen
+    for key, calls in seen.items():
+        for signal in (part for call in calls for part in call):
+            assert is_pyramid(signal) == pyramid, key
+            assert all(level.ndim == 4 and len(level) == 3 for level in split_levels(signal)), key
+    assert not any('forward' in vars(module) for module in backbone.modules())
+
+
+@pytest.mark.parametrize('norm_cfg', [dict(type='mmscale.ScaleBN'), SYNC_BN])
+@pytest.mark.parametrize('lift', LIFTS)
+def test_the_error_of_a_layer_is_that_of_the_function_up_to_it(lift, norm_cfg):
+    net, x = cifar_resnet(lift, norm_cfg=norm_cfg), images()
+    same = cifar_resnet(lift)
+
+    def up_to_norm(image):
+        return same.bn1(same.conv1(same.lift(image)))
+
+    def up_to_relu(image):
+        return map_levels(torch.relu, up_to_norm(image))
+
+    def up_to_stage(image):
+        return same.layer1(up_to_relu(image))
+
+    found = equivariance_error(net, x, (2,), layers=['bn1', 'relu', 'layer1'])
+    for name, phi in dict(bn1=up_to_norm, relu=up_to_relu, layer1=up_to_stage).items():
+        expected = equivariance_error(phi, x, (2,), scale_space=net.grid).per_sample
+        assert found[name].per_sample.shape == (1, 4)
+        assert (found[name].per_sample - expected).abs().max() < 1e-12, name
+
+
+@pytest.mark.parametrize('layer', ['conv1', 'bn1', 'relu', 'layer1', 'layer2.0.downsample'])
+@pytest.mark.parametrize('lift', LIFTS)
+def test_hooks_see_the_gradient_and_may_replace_what_passes(lift, layer):
+    net, x, seen = cifar_resnet(lift), images(2), {}
+    module = net.get_submodule(layer)
+
+    def loss(outputs):
+        return sum(level.square().mean() for level in levels_of(outputs))
+
+    def keep(_, args, output):
+        seen['output'] = output
+
+    def keep_gradient(_, grad_input, grad_output):
+        seen['grad'] = grad_output
+
+    handles = [
+        module.register_forward_hook(keep),
+        module.register_full_backward_hook(keep_gradient),
+    ]
+    value = loss(net(x))
+    expected = torch.autograd.grad(value, tensors_of(seen['output']), retain_graph=True)
+    value.backward()
+    assert len(expected) == (3 if is_pyramid(seen['output']) else 1)
+    assert largest_difference(tuple(seen['grad']), tuple(expected)) < 1e-12
+    for handle in handles:
+        handle.remove()
+
+    module.register_forward_hook(lambda _, args, y: map_levels(lambda z: 2 * z, y))
+    twice = net(x)
+    module._forward_hooks.clear()
+    module.register_forward_pre_hook(lambda _, args: (map_levels(torch.zeros_like, args[0]),))
+    nothing = net(x)
+    module._forward_pre_hooks.clear()
+    assert not equal(twice, nothing) and not equal(twice, net(x)) and not equal(nothing, net(x))
+
+
+def test_a_hooked_pyramid_can_be_copied_and_saved():
+    seen, net = [], cifar_resnet('GaussianPyramidLift')
+    net.relu.register_forward_hook(lambda _, args, output: seen.append(output))
+    with torch.no_grad():
+        net(images(1))
+    again = pickle.loads(pickle.dumps(seen[0]))
+    assert type(again) is type(seen[0]) and not again.requires_grad
+    assert largest_difference(tuple(again), tuple(seen[0])) == 0
+
+
+def test_a_forward_of_the_users_own_stays():
+    net, x = cifar_resnet('GaussianPyramidLift'), images(1)
+    conv, calls = net.layer1[0].conv1, []
+
+    def forward(signal):
+        calls.append(1)
+        return ScaleConv.forward(conv, signal)
+
+    conv.forward = forward
+    conv.register_forward_hook(lambda *_: None)
+    net(x)
+    assert conv.forward is forward and calls == [1]
+
+
+@pytest.mark.parametrize('lift', LIFTS)
+def test_grad_cam(lift):
+    """Against its formula: activations, weighted by their mean gradient a channel and level."""
+    model = Classifier(cifar_resnet(lift)).eval()
+    backbone = model.backbone
+    x, seen = images(2), []
+    with GradCAM(
+        model,
+        [backbone.layer2],
+        reshape_transform=lambda signal: levels_as_channels(signal, backbone.grid),
+    ) as cam:
+        found = cam(x, targets=None)
+    assert found.shape == (2, 16, 16)
+
+    handle = backbone.layer2.register_forward_hook(lambda _, args, output: seen.append(output))
+    scores = model(x)
+    handle.remove()
+    grads = torch.autograd.grad(scores.max(1).values.sum(), tensors_of(seen[0]))
+    if is_pyramid(seen[0]):
+        # Levels at the samples of the finest one: sample j reads 2**-k j, its border repeated.
+        maps, grads = (
+            [
+                level if k == 0 else naive_read(level, 2.0**-k, seen[0][0].shape[-1])
+                for k, level in enumerate(levels)
+            ]
+            for levels in (seen[0], grads)
+        )
+    else:
+        maps, grads = split_levels(seen[0]), split_levels(grads[0])
+    weights = [grad.mean((2, 3), keepdim=True) for grad in grads]
+    parts = [weight * level for weight, level in zip(weights, maps, strict=True)]
+    expected = sum(part.sum(1) for part in parts).relu().detach().numpy()
+    for one, other in zip(found, expected, strict=True):
+        other = (other - other.min()) / (other.max() - other.min() + 1e-7)
+        # GradCAM enlarges the map of stride 2 with OpenCV: the correlation says it is the same.
+        enlarged = np.kron(other, np.ones((2, 2)))
+        assert np.corrcoef(one.ravel(), enlarged.ravel())[0, 1] > 0.9
+
+
+def naive_read(level, factor, side):
+    rows = []
+    for i in range(side):
+        position = min(i * factor, level.shape[-1] - 1)
+        low = int(position)
+        high, part = min(low + 1, level.shape[-1] - 1), position - low
+        rows.append((low, high, part))
+    across = torch.stack([(1 - p) * level[..., a] + p * level[..., b] for a, b, p in rows], dim=-1)
+    return torch.stack(
+        [(1 - p) * across[..., a, :] + p * across[..., b, :] for a, b, p in rows], dim=-2
+    )
+
+
+@pytest.mark.parametrize('lift', LIFTS)
+def test_torchinfo_lists_every_layer(lift):
+    model = Classifier(cifar_resnet(lift)).float().eval()
+    info = torchinfo.summary(model, input_size=(2, 3, 16, 16), depth=9, verbose=0)
+    expected = sum(p.numel() for p in model.parameters())
+    assert info.total_params == expected
+    listed = {entry.var_name for entry in info.summary_list if entry.executed}
+    assert {'conv1', 'bn1', 'layer1', 'layer2', 'downsample'} <= listed
+
+
+@pytest.mark.parametrize('lift', LIFTS)
+def test_flops_are_those_of_the_convolutions(lift):
+    """MMEngine's counter hooks every layer; multiply-adds of kernels that no map cuts off."""
+    torch.manual_seed(0)
+    args = dict(scale_space=dict(base=2, num_scales=2), base_channels=4, stem_channels=4)
+    args |= dict(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,))
+    net = ScaleResNet_CIFAR(18, lift=dict(type=f'mmscale.{lift}'), **args).eval()
+    expected = {}
+
+    def count(name):
+        def hook(module, args, output):
+            pixels = sum(level[0, 0].numel() for level in split_levels(output))
+            expected[name] = module.weight.numel() * pixels
+
+        return hook
+
+    for name, module in net.named_modules():
+        if isinstance(module, ScaleConv):
+            module.register_forward_hook(count(name))
+    found = FlopAnalyzer(net, torch.randn(1, 3, 24, 24)).by_module()
+    assert len(expected) == 5
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_resnet_with_the_large_stem_is_hooked_too():
+    torch.manual_seed(0)
+    net = ScaleResNet(18, dict(base=2, num_scales=2), base_channels=4, stem_channels=4,
+                      deep_stem=True).eval()  # fmt: skip
+    seen = []
+    net.maxpool.register_forward_hook(lambda _, args, output: seen.append(output.shape))
+    net(torch.randn(2, 3, 64, 64))
+    assert seen == [(2, 4, 2, 16, 16)]
