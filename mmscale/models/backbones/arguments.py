@@ -9,7 +9,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _NormBase
 
 from mmscale.models.layers import DeformScaleConv, ScaleBN
-from mmscale.registry import is_kind
+from mmscale.registry import MODELS, find_class, is_kind
+
+
+def norm_of_all_levels(norm_cfg: dict) -> dict:
+    """The norm meant on scale spaces: ``BN``, of ordinary backbones, is :class:`ScaleBN`."""
+    ordinary = isinstance(norm_cfg, Mapping) and find_class(norm_cfg.get('type'), MODELS)
+    return dict(norm_cfg, type='mmscale.ScaleBN') if ordinary is nn.BatchNorm2d else norm_cfg
 
 
 def check_norms(model: nn.Module, norm_cfg: dict) -> None:

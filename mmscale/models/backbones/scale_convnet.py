@@ -19,6 +19,7 @@ from .arguments import (
     deform_per_stage,
     init_offsets,
     is_pretrained,
+    norm_of_all_levels,
     per_stage,
 )
 
@@ -52,7 +53,8 @@ class ScaleConvNet(BaseModule):
             stages=(False, True, True))``. Other keys are arguments of the layer.
         out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
             the last.
-        norm_cfg (dict): The norm layers.
+        norm_cfg (dict): The norm layers: ``'mmscale.ScaleBN'``, which ``'BN'`` stands for, or
+            ``'SyncBN'``.
         act_cfg (dict): The activation.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to PyTorch's own.
 
@@ -86,6 +88,7 @@ class ScaleConvNet(BaseModule):
         interactions = per_stage('interaction', interaction, num_stages)
         self.num_convs = per_stage('num_convs', num_convs, num_stages)
         deform = deform_per_stage(deform, num_stages)
+        norm_cfg = norm_of_all_levels(norm_cfg)
         self.grid = ScaleGrid.build(scale_space)
         self.out_indices = check_out_indices(
             (num_stages - 1,) if out_indices is None else out_indices, num_stages

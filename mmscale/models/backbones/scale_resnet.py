@@ -25,6 +25,7 @@ from .arguments import (
     deform_per_stage,
     init_offsets,
     is_pretrained,
+    norm_of_all_levels,
     per_stage,
 )
 from .layer_depth import layer_depth
@@ -65,6 +66,8 @@ class ScaleResNet(BaseModule):
         num_stages (int): 1 to 4.
         strides (Sequence[int]): Stride of each stage.
         dilations (Sequence[int]): Dilation of each stage, in taps.
+        contract_dilation (bool): Whether the first block of a dilated stage has half the dilation,
+            as in MMSegmentation's ResNet.
         deform (dict, optional): Deformable convolutions, as ``dict(type='mmscale.DeformScaleConv',
             stages=(False, True, True, True))``: in these stages ``conv2`` of each block is one.
             Other keys are arguments of the layer.
@@ -83,8 +86,9 @@ class ScaleResNet(BaseModule):
             At stride 1 that convolution, its norm and activation cost four times as much.
         frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
             counting from 0. -1 freezes nothing.
-        norm_cfg (dict): The norms: ``'mmscale.ScaleBN'`` or ``'SyncBN'``. ``'GN'`` works too, but
-            its statistics change with the levels there are, and equivariance is not exact.
+        norm_cfg (dict): The norms: ``'mmscale.ScaleBN'``, which ``'BN'`` stands for, or
+            ``'SyncBN'``. ``'GN'`` works too, but its statistics change with the levels there are,
+            and equivariance is not exact.
         act_cfg (dict): The activation.
         norm_eval (bool): Keep batch norms in eval mode while training.
         with_cp (bool): Compute blocks again in the backward pass instead of storing them.
@@ -92,6 +96,8 @@ class ScaleResNet(BaseModule):
         drop_path_rate (float): Stochastic depth of the last block, growing linearly from 0.
         init_cfg (dict | list[dict], optional): Initialisation, ``dict(type='Pretrained',
             checkpoint=...)`` included.
+        pretrained (str, optional): A checkpoint, in place of that ``init_cfg``, as configs of
+            MMSegmentation have it.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
@@ -123,6 +129,7 @@ class ScaleResNet(BaseModule):
         num_stages: int = 4,
         strides: Sequence[int] = (1, 2, 2, 2),
         dilations: Sequence[int] = (1, 1, 1, 1),
+        contract_dilation: bool = False,
         deform: dict | None = None,
         out_indices: Sequence[int] = (3,),
         style: str = 'pytorch',
@@ -142,7 +149,15 @@ class ScaleResNet(BaseModule):
             dict(type='Kaiming', layer=['ScaleConv', 'DeformScaleConv']),
             dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
         ),
+        pretrained: str | None = None,
     ):
+        if pretrained is not None:
+            if is_pretrained(init_cfg):
+                raise ValueError(
+                    f'pretrained={pretrained!r} and init_cfg={init_cfg!r} each name a checkpoint: '
+                    'give one of them'
+                )
+            init_cfg = dict(type='Pretrained', checkpoint=pretrained)
         super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
         if depth not in ARCHITECTURES:
             raise ValueError(f'depth must be one of {tuple(ARCHITECTURES)}, got {depth}')
@@ -162,6 +177,7 @@ class ScaleResNet(BaseModule):
         strides = per_stage('strides', strides, num_stages)
         dilations = per_stage('dilations', dilations, num_stages)
         deform = deform_per_stage(deform, num_stages)
+        norm_cfg = norm_of_all_levels(norm_cfg)
 
         self.grid = ScaleGrid.build(scale_space)
         self.depth, self.out_indices = depth, check_out_indices(out_indices, num_stages)
@@ -186,7 +202,9 @@ class ScaleResNet(BaseModule):
                 shortcut = None
                 if stride != 1 or channels != out_channels:
                     shortcut = self._make_shortcut(channels, out_channels, stride, avg_down)
-                layout = block_layout(kind, out_channels, expansion, stride, dilations[i], style)
+                contracted = contract_dilation and j == 0 and dilations[i] > 1
+                dilation = dilations[i] // 2 if contracted else dilations[i]
+                layout = block_layout(kind, out_channels, expansion, stride, dilation, style)
                 blocks.append(
                     ResidualBlock(
                         channels,

@@ -9,7 +9,7 @@ from naive import largest_difference
 from networks import PRETRAINED, as_if_trained
 from torch import nn
 
-from mmscale.models import ScaleConv, ScaleResNet, ScaleResNet_CIFAR
+from mmscale.models import ScaleBN, ScaleConv, ScaleConvNet, ScaleResNet, ScaleResNet_CIFAR
 
 SMALL = dict(base_channels=8, stem_channels=8, out_indices=(0, 1, 2, 3))
 VARIANTS = [
@@ -150,3 +150,48 @@ def test_pretrained_weights_are_not_zeroed(kind, tmp_path):
     model.init_weights()
     assert model.layer1[0].bn2.weight.abs().min() > 0
     assert all(m.weight.abs().sum() > 0 for m in model.modules() if isinstance(m, ScaleConv))
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_contracted_dilation(depth):
+    """MMSegmentation's: the first block of a dilated stage has half of its dilation."""
+    variant = {**SMALL, 'depth': depth, 'strides': (1, 2, 1, 1), 'dilations': (1, 1, 2, 4)}
+    theirs = as_if_trained(ResNet(**variant)).float()
+    for stage, dilation in ((theirs.layer3, 1), (theirs.layer4, 2)):
+        conv = stage[0].conv1 if depth == 18 else stage[0].conv2
+        conv.dilation = conv.padding = (dilation, dilation)
+    ours = ScaleResNet(scale_space=dict(num_scales=1), contract_dilation=True, **variant).eval()
+    ours.load_state_dict(theirs.state_dict())
+    image = torch.randn(2, 3, 64, 49)
+    for a, b in zip(theirs(image), single_level(ours(image), False), strict=True):
+        assert largest_difference(a, b) <= 1e-5 * max(1, a.abs().max().item())
+
+
+@pytest.mark.parametrize('bn', ['BN', 'BN2d', 'mmengine.BN', nn.BatchNorm2d], ids=str)
+def test_takes_the_norm_cfg_of_ordinary_backbones(bn):
+    """With its arguments, and norms of the parameters that an ordinary checkpoint has."""
+    norm_cfg = dict(type=bn, requires_grad=False, eps=1e-3, momentum=0.02)
+    options = dict(scale_space=dict(num_scales=2))
+    for model in (
+        ScaleResNet(18, norm_cfg=norm_cfg, **options, **SMALL),
+        ScaleResNet_CIFAR(18, norm_cfg=norm_cfg, **options, **SMALL),
+        ScaleConvNet(norm_cfg=norm_cfg, **options),
+    ):
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        assert len(norms) >= 3 and all(type(norm) is ScaleBN for norm in norms)
+        assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.02)}
+        assert not any(norm.weight.requires_grad for norm in norms)
+
+
+def test_pretrained_is_a_checkpoint(tmp_path):
+    """As configs of MMSegmentation name one; ``pretrained=None`` is what they write without."""
+    theirs = as_if_trained(ResNet(18, **SMALL)).float()
+    path = str(tmp_path / 'resnet.pth')
+    save_checkpoint(dict(state_dict=theirs.state_dict()), path)
+    options = dict(depth=18, scale_space=dict(num_scales=1), **SMALL)
+    loaded = ScaleResNet(pretrained=path, **options)
+    loaded.init_weights()
+    state = theirs.state_dict()
+    assert all(torch.equal(value.reshape(state[name].shape), state[name])
+               for name, value in loaded.state_dict().items())  # fmt: skip
+    assert ScaleResNet(pretrained=None, **options).init_cfg == ScaleResNet(**options).init_cfg

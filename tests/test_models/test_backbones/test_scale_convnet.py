@@ -86,7 +86,7 @@ def test_has_the_parameters_of_the_literature_with_its_head():
         (dict(out_indices=()), 'out_indices must be a sequence of stages'),
         (dict(pool_size=0), 'kernel_size must be at least 1, got 0'),
         (dict(channels=()), r'channels must .*\(\)'),
-        (dict(norm_cfg=dict(type='BN')), "norm_cfg=.*'BN'.* use .*mmscale.ScaleBN"),
+        (dict(norm_cfg=dict(type='BN1d')), "norm_cfg=.*'BN1d'.* use .*mmscale.ScaleBN"),
     ],
     ids=str,
 )

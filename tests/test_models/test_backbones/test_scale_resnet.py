@@ -251,7 +251,11 @@ def test_mixed_precision(lift):
         (dict(interaction=1.5), 'interaction must .*1.5'),
         (dict(drop_path_rate=1.5), 'drop_path_rate must .*1.5'),
         (dict(drop_path_rate=-0.1), 'drop_path_rate must .*-0.1'),
-        (dict(norm_cfg=dict(type='BN')), "norm_cfg=.*'BN'.* use .*mmscale.ScaleBN"),
+        (dict(norm_cfg=dict(type='BN1d')), "norm_cfg=.*'BN1d'.* use .*mmscale.ScaleBN"),
+        (
+            dict(pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='b.pth')),
+            "pretrained='a.pth' and .*'b.pth'.* give one",
+        ),
         (dict(norm_cfg=dict(type='BN3d')), 'norm_cfg=.*BN3d.* use .*mmscale.ScaleBN'),
         (dict(scale_space=dict(base=1)), 'base must be .*, got 1'),
         (dict(scale_space=dict(scales=1)), "scale_space has no 'scales'"),
