@@ -1,7 +1,8 @@
 # Copyright (c) mmscale contributors.
 """ResNet on scale spaces.
 
-The names of all parameters are those of MMPretrain's ResNet, so that its checkpoints load.
+The names of all parameters are those of MMPretrain's ResNet, so that its checkpoints load. Those of
+MMSegmentation and timm name the layers of a deep stem in other ways, and load too.
 """
 
 from collections import OrderedDict
@@ -290,6 +291,30 @@ class ScaleResNet(BaseModule):
         for module in modules if self.frozen_stages >= 0 else ():
             module.eval()
             module.requires_grad_(False)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
+        for old, new in self._names_elsewhere(f'{prefix}conv1.0.weight' in state_dict).items():
+            for name in [name for name in state_dict if name.startswith(f'{prefix}{old}.')]:
+                rest = name.removeprefix(f'{prefix}{old}.')
+                if '.' not in rest:  # else `old` is a module of ours, which holds others
+                    state_dict[f'{prefix}{new}.{rest}'] = state_dict.pop(name)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _names_elsewhere(self, in_timm: bool) -> dict[str, str]:
+        """What timm, or MMSegmentation, calls some layers, and their names here."""
+        names = {}
+        for i, module in enumerate(self.stem if self.deep_stem else ()):
+            conv, norm = f'stem.{i}.conv', f'stem.{i}.{module.norm_name}'
+            stem = 'conv1' if in_timm else 'stem'
+            names[f'{stem}.{3 * i}'] = conv
+            names['bn1' if in_timm and i == 2 else f'{stem}.{3 * i + 1}'] = norm
+        for layer in self.res_layers if in_timm else ():
+            shortcut = getattr(self, layer)[0].downsample
+            if shortcut is not None and len(shortcut) == 2:
+                # timm counts the pooling of a shortcut where there is nothing to pool, too.
+                first = f'{layer}.0.downsample'
+                names |= {f'{first}.1': f'{first}.0', f'{first}.2': f'{first}.1'}
+        return names
 
     def init_weights(self) -> None:
         super().init_weights()

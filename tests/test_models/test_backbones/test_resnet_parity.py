@@ -195,3 +195,30 @@ def test_pretrained_is_a_checkpoint(tmp_path):
     assert all(torch.equal(value.reshape(state[name].shape), state[name])
                for name, value in loaded.state_dict().items())  # fmt: skip
     assert ScaleResNet(pretrained=None, **options).init_cfg == ScaleResNet(**options).init_cfg
+
+
+@pytest.mark.parametrize('names', ['MMSegmentation', 'timm'])
+@pytest.mark.parametrize('prefix', ['', 'backbone.'])
+def test_deep_stems_of_others_load(names, prefix):
+    """ResNet-V1c of MMSegmentation and resnet50d of timm list conv, norm, ReLU, conv, ...."""
+    theirs, ours = pair(dict(depth=50, deep_stem=True, avg_down=True))
+    renamed = {}
+    for name, value in theirs.state_dict().items():
+        parts = name.split('.')
+        if parts[0] == 'stem':
+            position = 3 * int(parts[1]) + (parts[2] == 'bn')
+            stem = 'stem' if names == 'MMSegmentation' else 'conv1'
+            name = f'{stem}.{position}.{parts[3]}'
+            if name.startswith('conv1.7.'):
+                name = f'bn1.{parts[3]}'
+        if names == 'timm' and name.startswith('layer1.0.downsample'):
+            # An identity comes first where the shortcut has stride 1.
+            position, rest = name.removeprefix('layer1.0.downsample.').split('.')
+            name = f'layer1.0.downsample.{int(position) + 1}.{rest}'
+        renamed[prefix + name] = value
+    assert len(renamed) == len(theirs.state_dict())
+    fresh = ScaleResNet(50, dict(num_scales=1), deep_stem=True, avg_down=True, **SMALL)
+    model = nn.ModuleDict({'backbone': fresh}) if prefix else fresh
+    model.load_state_dict(renamed, strict=True)
+    assert all(torch.equal(value, ours.state_dict()[name])
+               for name, value in fresh.state_dict().items())  # fmt: skip
