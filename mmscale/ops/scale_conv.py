@@ -129,7 +129,7 @@ def scale_conv2d(
     if weight.shape[3:] == (1, 1):
         y = _conv_pointwise(maps, kernels, bias, stride, groups, num_levels)
     else:
-        levels = maps.split(x.shape[0])
+        levels = maps.split([x.shape[0]] * num_levels)  # also where that is 0
         y = torch.cat(
             [
                 _conv_level(levels[k:], kernels, bias, stride, dilation, groups, factor)
@@ -216,9 +216,7 @@ def _conv_packed_alone(x, weight, bias, stride, dilation, groups, factors) -> Pa
     if weight.shape[2:] == (1, 1):
         if stride != (1, 1):
             x = x.map_images(lambda level, _: level[:, :, :: stride[0], :: stride[1]], factors)
-        if groups > 1:
-            return x.map(lambda pixels: F.conv2d(pixels, weight, bias, groups=groups))
-        return x.map(lambda pixels: _mix_channels(pixels, weight, bias))
+        return x.map(lambda pixels: _mix_channels(pixels, weight, bias, groups))
     num_coarse = 0
     # What is specialised to sizes does not belong in a graph that is kept.
     kept = torch.compiler.is_compiling() or torch.jit.is_tracing()
@@ -235,13 +233,18 @@ def _conv_packed_alone(x, weight, bias, stride, dilation, groups, factors) -> Pa
     )
 
 
-def _mix_channels(pixels, weight, bias) -> Tensor:
+def _mix_channels(pixels, weight, bias, groups) -> Tensor:
     """A 1x1 convolution as a matrix product.
 
     oneDNN's own (3.10) takes up to four times as long where the number of pixels has a large prime
     factor, which the sum over the levels of a pyramid often has.
     """
-    return F.linear(pixels.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    rows, weight = pixels.permute(0, 2, 3, 1), weight.flatten(1)
+    if groups == 1:
+        return F.linear(rows, weight, bias).permute(0, 3, 1, 2)
+    rows, weight = rows.unflatten(-1, (groups, -1)), weight.unflatten(0, (groups, -1))
+    y = torch.einsum('nhwgc,goc->nhwgo', rows, weight).flatten(-2)
+    return (y if bias is None else y + bias).permute(0, 3, 1, 2)
 
 
 def _conv_gathered(x, weight, bias, stride, dilation) -> PackedLevels:

@@ -103,7 +103,7 @@ def map_dilated(fn: Callable[[Tensor, float], Tensor], x: Signal, grid: ScaleGri
         return x.map_images(fn, grid.dilations if x.dense else (1,) * len(x))
     if is_pyramid(x):
         return tuple(fn(level, 1) for level in x)
-    levels = fold_levels(x).split(x.shape[0])
+    levels = fold_levels(x).split([x.shape[0]] * x.shape[2])  # also where N is 0
     return stack_levels([fn(level, step) for level, step in zip(levels, grid.dilations)])
 
 

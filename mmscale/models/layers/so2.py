@@ -302,7 +302,7 @@ class SO2BatchNorm(nn.Module):
             self.eps,
         )
         power = self.running_power
-        if self.training:
+        if self.training and len(x):  # no pixel has no mean: PyTorch's norms then keep theirs, too
             exact = pairs.to(torch.promote_types(pairs.dtype, torch.float32))
             power = exact.square().mean((0, 4, 5)).sum(1)
             with torch.no_grad():
