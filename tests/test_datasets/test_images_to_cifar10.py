@@ -89,7 +89,7 @@ def truncate(path):
 @pytest.mark.parametrize('split', ['train', 'test'])
 def test_an_unreadable_image_is_named_and_nothing_written(source, tmp_path, convert, damage, split):
     damage(source / split / 'dog' / '0.png')
-    with pytest.raises(SystemExit, match=rf'^{split}/dog/0.png: cannot be read \(.*\)$'):
+    with pytest.raises(SystemExit, match=rf'^error: {split}/dog/0.png: cannot be read \(.*\)$'):
         convert(source, tmp_path / 'cifar10')
     assert not (tmp_path / 'cifar10').exists()
 

@@ -9,12 +9,14 @@ import mmcv
 import numpy as np
 import pytest
 import torch
+from test_datasets.synthetic import write_cifar10
 
 from mmscale.engine.errors import one_line_errors
 
 from .conftest import CONFIG, ROOT, run_here
 
 DSS = 'configs/dss/scaleresnet18-s3-w8_1xb50-10e_scaledigits.py'
+CIFAR10 = str(ROOT / 'configs/resnet/resnet18-w16_1xb128-30e_scalecifar10.py')
 TRAIN = ('tools/train.py', 'CONFIG', '--work-dir', 'TMP/work')
 TEST = ('tools/test.py', 'CONFIG', 'WEIGHTS', '--work-dir', 'TMP/work')
 EQUIVARIANCE = ('tools/equivariance.py', 'CONFIG', '--out', 'TMP/out')
@@ -91,12 +93,30 @@ TABLE = [
     (set_to(EQUIVARIANCE, 'test_dataloader.dataset.slit=train'), ['slit']),
     (set_to(TRAIN, 'train_dataloader.dataset.scale=-1'), ['scale', '-1']),
     (set_to(TEST, 'test_dataloader.dataset.scale=-1'), ['scale', '-1']),
+    # Arguments of datasets out of range, also of those that are read after the first epoch.
+    *((set_to(tool, f'{loader}.dataset.{option}'), named)
+      for tool, loader in ((TRAIN, 'train_dataloader'), (TRAIN, 'val_dataloader'),
+                           (TEST, 'test_dataloader'), (EQUIVARIANCE, 'test_dataloader'))
+      for option, named in [('scale=0', ['scale', '0']),
+                            ('scale_range=(2,0.5)', ['scale_range', '2', '0.5']),
+                            ('scale_range=(0.5,)', ['scale_range', '0.5']),
+                            ('split=valid', ['split', 'valid', 'train']),
+                            ('seed=-1', ['seed', '-1']),
+                            ('pipeline=3', ['pipeline', '3'])]),
+    (set_to(swap(TRAIN, CONFIG=CIFAR10), 'train_dataloader.dataset.val_size=999',
+            'train_dataloader.dataset.data_root=FILES',
+            'train_dataloader.dataset.check_integrity=False'),
+     ['val_size', '999', 'training images']),
     # A folder that is a file.
     (swap(TRAIN, **{'TMP/work': 'README.md'}), ['--work-dir', 'README.md']),
     (swap(TEST, **{'TMP/work': 'README.md'}), ['--work-dir', 'README.md']),
     (swap(EQUIVARIANCE, **{'TMP/out': 'README.md'}), ['--out', 'README.md']),
     (swap(LIFT_ERROR, **{'TMP/out': 'README.md'}), ['--out', 'README.md']),
     (swap(DEFORM_ERROR, **{'TMP/out': 'README.md'}), ['--out', 'README.md']),
+    (('tools/dataset_converters/images_to_cifar10.py', 'FILES/cifar-10-batches-py', 'TMP/target'),
+     ['no images']),
+    (('tools/dataset_converters/images_to_cifar10.py', 'FILES/folders', 'README.md'),
+     ['target', 'README.md', 'not a folder']),
     ((*TEST, '--show-dir', 'README.md'), ['--show-dir', 'README.md']),
     ((*TEST, '--out', 'FILES/a.pkl'), ['--out', 'a.pkl']),
     # Parts that a config lacks.
@@ -147,6 +167,9 @@ def files(tmp_path_factory):
     (folder / 'page.pth').write_text('<!DOCTYPE html><html>404</html>')
     torch.save([1, 2], folder / 'list.pth')
     (folder / 'a.pkl').mkdir()
+    write_cifar10(folder, per_batch=20)
+    (folder / 'folders/train/cat').mkdir(parents=True)
+    mmcv.imwrite(np.zeros((32, 32, 3), np.uint8), str(folder / 'folders/train/cat/a.png'))
     mmcv.imwrite(np.zeros((32, 32, 3), np.uint8), str(folder / 'image.png'))
     return folder
 

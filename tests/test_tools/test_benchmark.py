@@ -401,6 +401,7 @@ def test_all_parts_are_run():
 @pytest.mark.parametrize(
     'arguments, message',
     [
+        (['--out', 'README.md'], '--out: README.md is a file, not a folder'),
         (['--threads', 0], '--threads must be at least 1, got 0'),
         (['--data', 'nowhere'], '--data: there is no folder nowhere'),
     ],

@@ -18,6 +18,7 @@ from results import to_markdown, write_results
 from timing import progress
 
 import mmscale
+from mmscale.engine.errors import one_line_errors
 
 
 def parse_args(description: str) -> argparse.Namespace:
@@ -42,6 +43,8 @@ def parse_args(description: str) -> argparse.Namespace:
         parser.error('--device cuda: PyTorch finds no GPU')
     if args.data is not None and not args.data.is_dir():
         parser.error(f'--data: there is no folder {args.data}')
+    if args.out.exists() and not args.out.is_dir():
+        parser.error(f'--out: {args.out} is a file, not a folder')
     torch.set_num_threads(args.threads or torch.get_num_threads())
     return args
 
@@ -82,6 +85,7 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
+@one_line_errors()
 def run_sections(args: argparse.Namespace, sections: dict[str, Callable], name: str) -> list[dict]:
     """Runs the parts of a benchmark, and writes all results after each of them.
 

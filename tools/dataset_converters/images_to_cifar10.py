@@ -25,6 +25,7 @@ from mmpretrain.datasets import CIFAR10
 from PIL import Image
 
 from mmscale.datasets.scratch import put, scratch_folder
+from mmscale.engine.errors import one_line_errors
 
 SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.webp'}
 CLASSES = CIFAR10.METAINFO['classes']
@@ -37,6 +38,8 @@ def parse_args():
     parser.add_argument('source', type=Path, help='folder or zip archive')
     parser.add_argument('target', type=Path, help='folder in which to make cifar-10-batches-py')
     args = parser.parse_args()
+    if args.target.exists() and not args.target.is_dir():
+        parser.error(f'target: {args.target} is not a folder')
     if not args.source.is_dir() and not zipfile.is_zipfile(args.source):
         parser.error(f'{args.source} is neither a folder nor a zip archive')
     if args.target.exists() and not args.target.is_dir():
@@ -55,7 +58,7 @@ def open_source(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
     try:
         archive = zipfile.ZipFile(source)
     except (OSError, zipfile.BadZipFile) as error:
-        raise SystemExit(f'{source}: cannot be read ({error})') from error
+        raise ValueError(f'{source}: cannot be read ({error})') from error
     return [entry.filename for entry in archive.infolist() if not entry.is_dir()], archive.read
 
 
@@ -73,7 +76,7 @@ def collect(names: list[str], split: str) -> list[tuple[str, int]]:
         if not is_image or path.parts[-3:-2] != (split,):
             continue
         if path.parent.name not in CLASSES:
-            raise SystemExit(f'{name}: {path.parent.name} is not one of {", ".join(CLASSES)}')
+            raise ValueError(f'{name}: {path.parent.name} is not one of {", ".join(CLASSES)}')
         found.append((name, CLASSES.index(path.parent.name)))
     order = np.random.default_rng(0).permutation(len(found))
     return [found[i] for i in order]
@@ -87,9 +90,9 @@ def read_pixels(name: str, read: Callable[[str], bytes]) -> np.ndarray:
         pixels = np.asarray(image.convert('RGB')) if size == (32, 32) else None
     # A damaged image or archive can raise nearly anything.
     except Exception as error:
-        raise SystemExit(f'{name}: cannot be read ({type(error).__name__}: {error})') from error
+        raise ValueError(f'{name}: cannot be read ({type(error).__name__}: {error})') from error
     if pixels is None:
-        raise SystemExit(f'{name}: {size[0]}x{size[1]} pixels instead of 32x32')
+        raise ValueError(f'{name}: {size[0]}x{size[1]} pixels instead of 32x32')
     return pixels.transpose(2, 0, 1).reshape(-1)
 
 
@@ -110,13 +113,14 @@ def read_split(
     return np.stack(pixels), np.array([label for _, label in items])
 
 
+@one_line_errors()
 def main():
     args = parse_args()
     names, read = open_source(args.source)
     splits = {'train': CIFAR10.train_list, 'test': CIFAR10.test_list}
     items = {split: collect(names, split) for split in splits}
     if not items['train']:
-        raise SystemExit(f'{args.source} has no images train/<class>/<name>')
+        raise ValueError(f'{args.source} has no images train/<class>/<name>')
     contents = {split: read_split(items[split], read) for split in splits if items[split]}
 
     folder = args.target / CIFAR10.base_folder
@@ -126,7 +130,7 @@ def main():
                 write_batches(scratch / folder.name, [name for name, _ in splits[split]], *images)
             put(scratch / folder.name, folder)
     except OSError as error:
-        raise SystemExit(f'{folder} cannot be written ({error})') from error
+        raise OSError(f'{folder} cannot be written ({error})') from error
     for split, batches in splits.items():
         if split in contents:
             print(f'\n{len(items[split])} {split} images in {folder}')
