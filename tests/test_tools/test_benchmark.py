@@ -386,7 +386,7 @@ def test_results_are_written_after_every_part(tmp_path, monkeypatch, capsys):
         raise RuntimeError('stopped')
 
     parts = dict(first=lambda args: [row()], second=second_part)
-    with pytest.raises(RuntimeError, match='stopped'):
+    with pytest.raises(SystemExit, match='RuntimeError: stopped'):
         run_all.run_sections(args, parts, 'benchmark')
     assert (tmp_path / 'results' / 'benchmark.md').exists()
 

@@ -26,9 +26,10 @@ def measure(args) -> list[dict]:
     section = f'Precisions, ScaleResNet-{sizes["depth"]}, training step'
     named = four_levels(sizes['depth'])
     run = dict(batch=sizes['batch'], side=sizes['side'], device=args.device)
+    variants = list(VARIANTS.items())[: 2 if args.quick else None]  # a process a network takes long
     arguments = {
         (name, variant): dict(run, config=config, **options)
-        for variant, options in VARIANTS.items()
+        for variant, options in variants
         for name, config in named.items()
         if not (options.get('compiled') and args.device == 'cpu')
     }
