@@ -49,13 +49,10 @@ def test_norms_have_the_statistics_of_the_images():
     for name, norm in model.named_modules():
         if isinstance(norm, nn.modules.batchnorm._BatchNorm):
             assert norm.momentum == 0.1
-            # Scale spaces pass packed between layers; the activation works in place.
-            norm.register_forward_hook(
-                lambda _, __, y, name=name: found.update({name: y.pixels.clone()})
-            )
+            norm.register_forward_hook(lambda _, __, y, name=name: found.update({name: y.clone()}))
     model(images)
     assert 'layer4.1.bn2' in found  # which starts at 0, and would hide its branch
-    for name, pixels in found.items():
+    for name, signal in found.items():
         # Running variances are unbiased, and eps is added: what is seen differs by so much.
-        assert pixels.mean((0, 2, 3)).abs().max() < (1e-9 if name == 'bn1' else 0.1), name
-        assert (pixels.var((0, 2, 3)) - 1).abs().max() < 0.2, name
+        assert signal.mean((0, 2, 3, 4)).abs().max() < (1e-9 if name == 'bn1' else 0.1), name
+        assert (signal.var((0, 2, 3, 4)) - 1).abs().max() < 0.2, name
