@@ -127,3 +127,34 @@ def _length(loop: BaseLoop) -> str:
     if isinstance(loop, IterBasedTrainLoop):
         return f'train_cfg.max_iters={loop.max_iters}'
     return f'train_cfg.max_epochs={loop.max_epochs}'
+
+
+def stretched(cfg: Config, epochs: int) -> dict:
+    """Options that make a training by epochs as long as asked for, its schedules in proportion.
+
+    Args:
+        cfg (Config): Of a training by epochs.
+        epochs (int): Asked for.
+
+    Returns:
+        dict: As ``--cfg-options`` takes them.
+
+    Raises:
+        ValueError: If the training is not by epochs, or a schedule does not count in epochs.
+    """
+    before = (cfg.get('train_cfg') or {}).get('max_epochs')
+    if type(epochs) is not int or epochs < 1:
+        raise ValueError(f'epochs must be an integer from 1, got {epochs!r}')
+    if before is None:
+        raise ValueError('epochs: the training of this config is not by epochs')
+    options = {'train_cfg.max_epochs': epochs}
+    for key, schedule in schedules(cfg.get('param_scheduler')):
+        if not schedule.get('by_epoch', True):
+            raise ValueError(f'epochs: {key} counts in iterations, and cannot be stretched')
+        for name in ('begin', 'end', 'T_max', 'total_steps', 'total_iters', 'step_size'):
+            if name in schedule:
+                options[f'{key}.{name}'] = round(schedule[name] * epochs / before)
+        if 'milestones' in schedule:
+            stones = [round(stone * epochs / before) for stone in schedule['milestones']]
+            options[f'{key}.milestones'] = stones
+    return options

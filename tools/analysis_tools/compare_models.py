@@ -9,21 +9,15 @@ import math
 import platform
 import statistics
 import sys
-import time
 import warnings
 
 import torch
-from mmcv.transforms import CenterCrop
-from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
-from mmpretrain.datasets import CIFAR10, MNIST
-from mmpretrain.structures import DataSample
+from mmengine.registry import MODELS
 
-from mmscale.datasets import ScaleCIFAR10, ScaleDigits, ScaleMNIST
-from mmscale.engine.errors import one_line, one_line_errors
+from mmscale.engine.cost import count, image_shape, scope_of, training_step
+from mmscale.engine.errors import one_line_errors
 from mmscale.engine.launch import build_network, check_parts, find_config
 from mmscale.models import (
     BilinearPyramidLift,
@@ -32,10 +26,8 @@ from mmscale.models import (
     GaussianPyramidLift,
     ModulatedDeformScaleConv,
 )
-from mmscale.registry import find_class, is_kind
+from mmscale.registry import find_class
 
-# Sides of the images of datasets whose pipelines do not cut them to a size.
-IMAGE_SIDES = {ScaleMNIST: 28, ScaleDigits: 32, ScaleCIFAR10: 32, MNIST: 28, CIFAR10: 32}
 LIFTS = {
     GaussianLift: 'DSS v1',
     BilinearPyramidLift: 'DSS v2',
@@ -67,35 +59,8 @@ def check_arguments(args: argparse.Namespace):
             raise ValueError(f'--{name.replace("_", "-")}: must be at least 1, got {value}')
 
 
-def image_shape(cfg: Config, side: int | None = None) -> tuple[int, int, int]:
-    """``(C, H, W)`` of the images that the model of a config sees in its test."""
-    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
-    mean = preprocessor.get('mean')
-    channels = cfg.model.backbone.get('in_channels', 3) if mean is None else len(mean)
-    dataset, scope = cfg.test_dataloader.dataset, scope_of(cfg)
-    crops = [
-        step.crop_size
-        for step in dataset.pipeline
-        if is_kind(step.type, CenterCrop, TRANSFORMS, scope)
-    ]
-    known = crops[-1] if crops else dataset.get('image_size')
-    if known is None:
-        sides = [
-            n for kind, n in IMAGE_SIDES.items() if is_kind(dataset.type, kind, DATASETS, scope)
-        ]
-        known = sides[0] if sides else None
-    side = side or known
-    if side is None:
-        raise ValueError(f'--side: say it, that of {dataset.type} is not known')
-    return channels, side, side
-
-
-def scope_of(cfg: Config) -> str:
-    return cfg.get('default_scope') or 'mmpretrain'
-
-
 def describe(cfg: Config) -> str:
-    """What sets the model of a config apart: lift, finer levels, offsets."""
+    """What sets the model of a config apart: lift, finer levels, blur before strides, offsets."""
     backbone, scope = cfg.model.backbone, scope_of(cfg)
 
     def word(kind, words: dict) -> str:
@@ -110,55 +75,10 @@ def describe(cfg: Config) -> str:
         name = word(backbone.get('lift', dict(type=GaussianLift))['type'], LIFTS)
         finer = -backbone.scale_space.get('first_level', 0)
         name += f', {finer} finer level{"s" * (finer > 1)}' if finer > 0 else ''
+    if backbone.get('aa_layer') is not None:
+        name += ', blur'
     deform = backbone.get('deform')
     return name if deform is None else f'{name} + {word(deform["type"], OFFSETS)}'
-
-
-def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
-    """Parameters, and the multiply-adds that MMEngine counts for one image.
-
-    The model must be on the CPU: MMEngine cannot count the compiled operations of MMCV, which
-    deformable layers take on a GPU.
-    """
-    image = torch.zeros(1, *shape)
-    try:
-        with torch.no_grad():
-            model.eval()(image)  # makes the matrices that resample levels, which then are kept
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
-        ) from error
-    analyzer = FlopAnalyzer(model, (image,))
-    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    analyzer.tracer_warnings('none')
-    return sum(p.numel() for p in model.parameters()), int(analyzer.total())
-
-
-def training_step(cfg: Config, model: torch.nn.Module, shape: tuple, batch_size: int):
-    """A function that does one step on a random batch and returns the seconds it took."""
-    model.to('cuda' if torch.cuda.is_available() else 'cpu')
-    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
-        model.init_weights()
-        optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    num_classes = cfg.model.head.num_classes
-    generator = torch.Generator().manual_seed(0)
-    batch = dict(
-        inputs=list(
-            torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=generator)
-        ),
-        data_samples=[DataSample().set_gt_label(i % num_classes) for i in range(batch_size)],
-    )
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-
-    def step() -> float:
-        model.train()
-        synchronize()
-        start = time.perf_counter()
-        model.train_step(batch, optim_wrapper)
-        synchronize()
-        return time.perf_counter() - start
-
-    return step
 
 
 def time_steps(steps: list, names: list[str], rounds: int) -> list[float]:

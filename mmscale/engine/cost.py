@@ -1,0 +1,99 @@
+# Copyright (c) mmscale contributors.
+"""What a model costs: parameters, multiply-adds, training steps that can be timed."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from mmcv.transforms import CenterCrop
+from mmengine.analysis import FlopAnalyzer
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
+from mmpretrain.datasets import CIFAR10, MNIST
+from mmpretrain.structures import DataSample
+
+from mmscale.datasets import ScaleCIFAR10, ScaleDigits, ScaleMNIST
+from mmscale.registry import is_kind
+
+from .errors import one_line
+
+# Sides of the images of datasets whose pipelines do not cut them to a size.
+IMAGE_SIDES = {ScaleMNIST: 28, ScaleDigits: 32, ScaleCIFAR10: 32, MNIST: 28, CIFAR10: 32}
+
+
+def scope_of(cfg: Config) -> str:
+    """The registry scope in which the short names of a config are found."""
+    return cfg.get('default_scope') or 'mmpretrain'
+
+
+def image_shape(cfg: Config, side: int | None = None) -> tuple[int, int, int]:
+    """``(C, H, W)`` of the images that the model of a config sees in its test."""
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    mean = preprocessor.get('mean')
+    channels = cfg.model.backbone.get('in_channels', 3) if mean is None else len(mean)
+    dataset, scope = cfg.test_dataloader.dataset, scope_of(cfg)
+    crops = [
+        step.crop_size
+        for step in dataset.pipeline
+        if is_kind(step.type, CenterCrop, TRANSFORMS, scope)
+    ]
+    known = crops[-1] if crops else dataset.get('image_size')
+    if known is None:
+        sides = [
+            n for kind, n in IMAGE_SIDES.items() if is_kind(dataset.type, kind, DATASETS, scope)
+        ]
+        known = sides[0] if sides else None
+    side = side or known
+    if side is None:
+        raise ValueError(f'--side: say it, that of {dataset.type} is not known')
+    return channels, side, side
+
+
+def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
+    """Parameters, and the multiply-adds that MMEngine counts for one image.
+
+    The model must be on the CPU: MMEngine cannot count the compiled operations of MMCV, which
+    deformable layers take on a GPU.
+    """
+    image = torch.zeros(1, *shape)
+    try:
+        with torch.no_grad():
+            model.eval()(image)  # makes the matrices that resample levels, which then are kept
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
+        ) from error
+    analyzer = FlopAnalyzer(model, (image,))
+    analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    analyzer.tracer_warnings('none')
+    return sum(p.numel() for p in model.parameters()), int(analyzer.total())
+
+
+def training_step(
+    cfg: Config, model: torch.nn.Module, shape: tuple, batch_size: int
+) -> Callable[[], float]:
+    """A function that does one step on a random batch and returns the seconds it took."""
+    model.to('cuda' if torch.cuda.is_available() else 'cpu')
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
+        model.init_weights()
+        optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    num_classes = cfg.model.head.num_classes
+    generator = torch.Generator().manual_seed(0)
+    batch = dict(
+        inputs=list(
+            torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=generator)
+        ),
+        data_samples=[DataSample().set_gt_label(i % num_classes) for i in range(batch_size)],
+    )
+    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
+
+    def step() -> float:
+        model.train()
+        synchronize()
+        start = time.perf_counter()
+        model.train_step(batch, optim_wrapper)
+        synchronize()
+        return time.perf_counter() - start
+
+    return step

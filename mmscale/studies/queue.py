@@ -1,0 +1,83 @@
+# Copyright (c) mmscale contributors.
+"""Who runs which cell: Optuna's trials, over processes and machines.
+
+Each cell that is to run is a trial of an Optuna study with its key as ``user_attrs['cell']``.
+Trials wait in the order in which cells are to run, and one worker takes each. Whether the worker of
+a running trial is alive is told by a lock on the cell's folder, which its tools inherit: it is free
+as soon as all of them have ended, however they ended, so that a killed study goes on at once, and
+never beside what it has left running.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import optuna
+from optuna.trial import Trial, TrialState
+
+from .cells import Cell
+
+def open_queue(name: str, storage: str) -> optuna.Study:
+    """The Optuna study of that name, made if there is none.
+
+    Raises:
+        ValueError: If the storage cannot be used.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        return optuna.create_study(
+            study_name=name, storage=storage, direction='maximize', load_if_exists=True
+        )
+    except Exception as error:  # of whichever database it is
+        raise ValueError(f'--storage: {storage} cannot be used: {error}') from error
+
+
+def enqueue(queue: optuna.Study, cells: list[Cell], work_dir: Path) -> None:
+    """Has cells wait that neither wait nor run; trials whose worker has died have failed."""
+    busy = set()
+    for trial in queue.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
+        key = trial.user_attrs.get('cell')
+        if trial.state == TrialState.RUNNING and not _is_alive(key, cells, work_dir):
+            queue.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        else:
+            busy.add(key)
+    for cell in cells:
+        if cell.key not in busy:
+            attributes = dict(cell=cell.key, run=cell.name, seed=cell.seed)
+            queue.enqueue_trial(dict(cell=cell.key), user_attrs=attributes)
+
+
+def _is_alive(key: str, cells: list[Cell], work_dir: Path) -> bool:
+    for cell in cells:
+        if cell.key == key:
+            with claimed(work_dir / cell.slug) as lock:
+                return lock is None
+    return False  # of an older state of the study
+
+
+def take(queue: optuna.Study) -> Trial | None:
+    """The next trial that waits, or None."""
+    while queue.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        trial = queue.ask()
+        if 'cell' in trial.user_attrs:
+            return trial
+        queue.tell(trial, state=TrialState.FAIL)  # another worker took the last: this is a new one
+    return None
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[int | None]:
+    """A file descriptor that holds the lock of a cell's folder, or None if another has it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / 'lock', os.O_RDWR | os.O_CREAT)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield None
+        else:
+            yield descriptor
+    finally:
+        os.close(descriptor)

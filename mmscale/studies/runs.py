@@ -1,0 +1,214 @@
+# Copyright (c) mmscale contributors.
+"""One cell of a study: training, test and measurement over scale, each by the ordinary tool."""
+
+import json
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from subprocess import CalledProcessError, run
+
+import mmengine
+import torch
+from mmengine.config import Config
+
+import mmscale
+from mmscale.engine import launch
+from mmscale.engine.cost import count, image_shape, training_step
+from mmscale.evaluation.equivariance import FACTORS
+from mmscale.evaluation.report import write_json
+
+from .cells import LOADERS, Cell, count_images
+from .processes import finished_epoch, run_logged
+
+PACKAGES = ('torch', 'numpy')
+# A step of the test is a forward pass alone, about a third of a training step.
+TEST_SHARE = 1 / 3
+# Starting a tool and building its network and data.
+OVERHEAD = 15.0
+# Defaults of tools/equivariance.py.
+MEASURED = dict(factors=FACTORS, accuracy_images=1000, num_images=64, no_accuracy=False)
+
+
+def load_config(cell: Cell, root: Path) -> Config:
+    """The config of a cell, its options merged."""
+    cfg = launch.load_config(str(root / cell.config))
+    options = {key: value for key, value in cell.options.items() if 'save_best' not in key}
+    launch.merge_options(cfg, options)
+    return cfg
+
+
+def cost(cell: Cell, root: Path) -> dict:
+    """Parameters and multiply-adds of one image."""
+    cfg = load_config(cell, root)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        parameters, flops = count(launch.build_network(cfg, cell.config), image_shape(cfg))
+    return dict(parameters=parameters, multiply_adds=flops)
+
+
+def commands(cell: Cell, folder: Path) -> dict[str, list[str]]:
+    """What a cell runs, behind ``python``, from the root of the repository."""
+    options = ['--cfg-options', *cell.words]
+    found = dict(
+        train=['tools/train.py', cell.config, '--work-dir', str(folder), '--resume', *options]
+    )
+    best = sorted(folder.glob('best_*.pth'))
+    last = folder / 'last_checkpoint'
+    if cell.checkpoint == 'best':
+        checkpoint = str(best[-1]) if best else str(folder / 'best_*.pth')
+    else:
+        checkpoint = last.read_text().strip() if last.is_file() else str(folder / 'epoch_*.pth')
+    if cell.equivariance is not None:
+        words = ['tools/equivariance.py', cell.config, checkpoint, '--names', cell.name]
+        for name, value in cell.equivariance.items():
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [f'--{name.replace("_", "-")}']
+            words += [] if value is True else [str(v) for v in values]
+        words += ['--out', str(folder / 'equivariance')]
+        found['equivariance'] = words + options
+    if cell.test:
+        words = ['tools/test.py', cell.config, checkpoint, '--work-dir', str(folder / 'test')]
+        words += ['--out', str(folder / 'metrics.json'), '--out-item', 'metrics']
+        found['test'] = words + options
+    return found
+
+
+def run_cell(
+    cell: Cell,
+    folder: Path,
+    root: Path,
+    env: dict,
+    on_epoch: Callable[[int, str], None] = lambda epoch, loss: None,
+    kept_open: tuple = (),
+) -> dict:
+    """Runs what of a cell was not run yet, and returns its entry of the ledger.
+
+    Args:
+        cell (Cell): What to run.
+        folder (Path): For all that it writes. What an interrupted run left there is gone on with.
+        root (Path): Of the repository.
+        env (dict): What is added to the environment of the tools.
+        on_epoch (Callable): Is called with number and loss of each epoch that is finished.
+        kept_open (tuple): File descriptors that the tools inherit.
+
+    Raises:
+        RuntimeError: If a tool fails; with the end of its log.
+    """
+
+    def tell(line: str) -> None:
+        found = finished_epoch(line)
+        if found:
+            on_epoch(*found)
+
+    def start(name: str, on_line=lambda line: None) -> None:
+        words = [sys.executable, *commands(cell, folder)[name]]
+        run_logged(words, root, env, folder / f'{name}.log', on_line, kept_open)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    done = folder / 'trained'
+    if not done.is_file():
+        start('train', tell)
+        done.touch()
+    entry = dict(
+        name=cell.name,
+        seed=cell.seed,
+        key=cell.key,
+        config=cell.config,
+        options=cell.words,
+        checkpoint=cell.checkpoint,
+        **cost(cell, root),
+        training_seconds=training_seconds(folder),
+        **measured_before(folder),
+    )
+    if cell.test:
+        if not (folder / 'metrics.json').is_file():
+            start('test')
+        entry['test'] = mmengine.load(folder / 'metrics.json')
+    if cell.equivariance is not None:
+        start('equivariance')  # which keeps what it has measured itself
+        (model,) = mmengine.load(folder / 'equivariance' / 'equivariance.json')['models']
+        names = ('factors', 'accuracy', 'accuracy_note', 'layers', 'settings')
+        entry.update({name: model[name] for name in names})
+        entry['images'] = {key: model['images'][key] for key in ('count', 'source', 'size')}
+    entry.update(
+        commands={
+            name: ' '.join(['python', *words])
+            for name, words in commands(cell, Path(f'work_dirs/{folder.name}')).items()
+        },
+        digests=cell.digests,
+        made=provenance(root, env),
+    )
+    write_json(folder / 'result.json', entry)
+    return entry
+
+
+def scalars(folder: Path) -> Iterator[dict]:
+    """What MMEngine has logged in a work directory, over all interruptions."""
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:  # the last line of a run that was killed
+                continue
+
+
+def training_seconds(folder: Path) -> float | None:
+    """Time spent in training steps, over all interruptions, as MMEngine has logged it."""
+    steps = {entry['iter']: entry['time'] for entry in scalars(folder) if 'loss' in entry}
+    total, before = 0.0, 0
+    for step in sorted(steps):
+        total += (step - before) * steps[step]
+        before = step
+    return round(total, 1) if steps else None
+
+
+def measured_before(folder: Path) -> dict:
+    """Accuracy in the config's validation after the last epoch, and the best of all epochs."""
+    found = [entry['accuracy/top1'] for entry in scalars(folder) if 'accuracy/top1' in entry]
+    return dict(validation=dict(last=found[-1], best=max(found))) if found else {}
+
+
+def provenance(root: Path, env: dict) -> dict:
+    """Where and when a cell was run, and of which code."""
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    return dict(
+        version=mmscale.__version__,
+        commit=commit(root),
+        packages={name: version(name) for name in PACKAGES},
+        device=device,
+        threads=int(env.get('OMP_NUM_THREADS', torch.get_num_threads())),
+        date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+    )
+
+
+def commit(root: Path) -> str | None:
+    """The revision of the repository, with a plus where files of it were changed."""
+    try:
+        words = ['git', '-C', str(root), 'describe', '--always', '--dirty=+', '--abbrev=12']
+        return run(words, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, CalledProcessError):
+        return None
+
+
+def expected_seconds(cell: Cell, root: Path, rounds: int = 2) -> float:
+    """How long a cell will take in a process like this one, from training steps that are timed."""
+    cfg = load_config(cell, root)
+    shape, size = image_shape(cfg), cfg.train_dataloader.batch_size
+    step = training_step(cfg, launch.build_network(cfg, cell.config), shape, size)
+    step()
+    per_image = min(step() for _ in range(rounds)) / size
+    train, val, test = (count_images(cfg, loader) for loader in LOADERS)
+    epochs = cfg.train_cfg.max_epochs
+    images = epochs * train
+    tested = test * cell.test + epochs // cfg.train_cfg.get('val_interval', 1) * val
+    if cell.equivariance is not None:
+        asked = {**MEASURED, **cell.equivariance}
+        of_accuracy = 0 if asked['no_accuracy'] else min(asked['accuracy_images'], test)
+        tested += len(asked['factors']) * (of_accuracy + 2 * asked['num_images'])
+    images += TEST_SHARE * tested
+    tools = len(commands(cell, Path()))
+    return images * per_image + tools * OVERHEAD

@@ -1,0 +1,171 @@
+# Copyright (c) mmscale contributors.
+"""Runs a study: many configs and seeds, each trained and measured by the ordinary tools.
+
+``python tools/study.py studies/models_scalemnist.py``
+
+What was run is in the ledger ``studies/results/<study>.json`` and ``.csv``, tables and pictures of
+it are beside it. Run again, at any time, from any number of machines that share the folder, the
+study goes on where it is: only what has not been run, or depends on something that has changed, is
+run. ``--dry-run`` says what would be, and how long it would take; ``--draw`` runs nothing.
+"""
+
+import argparse
+import sys
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import torch
+from mmengine.logging import MMLogger
+
+import mmscale  # noqa: F401  (checks the environment and registers everything)
+from mmscale.engine.errors import one_line_errors
+from mmscale.studies import ledger, pictures
+from mmscale.studies.cells import choose, make_cells, read_study
+from mmscale.studies.processes import Progress, cores, in_words
+from mmscale.studies.queue import TrialState, claimed, enqueue, open_queue, take
+from mmscale.studies.runs import expected_seconds, load_config, run_cell
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add, default = parser.add_argument, '; default: %(default)s'
+    add('study', type=Path, help='file of the study, such as studies/models_scalemnist.py')
+    add('--only', nargs='+', metavar='RUN', default=[], help='names of runs; default: all')
+    add('--dry-run', action='store_true', help='say what would run and how long')
+    add('--draw', action='store_true', help='run nothing: tables and pictures of the ledger alone')
+    add('--keep', action='store_true',
+        help='leave cells as they are that were run with other code, config or data')  # fmt: skip
+    add('--jobs', type=int, metavar='N',
+        help='runs at a time; default: as many as there are GPUs, or else CPU cores')  # fmt: skip
+    add('--work-dir', type=Path, default=Path('work_dirs/studies'),
+        help='folder of logs and checkpoints, shared by all machines' + default)  # fmt: skip
+    add('--out', type=Path, default=ROOT / 'studies' / 'results', help='folder of the ledger')
+    add('--storage', metavar='URL',
+        help='database of Optuna, for many machines; default: a file in the work directory')  # fmt: skip
+    return parser.parse_args()
+
+
+def plan(cells: list, entries: list[dict]) -> dict[str, float]:
+    """Expected seconds of each cell by its key: those of another seed, or else measured."""
+    torch.set_num_threads(1)
+    MMLogger.get_instance('study', log_level='ERROR')  # how each weight is initialised
+    known = {entry['name']: entry['seconds'] for entry in entries if 'seconds' in entry}
+    for number, name in enumerate(dict.fromkeys(cell.name for cell in cells), 1):
+        if name not in known:
+            print(f'timing training steps: {number} {name}', file=sys.stderr, flush=True)
+            first = next(cell for cell in cells if cell.name == name)
+            known[name] = expected_seconds(first, ROOT)
+    return {cell.key: known[cell.name] for cell in cells}
+
+
+class Workers:
+    """Run what waits, so many cells at a time."""
+
+    def __init__(self, args, study, todo: list, cells: list, seconds: dict, jobs: int):
+        self.study, self.todo, self.jobs = study, todo, jobs
+        self.cells = {cell.key: cell for cell in cells}
+        self.order = [(cell.name, cell.seed) for cell in cells]
+        self.seconds = seconds
+        self.progress = Progress(sum(seconds.values()), at_once=jobs)
+        self.failed, self.stop = [], Event()
+        self.folder = args.work_dir / args.study.stem
+        self.ledger = args.out / f'{args.study.stem}.json'
+        storage = args.storage or f'sqlite:///{(self.folder / "optuna.db").resolve()}'
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.queue = open_queue(args.study.stem, storage)
+
+    def run(self) -> None:
+        enqueue(self.queue, self.todo, self.folder)
+        with ThreadPoolExecutor(self.jobs) as pool:
+            tasks = [pool.submit(self.work, number) for number in range(self.jobs)]
+            try:
+                for task in tasks:
+                    task.result()
+            except BaseException:
+                self.stop.set()
+                raise
+
+    def work(self, number: int) -> None:
+        threads = max(1, cores() // self.jobs)
+        env = dict(OMP_NUM_THREADS=str(threads))
+        if torch.cuda.is_available():
+            env['CUDA_VISIBLE_DEVICES'] = str(number % torch.cuda.device_count())
+        while not self.stop.is_set() and (trial := take(self.queue)):
+            cell = self.cells.get(trial.user_attrs['cell'])
+            if cell is None:  # a machine with another state of the study has asked for it
+                self.queue.tell(trial, state=TrialState.FAIL)
+                continue
+            with claimed(self.folder / cell.slug) as lock:
+                if lock is None:  # what a killed study has left runs on
+                    self.queue.tell(trial, state=TrialState.FAIL)
+                    self.failed.append((cell, 'is still being run by what was started before'))
+                else:
+                    self.run_one(trial, cell, env, lock)
+
+    def run_one(self, trial, cell, env: dict, lock: int) -> None:
+        start, expected = time.perf_counter(), self.seconds.get(cell.key, 0.0)
+        epochs = load_config(cell, ROOT).train_cfg.max_epochs
+        advanced = 0.0
+
+        def on_epoch(epoch: int, loss: str) -> None:
+            nonlocal advanced
+            part = 0.9 * expected * epoch / epochs - advanced
+            advanced += part
+            text = f'{cell.name}, seed {cell.seed}: epoch {epoch}/{epochs}, loss {loss}'
+            self.progress.advance(part, text)
+
+        try:
+            entry = run_cell(cell, self.folder / cell.slug, ROOT, env, on_epoch, (lock,))
+        except Exception as error:  # the other cells are to run all the same
+            self.queue.tell(trial, state=TrialState.FAIL)
+            self.failed.append((cell, str(error)))
+            if not isinstance(error, RuntimeError):
+                (self.folder / cell.slug / 'traceback.txt').write_text(traceback.format_exc())
+            self.progress.advance(expected - advanced, f'{cell.name}, seed {cell.seed}: FAILED')
+            return
+        entry['seconds'] = round(time.perf_counter() - start, 1)
+        ledger.add(self.ledger, self.study.title, [entry], self.order)
+        self.queue.tell(trial, pictures.accuracy(entry))
+        text = f'{cell.name}, seed {cell.seed}: {pictures.in_short(entry)}'
+        self.progress.advance(expected - advanced, text)
+
+
+@one_line_errors()
+def main():
+    args = parse_args()
+    study = read_study(args.study, ROOT)
+    path = args.out / f'{args.study.stem}.json'
+    if args.draw:
+        return pictures.write(study, ledger.read(path), args.out, args.study.stem)
+    jobs = args.jobs or (torch.cuda.device_count() or cores())
+    if jobs < 1:
+        raise ValueError(f'--jobs: must be at least 1, got {jobs}')
+    cells = make_cells(study, ROOT)
+    found = ledger.states(choose(cells, args.only), ledger.read(path))
+    todo = [*found['missing'], *([] if args.keep else found['changed'])]
+    todo.sort(key=cells.index)
+    seconds = plan(todo, ledger.read(path))
+    print(f'{study.title}: {len(found["done"])} of {sum(map(len, found.values()))} runs are done, '
+          f'{len(found["changed"])} have changed, {len(found["missing"])} are missing')  # fmt: skip
+    for cell in todo:
+        print(f'  {in_words(seconds[cell.key]):>8}  {cell.name}, seed {cell.seed}')
+    total = sum(seconds.values())
+    print(f'{in_words(total)} of work, about {in_words(total / jobs)} with {jobs} at a time')
+    if args.dry_run:
+        return
+    workers = Workers(args, study, todo, cells, seconds, min(jobs, max(1, len(todo))))
+    workers.run()
+    pictures.write(study, ledger.read(path), args.out, args.study.stem)
+    for cell, text in workers.failed:
+        print(f'\nfailed: {cell.name}, seed {cell.seed}: {text}')
+    if workers.failed:
+        sys.exit(f'error: {len(workers.failed)} of {len(todo)} runs have failed; run again to retry')
+
+
+if __name__ == '__main__':
+    main()
