@@ -43,9 +43,9 @@ NEEDED = ('title', 'runs', 'seeds')
 CHECKPOINTS = ('last', 'best')
 # So many samples of a dataset, spread evenly, tell it from another.
 SAMPLES = 256
-# What no number depends on.
-WITHOUT_EFFECT = ('studies', 'visualization', 'testing.py', '.mim')
-TOOLS = ('train.py', 'test.py', 'equivariance.py')
+# What decides about numbers: of the package these folders and files.
+CODE = ('scale_space', 'ops', 'models', 'datasets', 'evaluation', 'engine/hooks',
+        'engine/optim_wrapper_constructor.py')  # fmt: skip
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -171,7 +171,7 @@ def _make_cell(study: Config, name: str, seed: int, root: Path) -> Cell:
         if study.checkpoint == 'best':
             options['default_hooks.checkpoint.save_best'] = 'auto'
         options['randomness.seed'] = seed
-        digests = dict(config=_digest_config(cfg), code=digest_code(root), data=digest_data(cfg))
+        digests = dict(config=_digest_config(cfg), code=digest_code(), data=digest_data(cfg))
     except (ValueError, OSError) as error:
         raise ValueError(f'study: runs[{name!r}]: {error}') from error
     return Cell(
@@ -191,16 +191,12 @@ def _digest_config(cfg: Config) -> str:
 
 
 @cache
-def digest_code(root: Path) -> str:
-    """Of what the code does: without comments and docstrings, and without what no number sees."""
+def digest_code() -> str:
+    """Of what the code that decides about numbers does: without comments and docstrings."""
     package = Path(mmscale.__file__).parent
-    files = [
-        path
-        for path in sorted(package.rglob('*.py'))
-        if path.relative_to(package).parts[0] not in WITHOUT_EFFECT
-    ]
-    files += [root / 'tools' / name for name in TOOLS]
-    return digest(_statements(path).encode() for path in files)
+    parts = [package / name for name in CODE]
+    files = [path for part in parts for path in ([part] if part.is_file() else part.rglob('*.py'))]
+    return digest(_statements(path).encode() for path in sorted(files))
 
 
 def _statements(path: Path) -> str:
