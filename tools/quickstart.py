@@ -9,13 +9,9 @@ moving as the image is scaled. Run again, it goes on where it was stopped.
 
 import argparse
 import json
-import os
-import re
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Lock
 
 import matplotlib
 
@@ -31,6 +27,9 @@ from mmpretrain.registry import MODELS
 from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.equivariance import FACTORS
+from mmscale.evaluation.report import write_json
+from mmscale.studies.processes import Progress, cores, epochs_in, run_logged
+from mmscale.visualization import save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = {
@@ -42,12 +41,6 @@ CONFIGS = {
 COLOURS = dict(zip(CONFIGS, ('#7f7f7f', '#000000', '#1f77b4', '#d62728')))
 # Twice as many as in the configs: 200 steps leave the networks half a point short of their best.
 EPOCHS = 20
-# glibc otherwise gives large blocks back and pays for each of their pages anew.
-ALLOCATOR = dict(
-    MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_='100000000000', MALLOC_TOP_PAD_='268435456'
-)
-EPOCH = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].* loss: (\S+)')
-BAR = 24
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,20 +48,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='one training each')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/quickstart'))
     return parser.parse_args()
-
-
-class Progress:
-    """A bar over the epochs of all trainings, and a line an epoch."""
-
-    def __init__(self, total: int):
-        self.total, self.done, self.lock = total, 0, Lock()
-
-    def epochs(self, count: int, text: str = '') -> None:
-        with self.lock:
-            self.done += count
-            bar = '#' * (BAR * self.done // self.total)
-            if text:
-                print(f'[{bar:-<{BAR}}] {self.done:>3}/{self.total} epochs  {text}', flush=True)
 
 
 def folder_of(out: Path, name: str, seed: int) -> Path:
@@ -79,30 +58,22 @@ def train(name: str, seed: int, out: Path, progress: Progress, threads: int) -> 
     """Trains a model unless it was trained already."""
     folder = folder_of(out, name, seed).resolve()
     if (folder / f'epoch_{EPOCHS}.pth').is_file():
-        return progress.epochs(EPOCHS)
+        return progress.advance(EPOCHS)
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, 'tools/train.py', CONFIGS[name], '--work-dir', str(folder)]
     command += ['--resume', '--cfg-options', f'randomness.seed={seed}']
     command += [f'train_cfg.max_epochs={EPOCHS}', f'param_scheduler.total_steps={EPOCHS}']
-    env = {**ALLOCATOR, **os.environ, 'OMP_NUM_THREADS': str(threads)}
-    last, log = 0, folder / 'train.log'
-    with (
-        log.open('a') as file,
-        subprocess.Popen(
-            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        ) as process,
-    ):
-        for line in process.stdout:
-            file.write(line)
-            found = EPOCH.search(line)
-            if found and found[2] == found[3]:
-                epoch = int(found[1])  # a resumed run starts later
-                text = f'{name:<14} seed {seed}  epoch {epoch:>2}/{EPOCHS}  loss {found[4]}'
-                progress.epochs(epoch - last, text)
-                last = epoch
-    if process.returncode:
-        end = ''.join(log.read_text().splitlines(keepends=True)[-20:])
-        raise RuntimeError(f'training {CONFIGS[name]} failed; the end of {log}:\n{end}')
+    last = 0
+
+    def tell(epoch: int, loss: str) -> None:
+        nonlocal last
+        text = f'{name:<14} seed {seed}  epoch {epoch:>2}/{EPOCHS}  loss {loss}'
+        progress.advance(epoch - last, text)  # a resumed run starts later
+        last = epoch
+
+    run_logged(
+        command, ROOT, dict(OMP_NUM_THREADS=str(threads)), folder / 'train.log', epochs_in(tell)
+    )
 
 
 def load(config: str, checkpoint: Path) -> tuple[Config, torch.nn.Module]:
@@ -165,15 +136,8 @@ def measure(name: str, seed: int, out: Path) -> dict:
         cfg, model = load(CONFIGS[name], checkpoint)
         values = dict(accuracy=[accuracy(cfg, model, 1 / s) for s in FACTORS])
         values.update(errors(cfg, model))
-        write(results, json.dumps(values, indent=2))
+        write_json(results, values)
     return json.loads(results.read_text())
-
-
-def write(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
-    part = path.with_suffix('.part')
-    part.write_text(text)
-    os.replace(part, path)
 
 
 def table(results: dict[str, list[dict]]) -> str:
@@ -229,9 +193,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
     figure.legend(
         *accuracy.get_legend_handles_labels(), loc='outside lower center', ncols=4, frameon=False
     )
-    part = path.with_suffix('.part.png')
-    figure.savefig(part, dpi=130)
-    os.replace(part, path)
+    save_figure(figure, path)
 
 
 @one_line_errors()
@@ -239,14 +201,13 @@ def main():
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [(name, seed) for seed in args.seeds for name in CONFIGS]
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    at_once = min(cores, len(runs))
+    at_once = min(cores(), len(runs))
     print(f'training {len(runs)} networks, {at_once} at a time; logs in {args.out.resolve()}')
-    progress = Progress(EPOCHS * len(runs))
+    progress = Progress(EPOCHS * len(runs), 'epochs')
     with ThreadPoolExecutor(at_once) as pool:
         # The longest first: the others fill the time beside them.
         trainings = [
-            pool.submit(train, *run, args.out, progress, max(1, cores // at_once))
+            pool.submit(train, *run, args.out, progress, max(1, cores() // at_once))
             for run in reversed(runs)
         ]
         for training in trainings:
@@ -258,7 +219,7 @@ def main():
     results = {name: [measure(name, seed, args.out) for seed in args.seeds] for name in CONFIGS}
     print(f'\nMeans over {len(args.seeds)} training run(s), seeds {args.seeds}\n')
     print(table(results))
-    write(args.out / 'quickstart.json', json.dumps(dict(factors=FACTORS, models=results), indent=2))
+    write_json(args.out / 'quickstart.json', dict(factors=FACTORS, models=results))
     draw(results, args.out / 'quickstart.png')
     print(f'figure: {(args.out / "quickstart.png").resolve()}')
 

@@ -29,6 +29,8 @@ from mmscale.studies.queue import TrialState, claimed, enqueue, open_queue, take
 from mmscale.studies.runs import expected_seconds, load_config, run_cell
 
 ROOT = Path(__file__).resolve().parents[1]
+# Seconds between two looks at what others run.
+POLL = 5.0
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,8 +47,11 @@ def parse_args() -> argparse.Namespace:
     add('--work-dir', type=Path, default=Path('work_dirs/studies'),
         help='folder of logs and checkpoints, shared by all machines' + default)  # fmt: skip
     add('--out', type=Path, default=ROOT / 'studies' / 'results', help='folder of the ledger')
-    add('--storage', metavar='URL',
-        help='database of Optuna, for many machines; default: a file in the work directory')  # fmt: skip
+    add(
+        '--storage',
+        metavar='URL',
+        help='database of Optuna, for many machines; default: a file in the work directory',
+    )
     return parser.parse_args()
 
 
@@ -72,7 +77,7 @@ class Workers:
         self.order = [(cell.name, cell.seed) for cell in cells]
         self.seconds = seconds
         self.progress = Progress(sum(seconds.values()), at_once=jobs)
-        self.failed, self.stop = [], Event()
+        self.failed, self.elsewhere, self.stop = [], [], Event()
         self.folder = args.work_dir / args.study.stem
         self.ledger = args.out / f'{args.study.stem}.json'
         storage = args.storage or f'sqlite:///{(self.folder / "optuna.db").resolve()}'
@@ -80,15 +85,23 @@ class Workers:
         self.queue = open_queue(args.study.stem, storage)
 
     def run(self) -> None:
-        enqueue(self.queue, self.todo, self.folder)
-        with ThreadPoolExecutor(self.jobs) as pool:
-            tasks = [pool.submit(self.work, number) for number in range(self.jobs)]
-            try:
-                for task in tasks:
-                    task.result()
-            except BaseException:
-                self.stop.set()
-                raise
+        """Runs all, and waits for what others run: other machines, or tools of a killed study."""
+        todo = self.todo
+        while todo:
+            self.elsewhere = enqueue(self.queue, todo, self.folder)
+            with ThreadPoolExecutor(self.jobs) as pool:
+                tasks = [pool.submit(self.work, number) for number in range(self.jobs)]
+                try:
+                    for task in tasks:
+                        task.result()
+                except BaseException:
+                    self.stop.set()
+                    raise
+            found = ledger.states(self.elsewhere, ledger.read(self.ledger))
+            todo = found['missing'] + found['changed']
+            if todo:
+                self.progress.advance(0, f'waiting for {len(todo)} runs of other processes')
+                time.sleep(POLL)
 
     def work(self, number: int) -> None:
         threads = max(1, cores() // self.jobs)
@@ -101,9 +114,9 @@ class Workers:
                 self.queue.tell(trial, state=TrialState.FAIL)
                 continue
             with claimed(self.folder / cell.slug) as lock:
-                if lock is None:  # what a killed study has left runs on
-                    self.queue.tell(trial, state=TrialState.FAIL)
-                    self.failed.append((cell, 'is still being run by what was started before'))
+                if lock is None:
+                    self.queue.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
+                    self.elsewhere.append(cell)
                 else:
                     self.run_one(trial, cell, env, lock)
 
@@ -122,15 +135,15 @@ class Workers:
         try:
             entry = run_cell(cell, self.folder / cell.slug, ROOT, env, on_epoch, (lock,))
         except Exception as error:  # the other cells are to run all the same
-            self.queue.tell(trial, state=TrialState.FAIL)
+            self.queue.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
             self.failed.append((cell, str(error)))
             if not isinstance(error, RuntimeError):
                 (self.folder / cell.slug / 'traceback.txt').write_text(traceback.format_exc())
             self.progress.advance(expected - advanced, f'{cell.name}, seed {cell.seed}: FAILED')
             return
         entry['seconds'] = round(time.perf_counter() - start, 1)
-        ledger.add(self.ledger, self.study.title, [entry], self.order)
-        self.queue.tell(trial, pictures.accuracy(entry))
+        ledger.add(self.ledger, self.study.title, [entry], self.order, self.folder / 'ledger.lock')
+        self.queue.tell(trial, pictures.accuracy(entry), skip_if_finished=True)
         text = f'{cell.name}, seed {cell.seed}: {pictures.in_short(entry)}'
         self.progress.advance(expected - advanced, text)
 
@@ -164,7 +177,7 @@ def main():
     for cell, text in workers.failed:
         print(f'\nfailed: {cell.name}, seed {cell.seed}: {text}')
     if workers.failed:
-        sys.exit(f'error: {len(workers.failed)} of {len(todo)} runs have failed; run again to retry')
+        sys.exit(f'error: {len(workers.failed)} runs have failed; run again to retry')
 
 
 if __name__ == '__main__':

@@ -37,7 +37,13 @@ from mmscale.engine import launch, schedules
 from mmscale.evaluation.study import digest
 
 DEFAULTS = dict(
-    options={}, epochs=None, checkpoint='last', equivariance=None, test=False, pictures=[]
+    options={},
+    epochs=None,
+    checkpoint='last',
+    equivariance=None,
+    test=False,
+    pictures=[],
+    comparisons=[],
 )
 NEEDED = ('title', 'runs', 'seeds')
 CHECKPOINTS = ('last', 'best')
@@ -143,9 +149,7 @@ def make_cells(study: Config, root: Path) -> list[Cell]:
     Raises:
         ValueError: If a run has not got what its config or its data need.
     """
-    return [
-        _make_cell(study, name, int(seed), root) for seed in study.seeds for name in study.runs
-    ]
+    return [_make_cell(study, name, int(seed), root) for seed in study.seeds for name in study.runs]
 
 
 def choose(cells: list[Cell], names: Iterable[str]) -> list[Cell]:

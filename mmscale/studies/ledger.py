@@ -36,7 +36,9 @@ def read(path: Path) -> list[dict]:
         raise ValueError(f'{path} is no ledger of a study: {error}') from error
 
 
-def add(path: Path, title: str, entries: Iterable[dict], order: list[tuple[str, int]]) -> None:
+def add(
+    path: Path, title: str, entries: Iterable[dict], order: list[tuple[str, int]], lock: Path
+) -> None:
     """Adds entries, in place of what was there of the same run and seed, and writes both files.
 
     Several processes, on several machines, may do so at once.
@@ -46,9 +48,10 @@ def add(path: Path, title: str, entries: Iterable[dict], order: list[tuple[str, 
         title (str): Of the study.
         entries (Iterable[dict]): New ones.
         order (list[tuple[str, int]]): Of runs and seeds of the study; others go to the end.
+        lock (Path): A file that all of these processes share.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path.with_name(f'.{path.name}.lock')):
+    with locked(lock):
         known = {place(entry): entry for entry in read(path)}
         known.update((place(entry), entry) for entry in entries)
         ranks = {pair: rank for rank, pair in enumerate(order)}

@@ -1,11 +1,197 @@
 # Copyright (c) mmscale contributors.
-def accuracy(entry):
-    return entry['accuracy']['mean'][0] if entry.get('accuracy') else entry['test']['accuracy/top1']
+"""Pictures of a study. Each entry of its ``pictures`` is a dict with its ``kind``:
+
+- 'scale': accuracy and equivariance error against scale, side by side; ``runs`` names those to draw
+  (default: all).
+- 'scatter': the mean error over all factors above 1 against the mean accuracy there, a point a
+  run.
+- 'factors': accuracy against scale for each value of each factor that was varied: a row for each
+  ``model``, a column for each ``factor`` and a line for each ``value`` of the runs, which have
+  these keys in the study; runs without a factor are the setting around which the others vary,
+  drawn in every panel of their model at ``values[factor]``.
+
+``name`` becomes part of the file's name. Runs have ``style``, a dict of arguments of Matplotlib.
+"""
+
+import math
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from mmengine.config import Config
+
+from mmscale.evaluation.report import write_text
+from mmscale.visualization import save_figure
+
+from . import summary, tables
+
+MARKERS = 'osD^vP*X<>hd'
+SUFFIXES = ('.png', '.svg')
 
 
-def in_short(entry):
-    return str(accuracy(entry))
+def write(study: Config, entries: list[dict], out: Path, name: str) -> list[Path]:
+    """Writes the page of a study, ``<name>.md``, and its pictures beside it."""
+    out.mkdir(parents=True, exist_ok=True)
+    runs = {run: found for run, found in summary.by_run(entries).items() if run in study.runs}
+    drawn = []
+    for picture in study.pictures if runs else []:
+        figure = KINDS[picture.kind](study, runs, picture)
+        if figure is None:
+            continue
+        path = out / f'{name}_{picture.get("name", picture.kind)}.png'
+        for suffix in SUFFIXES:
+            save_figure(figure, path.with_suffix(suffix), dpi=150)
+        drawn.append((picture.get('title', study.title), path.name))
+    page = out / f'{name}.md'
+    write_text(page, tables.document(study, name, entries, drawn))
+    return [page, *(out / file for _, file in drawn)]
 
 
-def write(study, entries, out, name):
-    pass
+def styles(study: Config, runs) -> dict[str, dict]:
+    """Colour, marker and line of each run; those that the study does not say are its own."""
+    palette = matplotlib.colormaps['tab20']
+    found = {}
+    for place, run in enumerate(study.runs):
+        style = dict(color=palette(place % 20), marker=MARKERS[place % len(MARKERS)])
+        found[run] = {**style, **(study.runs[run].get('style') or {})}
+    return {run: found[run] for run in runs}
+
+
+def draw_scale(study: Config, runs: dict, picture: Config) -> Figure | None:
+    """Accuracy and error against scale, side by side."""
+    chosen = [run for run in picture.get('runs') or runs if run in runs]
+    entries = [entry for run in chosen for entry in runs[run]]
+    if not chosen or not summary.factors(entries):
+        return None
+    factors = np.array(summary.factors(entries))
+    layer = summary.layers(entries)[-1]
+    rows = math.ceil(len(chosen) / 5)
+    figure = Figure(figsize=(11.5, 4.4 + 0.22 * rows), layout='constrained')
+    left, right = figure.subplots(1, 2)
+    looks = styles(study, chosen)
+    for run in chosen:
+        style = dict(ms=4.5, lw=1.3, capsize=2, elinewidth=0.9, label=run, **looks[run])
+        accuracy = summary.accuracy_over_scale(runs[run])
+        error = summary.error_over_scale(runs[run], layer)
+        if accuracy is not None:
+            left.errorbar(factors, accuracy.mean, _bars(accuracy), **style)
+        if error is not None:
+            shown = error.mean > 0  # at 1 it is 0, off a logarithmic axis
+            right.errorbar(factors[shown], error.mean[shown], _bars(error, shown), **style)
+    left.set(title='Accuracy', ylabel='accuracy (%)')
+    right.set(title=f'Equivariance error of {layer}', yscale='log', ylabel=r'error $\Delta(s)$')
+    for axes in (left, right):
+        axes.set_xlabel('scale factor s: everything is s times smaller')
+        axes.set_xticks(factors, [f'{s:g}' for s in factors], fontsize=8)
+        axes.grid(alpha=0.3, which='both')
+    figure.suptitle(f'{picture.get("title", study.title)}{_seeds(runs, chosen)}', fontsize=11)
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside lower center', ncols=5, frameon=False, fontsize=8)
+    return figure
+
+
+def _bars(spread: summary.Spread, shown=slice(None)) -> np.ndarray | None:
+    return None if spread.count == 1 else spread.deviation[shown]
+
+
+def _seeds(runs: dict, chosen: list[str]) -> str:
+    counts = sorted({len(runs[run]) for run in chosen})
+    words = f'{counts[0]}' if len(counts) == 1 else f'{counts[0]} to {counts[-1]}'
+    if counts == [1]:
+        return '\none seed'
+    return f'\nmeans over {words} seeds and their standard deviation'
+
+
+def draw_scatter(study: Config, runs: dict, picture: Config) -> Figure | None:
+    """Error against accuracy: one may improve while the other gets worse."""
+    points = {}
+    entries = [entry for found in runs.values() for entry in found]
+    for run, found in runs.items():
+        accuracy = summary.accuracy_over_scale(found)
+        error = summary.error_over_scale(found, summary.layers(entries)[-1])
+        if accuracy is not None and error is not None:
+            above = np.array(summary.factors(entries)) > 1
+            points[run] = (error.mean[above].mean(), accuracy.mean[above].mean())
+    if len(points) < 2:
+        return None
+    figure = Figure(figsize=(8.2, 5.2), layout='constrained')
+    axes = figure.subplots()
+    looks = styles(study, points)
+    for run, (error, accuracy) in points.items():
+        style = {key: value for key, value in looks[run].items() if key in ('color', 'marker')}
+        axes.plot(error, accuracy, ls='none', ms=8, label=run, **style)
+    errors, accuracies = np.array(list(points.values())).T
+    rank = _rank_correlation(errors, accuracies)
+    axes.set(xscale='log', xlabel=r'equivariance error, mean over the factors above 1',
+             ylabel='accuracy (%), mean over the factors above 1')  # fmt: skip
+    axes.set_title(f'{study.title}\nrank correlation of error and accuracy over the '
+                   f'{len(points)} models: {rank:+.2f}', fontsize=10)  # fmt: skip
+    axes.grid(alpha=0.3, which='both')
+    figure.legend(*axes.get_legend_handles_labels(), loc='outside right center', frameon=False,
+                  fontsize=8)  # fmt: skip
+    return figure
+
+
+def _rank_correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Spearman's; ties, which measured numbers hardly have, in the order given."""
+    ranks = [np.argsort(np.argsort(values)) for values in (x, y)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def draw_factors(study: Config, runs: dict, picture: Config) -> Figure | None:
+    """A panel for each model and each factor that was varied, a line for each of its values."""
+    settings = {run: study.runs[run] for run in runs}
+    models = list(dict.fromkeys(setting.model for setting in settings.values()))
+    names = list(dict.fromkeys(s.factor for s in study.runs.values() if s.get('factor')))
+    entries = [entry for found in runs.values() for entry in found]
+    factors = summary.factors(entries)
+    if not names or not factors:
+        return None
+    figure = Figure(figsize=(2.9 * len(names) + 0.4, 2.9 * len(models) + 0.6), layout='constrained')
+    panels = figure.subplots(len(models), len(names), squeeze=False, sharex=True, sharey='row')
+    for row, model in zip(panels, models):
+        for axes, name in zip(row, names):
+            lines = {}
+            for run, setting in settings.items():
+                of_factor = setting.get('factor') == name
+                if setting.model == model and (of_factor or not setting.get('factor')):
+                    value = setting.value if of_factor else setting['values'][name]
+                    lines[value] = runs[run], not of_factor
+            colours = matplotlib.colormaps['viridis'](np.linspace(0, 0.85, max(2, len(lines))))
+            for colour, value in zip(colours, sorted(lines)):
+                found, best = lines[value]
+                accuracy = summary.accuracy_over_scale(found)
+                if accuracy is not None:
+                    label = f'{value:g}' + ', the setting of the others' * best
+                    axes.errorbar(factors, accuracy.mean, _bars(accuracy), color=colour, marker='o',
+                                  ms=3.5, lw=1.3, capsize=2, ls='--' if best else '-',
+                                  label=label)  # fmt: skip
+            axes.legend(fontsize=6.5, title=name.replace('_', ' '), title_fontsize=7.5)
+            axes.grid(alpha=0.3)
+            axes.set_xticks(factors, [f'{s:g}' for s in factors], fontsize=7)
+        row[0].set_ylabel(f'{model}\naccuracy (%)')
+    for axes in panels[-1]:
+        axes.set_xlabel('scale factor s', fontsize=8)
+    figure.suptitle(f'{study.title}{_seeds(runs, list(runs))}', fontsize=11)
+    return figure
+
+
+KINDS = dict(scale=draw_scale, scatter=draw_scatter, factors=draw_factors)
+
+
+def accuracy(entry: dict) -> float:
+    """The one number of a cell: test accuracy, or else the mean over the scale factors, in %."""
+    if entry.get('test'):
+        return entry['test']['accuracy/top1']
+    if entry.get('accuracy'):
+        return float(np.mean(entry['accuracy']['mean']))
+    return (entry.get('validation') or {}).get('last', math.nan)
+
+
+def in_short(entry: dict) -> str:
+    """What a cell gave, for the terminal."""
+    if entry.get('accuracy'):
+        values = ' '.join(f'{value:.1f}' for value in entry['accuracy']['mean'])
+        return f'accuracy {values} at {" ".join(f"{s:g}" for s in entry["factors"])}'
+    return f'accuracy {accuracy(entry):.2f}'

@@ -13,7 +13,8 @@ from threading import Lock
 ALLOCATOR = dict(
     MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_='100000000000', MALLOC_TOP_PAD_='268435456'
 )
-EPOCH = re.compile(r'Epoch\(train\)\s+\[(\d+)\]\[\s*(\d+)/(\d+)\].* loss: (\S+)')
+LOSS = re.compile(r'Epoch\(train\).* loss: (\S+)')
+EPOCH = re.compile(r'Saving checkpoint at (\d+) epochs')
 LINES_SHOWN = 20
 BAR = 24
 
@@ -66,10 +67,23 @@ def run_logged(
         raise RuntimeError(f'{words} failed ({process.returncode}); the end of {log}:\n{end}')
 
 
-def finished_epoch(line: str) -> tuple[int, str] | None:
-    """Number of the epoch and loss, if a line of ``tools/train.py`` is the last of an epoch."""
-    found = EPOCH.search(line)
-    return (int(found[1]), found[4]) if found and found[2] == found[3] else None
+def epochs_in(on_epoch: Callable[[int, str], None]) -> Callable[[str], None]:
+    """A function of the lines of ``tools/train.py`` that tells number and last loss of each epoch.
+
+    Args:
+        on_epoch (Callable): Is called at the end of each epoch.
+    """
+    loss = '-'
+
+    def on_line(line: str) -> None:
+        nonlocal loss
+        found = LOSS.search(line)
+        loss = found[1] if found else loss
+        finished = EPOCH.search(line)
+        if finished:
+            on_epoch(int(finished[1]), loss)
+
+    return on_line
 
 
 class Progress:

@@ -19,6 +19,7 @@ from optuna.trial import Trial, TrialState
 
 from .cells import Cell
 
+
 def open_queue(name: str, storage: str) -> optuna.Study:
     """The Optuna study of that name, made if there is none.
 
@@ -34,19 +35,26 @@ def open_queue(name: str, storage: str) -> optuna.Study:
         raise ValueError(f'--storage: {storage} cannot be used: {error}') from error
 
 
-def enqueue(queue: optuna.Study, cells: list[Cell], work_dir: Path) -> None:
-    """Has cells wait that neither wait nor run; trials whose worker has died have failed."""
-    busy = set()
+def enqueue(queue: optuna.Study, cells: list[Cell], work_dir: Path) -> list[Cell]:
+    """Has cells wait that neither wait nor run; trials whose worker has died have failed.
+
+    Returns:
+        list[Cell]: Those that someone else is running.
+    """
+    waiting, running = set(), set()
     for trial in queue.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
         key = trial.user_attrs.get('cell')
-        if trial.state == TrialState.RUNNING and not _is_alive(key, cells, work_dir):
-            queue.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        if trial.state == TrialState.WAITING:
+            waiting.add(key)
+        elif _is_alive(key, cells, work_dir):
+            running.add(key)
         else:
-            busy.add(key)
+            queue.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     for cell in cells:
-        if cell.key not in busy:
+        if cell.key not in waiting | running:
             attributes = dict(cell=cell.key, run=cell.name, seed=cell.seed)
             queue.enqueue_trial(dict(cell=cell.key), user_attrs=attributes)
+    return [cell for cell in cells if cell.key in running]
 
 
 def _is_alive(key: str, cells: list[Cell], work_dir: Path) -> bool:

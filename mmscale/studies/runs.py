@@ -3,6 +3,7 @@
 
 import json
 import platform
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from mmscale.evaluation.equivariance import FACTORS
 from mmscale.evaluation.report import write_json
 
 from .cells import LOADERS, Cell, count_images
-from .processes import finished_epoch, run_logged
+from .processes import epochs_in, run_logged
 
 PACKAGES = ('torch', 'numpy')
 # A step of the test is a forward pass alone, about a third of a training step.
@@ -99,11 +100,6 @@ def run_cell(
         RuntimeError: If a tool fails; with the end of its log.
     """
 
-    def tell(line: str) -> None:
-        found = finished_epoch(line)
-        if found:
-            on_epoch(*found)
-
     def start(name: str, on_line=lambda line: None) -> None:
         words = [sys.executable, *commands(cell, folder)[name]]
         run_logged(words, root, env, folder / f'{name}.log', on_line, kept_open)
@@ -111,14 +107,13 @@ def run_cell(
     folder.mkdir(parents=True, exist_ok=True)
     done = folder / 'trained'
     if not done.is_file():
-        start('train', tell)
+        start('train', epochs_in(on_epoch))
         done.touch()
     entry = dict(
         name=cell.name,
         seed=cell.seed,
         key=cell.key,
         config=cell.config,
-        options=cell.words,
         checkpoint=cell.checkpoint,
         **cost(cell, root),
         training_seconds=training_seconds(folder),
@@ -136,7 +131,7 @@ def run_cell(
         entry['images'] = {key: model['images'][key] for key in ('count', 'source', 'size')}
     entry.update(
         commands={
-            name: ' '.join(['python', *words])
+            name: ' '.join(['python', *map(_quoted, words)])
             for name, words in commands(cell, Path(f'work_dirs/{folder.name}')).items()
         },
         digests=cell.digests,
@@ -144,6 +139,11 @@ def run_cell(
     )
     write_json(folder / 'result.json', entry)
     return entry
+
+
+def _quoted(word: str) -> str:
+    """As a shell takes it; the pattern of a checkpoint stays one."""
+    return word if word.endswith('_*.pth') else shlex.quote(word)
 
 
 def scalars(folder: Path) -> Iterator[dict]:

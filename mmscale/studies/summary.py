@@ -1,0 +1,92 @@
+# Copyright (c) mmscale contributors.
+"""Means over seeds of what a ledger holds."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean and standard deviation over seeds; entries of no number are nan.
+
+    Attributes:
+        mean (np.ndarray): One value a factor, or one for all.
+        deviation (np.ndarray): With Bessel's correction; nan for a single seed.
+        count (int): Seeds.
+    """
+
+    mean: np.ndarray
+    deviation: np.ndarray
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable) -> 'Spread':
+        """Over the first axis of numbers, or of lists with a number or None a factor."""
+        rows = np.array([np.array(row, dtype=float) for row in values])
+        deviation = rows.std(0, ddof=1) if len(rows) > 1 else np.full_like(rows[0], math.nan)
+        return cls(rows.mean(0), deviation, len(rows))
+
+    @property
+    def error(self) -> np.ndarray:
+        """Standard error of the mean."""
+        return self.deviation / math.sqrt(self.count)
+
+
+def by_run(entries: list[dict]) -> dict[str, list[dict]]:
+    """The entries of each run, in the order of the ledger."""
+    found = {}
+    for entry in entries:
+        found.setdefault(entry['name'], []).append(entry)
+    return found
+
+
+def accuracy_over_scale(entries: list[dict]) -> Spread | None:
+    """Of the entries of one run, in percent; None where it was not measured."""
+    if all(entry.get('accuracy') for entry in entries):
+        return Spread.of(entry['accuracy']['mean'] for entry in entries)
+    return None
+
+
+def error_over_scale(entries: list[dict], layer: str) -> Spread | None:
+    """Equivariance error of a layer; None where it was not measured."""
+    if all(layer in entry.get('layers', {}) for entry in entries):
+        return Spread.of(entry['layers'][layer]['mean'] for entry in entries)
+    return None
+
+
+def test_error(entries: list[dict]) -> Spread | None:
+    """Percent of the test images that are not recognised; None where no test was asked for."""
+    if all(entry.get('test') for entry in entries):
+        return Spread.of(100 - entry['test']['accuracy/top1'] for entry in entries)
+    return None
+
+
+def training_minutes(entries: list[dict]) -> Spread:
+    return Spread.of((entry['training_seconds'] or math.nan) / 60 for entry in entries)
+
+
+def factors(entries: list[dict]) -> list[float]:
+    """The scale factors, which all entries of a study share."""
+    return next((entry['factors'] for entry in entries if 'factors' in entry), [])
+
+
+def layers(entries: list[dict]) -> list[str]:
+    """The layers whose error was measured."""
+    return list(dict.fromkeys(layer for entry in entries for layer in entry.get('layers', {})))
+
+
+def difference(first: list[dict], second: list[dict], value) -> Spread | None:
+    """Of the second run to the first, seed by seed.
+
+    Args:
+        first, second (list[dict]): Entries of two runs.
+        value (Callable): Gives the number, or the list of numbers, of an entry.
+    """
+    known = {entry['seed']: entry for entry in first}
+    pairs = [(known[entry['seed']], entry) for entry in second if entry['seed'] in known]
+    if not pairs:
+        return None
+    return Spread.of(np.subtract(value(b), value(a)) for a, b in pairs)

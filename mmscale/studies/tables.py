@@ -1,0 +1,149 @@
+# Copyright (c) mmscale contributors.
+"""Tables of a study, in Markdown."""
+
+import math
+from functools import partial
+
+import numpy as np
+from mmengine.config import Config
+
+from . import summary
+from .summary import Spread
+
+
+def document(study: Config, name: str, entries: list[dict], pictures: list[tuple[str, str]]) -> str:
+    """The page of a study: how it was made, tables, pictures.
+
+    Args:
+        study (Config): As :func:`mmscale.studies.cells.read_study` gives it.
+        name (str): Of its file.
+        entries (list[dict]): Of its ledger.
+        pictures (list[tuple[str, str]]): Titles and names of files.
+    """
+    runs = {run: found for run, found in summary.by_run(entries).items() if run in study.runs}
+    parts = [f'# {study.title}', _how(study, name, runs)]
+    if not runs:
+        return '\n\n'.join([*parts, 'No run is finished.']) + '\n'
+    parts.append(_costs(study, runs))
+    factors = summary.factors(entries)
+    blocks = {'Accuracy in %': (summary.accuracy_over_scale, '.2f')}
+    for layer in summary.layers(entries):
+        measured = partial(summary.error_over_scale, layer=layer)
+        blocks[f'Equivariance error of `{layer}`'] = measured, '.2g'
+    for title, (measured, form) in blocks.items():
+        parts.append(_over_scale(title, factors, runs, measured, form))
+    for title, first, second in study.comparisons:
+        if first in runs and second in runs:
+            parts.append(_comparison(title, first, second, factors, runs))
+    parts += [f'![{title}]({path})' for title, path in pictures]
+    return '\n\n'.join(filter(None, parts)) + '\n'
+
+
+def _how(study: Config, name: str, runs: dict) -> str:
+    done = sum(map(len, runs.values()))
+    asked = len(study.runs) * len(study.seeds)
+    lines = [
+        f'`python tools/study.py studies/{name}.py`: {done} of {asked} runs, '
+        f'seeds {", ".join(map(str, study.seeds))}.',
+    ]
+    missing = [
+        f'{run} ({len(runs.get(run, []))} of {len(study.seeds)})'
+        for run in study.runs
+        if len(runs.get(run, [])) < len(study.seeds)
+    ]
+    if missing:
+        lines.append(f'Not all seeds are finished of: {"; ".join(missing)}.')
+    made = [entry['made'] for found in runs.values() for entry in found]
+    if made:
+        places = sorted({
+            f'{one["device"]}, {one["threads"]} thread(s), torch {one["packages"]["torch"]}'
+            for one in made
+        })  # fmt: skip
+        commits = ', '.join(sorted({str(one['commit']) for one in made}))
+        lines.append(f'Run on {"; ".join(places)}; revision {commits}.')
+    lines.append(
+        'Means over seeds ± their standard deviation. The command of each run is in '
+        f'`studies/results/{name}.json`.'
+    )
+    return '\n'.join(lines)
+
+
+def markdown(head: list[str], rows: list[list[str]], text: int = 1) -> str:
+    """A table whose first columns are text, the others numbers."""
+    rule = ['---'] * text + ['---:'] * (len(head) - text)
+    return '\n'.join(f'| {" | ".join(line)} |' for line in [head, rule, *rows])
+
+
+def cell(mean: float, deviation: float, form: str) -> str:
+    if math.isnan(mean):
+        return '-'
+    text = format(mean, form)
+    return text if math.isnan(deviation) else f'{text} ± {format(deviation, form)}'
+
+
+def _cells(spread: Spread, form: str) -> list[str]:
+    pairs = zip(np.atleast_1d(spread.mean), np.atleast_1d(spread.deviation))
+    return [cell(mean, deviation, form) for mean, deviation in pairs]
+
+
+def _costs(study: Config, runs: dict) -> str:
+    head = ['run', 'config', 'seeds', 'parameters', 'multiply-adds', 'training, minutes']
+    tested = any(summary.test_error(found) for found in runs.values())
+    rows = []
+    for run, found in runs.items():
+        counts = [len(found), f'{found[0]["parameters"]:,}']
+        flops = f'{found[0]["multiply_adds"] / 1e6:,.1f} M'
+        minutes, error = summary.training_minutes(found), summary.test_error(found)
+        row = [
+            run,
+            f'`{study.runs[run].config}`',
+            *map(str, counts),
+            flops,
+            *_cells(minutes, '.1f'),
+        ]
+        rows.append(row + (_cells(error, '.2f') if error else ['-']) * tested)
+    return markdown(head + ['test error, %'] * tested, rows, text=2)
+
+
+def _over_scale(title: str, factors: list, runs: dict, measured, form: str) -> str:
+    rows = []
+    for run, found in runs.items():
+        spread = measured(found)
+        if spread is not None:
+            rows.append([run, *_cells(spread, form)])
+    if not rows:
+        return ''
+    head = [title, *('1' if s == 1 else f'1/{s:g}' for s in factors)]
+    return markdown(head, rows)
+
+
+def _comparison(title: str, first: str, second: str, factors: list, runs: dict) -> str:
+    """Of two runs, seed by seed: points of accuracy, and the ratio of their errors."""
+    a, b = runs[first], runs[second]
+    rows = []
+    if all(entry.get('accuracy') for entry in a + b):
+        points = summary.difference(a, b, lambda entry: np.array(entry['accuracy']['mean']))
+        if points is not None:
+            rows.append(['accuracy, points', *_signed(points)])
+    for layer in summary.layers(a + b):
+
+        def logs(entry, layer=layer):
+            values = np.array(entry['layers'][layer]['mean'], dtype=float)
+            return np.log(np.where(values > 0, values, math.nan))
+
+        ratio = summary.difference(a, b, logs)
+        if ratio is not None:
+            # A standard error e of a logarithm is a factor exp(e) of the ratio.
+            means, spreads = np.exp(ratio.mean), np.exp(ratio.error)
+            rows.append([f'error of `{layer}`, ratio', *(
+                '-' if math.isnan(m) else f'{m:.2g}' if math.isnan(e) else f'{m:.2g} (×÷ {e:.2f})'
+                for m, e in zip(means, spreads))])  # fmt: skip
+    head = [f'{title}: {second} against {first}', *('1' if s == 1 else f'1/{s:g}' for s in factors)]
+    return markdown(head, rows)
+
+
+def _signed(points: Spread) -> list[str]:
+    return [
+        f'{m:+.2f}' if math.isnan(e) else f'{m:+.2f} ± {e:.2f}'
+        for m, e in zip(points.mean, points.error)
+    ]

@@ -1,0 +1,93 @@
+# Copyright (c) mmscale contributors.
+import math
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from scipy import stats
+
+from mmscale.studies import pictures, tables
+
+
+@pytest.fixture
+def study():
+    return Config(
+        dict(
+            title='Two networks',
+            seeds=[0, 1],
+            runs=dict(a=dict(config='configs/a.py'), b=dict(config='configs/b.py')),
+            comparisons=[('b for a', 'a', 'b')],
+            pictures=[dict(kind='scale'), dict(kind='scatter')],
+        )
+    )
+
+
+def lines_of(text: str, start: str) -> list[list[str]]:
+    return [
+        [cell.strip() for cell in line.strip('|').split('|')]
+        for line in text.splitlines()
+        if line.startswith(f'| {start}')
+    ]
+
+
+def test_the_page_has_means_deviations_and_what_is_missing(study, make_entry):
+    entries = [make_entry('a', 0), make_entry('a', 1, (92, 70)), make_entry('b', 0, (95, 90))]
+    page = tables.document(study, 'two', entries, [('A picture', 'two_scale.png')])
+    assert page.startswith('# Two networks\n')
+    assert '`python tools/study.py studies/two.py`: 3 of 4 runs' in page
+    assert 'b (1 of 2)' in page and '![A picture](two_scale.png)' in page
+    costs, accuracy, error = lines_of(page, 'a ')
+    assert costs == ['a', '`configs/a.py`', '2', '1,000', '2.0 M', '1.0 ± 0.0']
+    assert accuracy == ['a', '91.00 ± 1.41', '75.00 ± 7.07']
+    assert error == ['a', '0 ± 0', '0.5 ± 0']
+    assert lines_of(page, 'accuracy, points') == [['accuracy, points', '+5.00', '+10.00']]
+    assert lines_of(page, 'error of') == [['error of `backbone`, ratio', '-', '1']]
+
+
+def test_a_ratio_of_errors_has_a_factor_for_its_spread(study, make_entry):
+    entries = [make_entry('a', seed, error=(0, 0.4)) for seed in (0, 1)]
+    entries += [make_entry('b', seed, error=(0, e)) for seed, e in ((0, 0.1), (1, 0.4))]
+    page = tables.document(study, 'two', entries, [])
+    # Ratios 1/4 and 1: their geometric mean is 1/2, the standard error of the logarithm log 2.
+    assert lines_of(page, 'error of') == [['error of `backbone`, ratio', '-', '0.5 (×÷ 2.00)']]
+
+
+def test_test_errors_have_a_column(study, make_entry):
+    entries = [make_entry('a', seed, test={'accuracy/top1': 98.0 + seed}) for seed in (0, 1)]
+    page = tables.document(study, 'two', [*entries, make_entry('b', 0)], [])
+    assert lines_of(page, 'a ')[0][-1] == '1.50 ± 0.71'
+    assert lines_of(page, 'b ')[0][-1] == '-'
+
+
+def test_a_study_without_results_has_a_page_that_says_so(study):
+    assert 'No run is finished.' in tables.document(study, 'two', [], [])
+
+
+def test_a_cell_without_number_is_a_dash():
+    assert tables.cell(math.nan, 1.0, '.1f') == '-'
+    assert tables.cell(1.25, math.nan, '.1f') == '1.2'
+
+
+def test_pictures_and_page_are_written(study, make_entry, tmp_path):
+    entries = [make_entry(name, seed) for name in 'ab' for seed in (0, 1)]
+    written = pictures.write(study, entries, tmp_path, 'two')
+    assert [path.name for path in written] == ['two.md', 'two_scale.png', 'two_scatter.png']
+    assert all(path.stat().st_size > 500 for path in written)
+    assert (tmp_path / 'two_scale.svg').is_file()
+    assert not list(tmp_path.glob('*.part*'))
+
+
+def test_of_factors_each_value_has_a_line_in_its_panel(make_entry):
+    runs = {'m': dict(config='c', model='M', values=dict(base=2, seeds=3))}
+    runs['m, base 1.5'] = dict(config='c', model='M', factor='base', value=1.5)
+    runs['m, seeds 1'] = dict(config='c', model='M', factor='seeds', value=1)
+    study = Config(dict(title='t', seeds=[0], runs=runs))
+    found = {name: [make_entry(name, 0)] for name in runs}
+    figure = pictures.draw_factors(study, found, None)
+    texts = [[t.get_text() for t in axes.get_legend().get_texts()] for axes in figure.axes]
+    assert texts == [['1.5', '2, the setting of the others'], ['1', '3, the setting of the others']]
+
+
+def test_rank_correlation_is_spearmans():
+    x, y = np.random.default_rng(0).normal(size=(2, 12))
+    assert math.isclose(pictures._rank_correlation(x, y), stats.spearmanr(x, y)[0])
