@@ -89,6 +89,7 @@ if __name__ == '__main__':
         extras_require={
             'onedl': read_requirements('mminstall'),
             'openmmlab': read_requirements('openmmlab'),
+            'studies': read_requirements('studies'),
             'tests': read_requirements('tests'),
         },
         cmdclass={'build_py': BuildPyWithMim},

@@ -64,7 +64,11 @@ def plan(cells: list, entries: list[dict]) -> dict[str, float]:
         if name not in known:
             print(f'timing training steps: {number} {name}', file=sys.stderr, flush=True)
             first = next(cell for cell in cells if cell.name == name)
-            known[name] = expected_seconds(first, ROOT)
+            try:
+                known[name] = expected_seconds(first, ROOT)
+            except Exception as error:  # known before the first of all runs has been trained
+                text = f'study: runs[{name!r}] cannot do a training step: {error}'
+                raise ValueError(text) from error
     return {cell.key: known[cell.name] for cell in cells}
 
 
@@ -155,7 +159,7 @@ def main():
     path = args.out / f'{args.study.stem}.json'
     if args.draw:
         return pictures.write(study, ledger.read(path), args.out, args.study.stem)
-    jobs = args.jobs or (torch.cuda.device_count() or cores())
+    jobs = torch.cuda.device_count() or cores() if args.jobs is None else args.jobs
     if jobs < 1:
         raise ValueError(f'--jobs: must be at least 1, got {jobs}')
     cells = make_cells(study, ROOT)

@@ -1,0 +1,139 @@
+# Copyright (c) mmscale contributors.
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmscale.engine import schedules
+from mmscale.engine.launch import load_config, merge_options
+from mmscale.studies import cells
+from mmscale.studies.cells import choose, make_cells, read_study
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py'
+DEFORMABLE = 'configs/dcn/resnet18-w7-dcnv1_1xb50-10e_scaledigits.py'
+
+
+def study_of(**changes) -> Config:
+    study = dict(title='t', seeds=[0, 1], runs=dict(a=dict(config=DIGITS)), **cells.DEFAULTS)
+    return Config({**study, **changes})
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / 'study.py'
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'studies').glob('*.py')), ids=lambda p: p.stem)
+def test_studies_of_the_repository_are_sound(path):
+    study = read_study(path, ROOT)
+    for run in study.runs.values():
+        cfg = load_config(str(ROOT / run.config))
+        merge_options(cfg, {**study.options, **run.get('options', {})})
+        if study.epochs:
+            schedules.stretched(cfg, study.epochs)
+    for _, first, second in study.comparisons:
+        assert {first, second} <= set(study.runs)
+    for picture in study.pictures:
+        assert set(picture.get('runs', [])) <= set(study.runs)
+
+
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('title = "t"\nseeds = [0]', 'no runs'),
+        ('title = "t"\nruns = dict(a=dict(config="x.py"))', 'no seeds'),
+        ('title = "t"\nseeds = [0]\nruns = dict(a=dict(config="x.py"))', 'no file x.py'),
+        ('title = "t"\nseeds = [0]\nruns = dict(a=3)', "runs\\['a'\\] must be a dict"),
+        (f'title = "t"\nseeds = [-1]\nruns = dict(a=dict(config="{DIGITS}"))', 'seeds must'),
+        (f'title = "t"\nseeds = [0]\nrunz = 3\nruns = dict(a=dict(config="{DIGITS}"))', 'runz'),
+        (
+            f'title = "t"\nseeds = [0]\ncheckpoint = "x"\nruns = dict(a=dict(config="{DIGITS}"))',
+            'checkpoint must be',
+        ),
+    ],
+)
+def test_what_a_study_cannot_have_is_named(tmp_path, text, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        read_study(write(tmp_path, text), ROOT)
+
+
+def test_an_unknown_study_names_those_there_are():
+    with pytest.raises(FileNotFoundError, match='studies/models_scalemnist.py'):
+        read_study(ROOT / 'studies/none.py', ROOT)
+
+
+def test_all_runs_have_the_first_seed_before_any_has_the_second():
+    study = study_of(runs=dict(b=dict(config=DIGITS), a=dict(config=DEFORMABLE)))
+    found = make_cells(study, ROOT)
+    assert [(c.name, c.seed) for c in found] == [('b', 0), ('a', 0), ('b', 1), ('a', 1)]
+    assert len({c.key for c in found}) == len({c.slug for c in found}) == 4
+    assert [c.name for c in choose(found, ['a'])] == ['a', 'a']
+    with pytest.raises(ValueError, match='--only: z is not one of b, a'):
+        choose(found, ['z'])
+
+
+def key_of(**changes) -> str:
+    return make_cells(study_of(**changes), ROOT)[0].key
+
+
+def test_the_key_changes_with_what_numbers_depend_on_and_with_nothing_else(monkeypatch):
+    base = key_of()
+    assert key_of(title='another', pictures=[dict(kind='scale')]) == base
+    assert key_of(options={'optim_wrapper.optimizer.lr': 0.02}) != base
+    assert key_of(options={'train_dataloader.dataset.seed': 5}) != base
+    assert key_of(epochs=3) != base and key_of(checkpoint='best') != base
+    assert key_of(test=True) != base and key_of(equivariance=dict(border=1)) != base
+    monkeypatch.setattr(cells, 'digest_code', lambda: 'other')
+    assert key_of() != base
+
+
+def test_comments_and_docstrings_are_no_code(tmp_path):
+    plain, said, other = (tmp_path / f'{name}.py' for name in ('plain', 'said', 'other'))
+    plain.write_text('def f(x):\n    return x + 1\n')
+    said.write_text('"""Module."""\n# why\n\ndef f(x):\n    """Doc."""\n    return x + 1  # one\n')
+    other.write_text('def f(x):\n    return x + 2\n')
+    assert cells._statements(plain) == cells._statements(said) != cells._statements(other)
+
+
+def test_the_digest_of_data_is_of_its_samples():
+    cfg = load_config(str(ROOT / DIGITS))
+    before = cells.digest_data(cfg)
+    cfg.train_dataloader.batch_size = 7
+    assert cells.digest_data(cfg) == before
+    cfg.test_dataloader.dataset.scale = 0.5
+    assert cells.digest_data(cfg) != before
+
+
+def test_options_are_words_that_the_command_line_reads_back():
+    options = {'a.b': 'text', 'c': [1, 2.5], 'd': ('x', 'y'), 'e': True, 'f': None}
+    (cell, _) = make_cells(study_of(), ROOT)
+    words = cells.Cell(**{**cell.__dict__, 'options': options}).words
+    assert words == ['a.b=text', 'c=[1,2.5]', "d=('x','y')", 'e=True', 'f=None']
+
+
+def test_one_cycle_and_two_cosines_are_stretched_alike():
+    cycle = schedules.stretched(load_config(str(ROOT / DIGITS)), 20)
+    assert cycle == {'train_cfg.max_epochs': 20, 'param_scheduler.total_steps': 20}
+    cosines = schedules.stretched(load_config(str(ROOT / DEFORMABLE)), 20)
+    assert cosines == {
+        'train_cfg.max_epochs': 20,
+        'param_scheduler.0.begin': 0,
+        'param_scheduler.0.end': 6,
+        'param_scheduler.1.begin': 6,
+        'param_scheduler.1.end': 20,
+    }
+
+
+def test_milestones_are_stretched_and_iterations_are_refused():
+    step = dict(type='MultiStepLR', milestones=[30, 60], by_epoch=True)
+    cfg = Config(dict(train_cfg=dict(max_epochs=90), param_scheduler=step))
+    assert schedules.stretched(cfg, 30)['param_scheduler.milestones'] == [10, 20]
+    cfg.param_scheduler.by_epoch = False
+    with pytest.raises(ValueError, match='param_scheduler counts in iterations'):
+        schedules.stretched(cfg, 30)
+    with pytest.raises(ValueError, match='epochs must be an integer from 1, got 0'):
+        schedules.stretched(cfg, 0)
+    with pytest.raises(ValueError, match='not by epochs'):
+        schedules.stretched(Config(dict(train_cfg=dict(max_iters=9))), 3)

@@ -1,0 +1,143 @@
+# Copyright (c) mmscale contributors.
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from .conftest import CONFIG, ROOT, exit_message, run_tool, tool_environment
+
+TOOL = 'tools/study.py'
+STUDY = f"""
+title = 'Few digits'
+seeds = [0, 1]
+epochs = 2
+test = True
+checkpoint = 'best'
+equivariance = dict(factors=[1, 2], num_images=2, accuracy_images=20)
+options = {{
+    'train_dataloader.dataset.indices': 100,
+    'val_dataloader.dataset.indices': 100,
+    'test_dataloader.dataset.indices': 100,
+    'val_dataloader.dataset.scale': 1.0,
+    'train_cfg.val_interval': 1,
+}}
+runs = {{'ResNet, small': dict(config='{CONFIG}')}}
+pictures = [dict(kind='scale')]
+"""
+# Of the machine and the moment.
+PASSING = ('made', 'training_seconds', 'seconds', 'commands')
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    """Folder of a study that was run undisturbed, and what it printed."""
+    folder = tmp_path_factory.mktemp('study')
+    (folder / 'few.py').write_text(STUDY)
+    result = run_tool(*words(folder))
+    assert result.returncode == 0, result.stdout + result.stderr
+    return folder, result.stdout
+
+
+def words(folder, *more) -> list:
+    return [TOOL, folder / 'few.py', '--work-dir', folder / 'work', '--out', folder, *more]
+
+
+def cells(folder) -> list[dict]:
+    found = json.loads((folder / 'few.json').read_text())['cells']
+    return [{k: v for k, v in cell.items() if k not in PASSING} for cell in found]
+
+
+def test_a_study_leaves_a_ledger_a_page_and_pictures(finished):
+    folder, printed = finished
+    assert '0 of 2 runs are done, 0 have changed, 2 are missing' in printed
+    assert 'ResNet, small, seed 0: epoch 2/2, loss ' in printed
+    assert [(c['name'], c['seed']) for c in cells(folder)] == [('ResNet, small', s) for s in (0, 1)]
+    first = json.loads((folder / 'few.json').read_text())['cells'][0]
+    assert first['parameters'] == 176_258 and first['training_seconds'] > 0
+    assert first['factors'] == [1, 2] and first['layers']['backbone']['mean'][1] > 0
+    assert 'Few digits' in (folder / 'few.md').read_text()
+    assert (folder / 'few_scale.png').stat().st_size > 10_000
+
+
+def test_its_numbers_are_those_of_the_tools(finished, tmp_path):
+    folder, _ = finished
+    cell = json.loads((folder / 'few.json').read_text())['cells'][0]
+    (best,) = (folder / 'work' / 'few').glob(f'*{cell["key"]}/best_*.pth')
+    options = cell['commands']['test'].split('--cfg-options ')[1].split()
+    out = tmp_path / 'metrics.json'
+    result = run_tool('tools/test.py', CONFIG, best, '--work-dir', tmp_path, '--out', out,
+                      '--out-item', 'metrics', '--cfg-options', *options)  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert json.loads(out.read_text()) == cell['test']
+
+
+def test_what_is_done_is_not_run_again_and_can_be_drawn_again(finished):
+    folder, _ = finished
+    before = (folder / 'few.json').read_bytes()
+    again = run_tool(*words(folder, '--dry-run'))
+    assert '2 of 2 runs are done' in again.stdout and '0:00 of work' in again.stdout
+    (folder / 'few.md').unlink()
+    (folder / 'few_scale.png').unlink()
+    assert run_tool(*words(folder, '--draw')).returncode == 0
+    assert (folder / 'few.md').is_file() and (folder / 'few_scale.png').is_file()
+    assert (folder / 'few.json').read_bytes() == before
+
+
+def test_a_killed_study_goes_on_to_the_same_ledger(finished, tmp_path):
+    (tmp_path / 'few.py').write_text(STUDY)
+    command = [sys.executable, *map(str, words(tmp_path))]
+    for alone in (True, False):  # the study alone, which leaves its tools running; or all of it
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=tool_environment(), stdout=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        for line in process.stdout:
+            if 'epoch' in line:
+                break
+        if alone:
+            process.kill()
+        else:
+            time.sleep(2)
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+    result = run_tool(*words(tmp_path))
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert cells(tmp_path) == cells(finished[0])
+
+
+def test_a_run_that_fails_is_listed_and_the_others_are_run(finished, tmp_path):
+    # Its training step works, and its training tool does not.
+    bad = "runs['bad'] = dict(config='{}', options={{'default_hooks.timer.type': 'NoHook'}})\n"
+    (tmp_path / 'few.py').write_text(
+        STUDY.replace('seeds = [0, 1]', 'seeds = [0]') + bad.format(CONFIG)
+    )
+    result = run_tool(*words(tmp_path))
+    assert result.returncode == 1
+    assert 'failed: bad, seed 0: ' in result.stdout and 'train.log' in result.stdout
+    assert 'error: 1 runs have failed; run again to retry' in result.stderr
+    assert cells(tmp_path) == cells(finished[0])[:1]
+
+
+def test_a_run_that_cannot_be_trained_ends_the_study_before_the_first_is(tmp_path):
+    bad = "runs['bad'] = dict(config='{}', options={{'optim_wrapper.optimizer.lr': 'x'}})\n"
+    (tmp_path / 'few.py').write_text(STUDY + bad.format(CONFIG))
+    result = run_tool(*words(tmp_path))
+    assert result.returncode == 1
+    assert "error: study: runs['bad'] cannot do a training step: " in result.stderr
+    assert not (tmp_path / 'few.json').exists()
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (['studies/none.py'], 'studies/none.py'),
+        (['studies/models_scalemnist.py', '--jobs', '0'], '--jobs: must be at least 1, got 0'),
+    ],
+)
+def test_bad_input_is_one_line(monkeypatch, arguments, message):
+    assert message in exit_message(monkeypatch, TOOL, *arguments)
