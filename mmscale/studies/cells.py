@@ -9,6 +9,8 @@ A study is a Python file, read as MMEngine reads configs, with the names
   pictures ask for.
 - ``seeds`` (list[int]): Each run is trained once with each, and the first is done first of all
   runs.
+- ``seed_options`` (list[str], optional): Options whose value is the seed, beside
+  ``randomness.seed``: realizations of a dataset, for example.
 - ``options`` (dict, optional): Of every run, as ``--cfg-options`` of ``tools/train.py`` takes them.
 - ``epochs`` (int, optional): Of every run, in place of those of its config; schedules are
   stretched or shortened in proportion.
@@ -37,6 +39,7 @@ from mmscale.engine import launch, schedules
 from mmscale.evaluation.study import digest
 
 DEFAULTS = dict(
+    seed_options=[],
     options={},
     epochs=None,
     checkpoint='last',
@@ -164,6 +167,7 @@ def choose(cells: list[Cell], names: Iterable[str]) -> list[Cell]:
 def _make_cell(study: Config, name: str, seed: int, root: Path) -> Cell:
     run = study.runs[name]
     options = {**study.options, **(run.get('options') or {})}
+    options.update(dict.fromkeys(study.seed_options, seed))
     try:
         cfg = launch.load_config(str(root / run.config))
         launch.merge_options(cfg, options)

@@ -89,6 +89,12 @@ def test_the_key_changes_with_what_numbers_depend_on_and_with_nothing_else(monke
     assert key_of() != base
 
 
+def test_options_that_are_the_seed_are_another_in_each_cell():
+    found = make_cells(study_of(seed_options=['train_dataloader.dataset.seed']), ROOT)
+    assert [c.options['train_dataloader.dataset.seed'] for c in found] == [0, 1]
+    assert len({c.digests['config'] for c in found}) == 2
+
+
 def test_comments_and_docstrings_are_no_code(tmp_path):
     plain, said, other = (tmp_path / f'{name}.py' for name in ('plain', 'said', 'other'))
     plain.write_text('def f(x):\n    return x + 1\n')
