@@ -13,34 +13,97 @@ blur = {
     'model.backbone.aa_layer.kernel_size': 5,
 }
 runs = {
-    'CNN': dict(config='configs/cnn/cnn_1xb128-20e_scalemnist.py'),
-    'CNN, blur': dict(config='configs/cnn/cnn-blur_1xb128-20e_scalemnist.py'),
-    'DSS v1': dict(config='configs/dss/scaleconvnet-s3_1xb128-20e_scalemnist.py'),
-    'DSS v1, blur': dict(
-        config='configs/dss/scaleconvnet-s3_1xb128-20e_scalemnist.py', options=blur
+    'CNN': dict(config='configs/cnn/cnn_1xb128-20e_scalemnist.py', style=dict(color='black')),
+    'CNN, blur': dict(
+        config='configs/cnn/cnn-blur_1xb128-20e_scalemnist.py',
+        style=dict(color='black', ls='--'),
     ),
-    'DSS v2': dict(config='configs/dss_v2/scaleconvnet-bilinear-s3_1xb128-20e_scalemnist.py'),
+    'DSS v1': dict(
+        config='configs/dss/scaleconvnet-s3_1xb128-20e_scalemnist.py', style=dict(color='tab:blue')
+    ),
+    'DSS v1, blur': dict(
+        config='configs/dss/scaleconvnet-s3_1xb128-20e_scalemnist.py',
+        options=blur,
+        style=dict(color='tab:blue', ls='--'),
+    ),
+    'DSS v2': dict(
+        config='configs/dss_v2/scaleconvnet-bilinear-s3_1xb128-20e_scalemnist.py',
+        style=dict(color='tab:green'),
+    ),
     'DSS v2, blur': dict(
-        config='configs/dss_v2/scaleconvnet-bilinear-s3_1xb128-20e_scalemnist.py', options=blur
+        config='configs/dss_v2/scaleconvnet-bilinear-s3_1xb128-20e_scalemnist.py',
+        options=blur,
+        style=dict(color='tab:green', ls='--'),
     ),
     'DSS v2, Gaussian': dict(
-        config='configs/dss_v2/scaleconvnet-antialiased-s3_1xb128-20e_scalemnist.py'
+        config='configs/dss_v2/scaleconvnet-antialiased-s3_1xb128-20e_scalemnist.py',
+        style=dict(color='tab:olive'),
     ),
-    'balanced': dict(config='configs/aa_pyramid/scaleconvnet-balanced_1xb128-20e_scalemnist.py'),
-    'CNN + DCNv1': dict(config='configs/dcn/cnn-dcnv1_1xb128-20e_scalemnist.py'),
-    'CNN + DCNv2': dict(config='configs/dcn/cnn-dcnv2_1xb128-20e_scalemnist.py'),
+    'balanced': dict(
+        config='configs/aa_pyramid/scaleconvnet-balanced_1xb128-20e_scalemnist.py',
+        style=dict(color='tab:red', lw=2),
+    ),
+    'CNN + DCNv1': dict(
+        config='configs/dcn/cnn-dcnv1_1xb128-20e_scalemnist.py', style=dict(color='tab:purple')
+    ),
+    'CNN + DCNv2': dict(
+        config='configs/dcn/cnn-dcnv2_1xb128-20e_scalemnist.py',
+        style=dict(color='tab:purple', ls=':'),
+    ),
     'DSS v2 + DCNv1': dict(
-        config='configs/deform_dss/scaleconvnet-bilinear-s3-dcnv1_1xb128-20e_scalemnist.py'
+        config='configs/deform_dss/scaleconvnet-bilinear-s3-dcnv1_1xb128-20e_scalemnist.py',
+        style=dict(color='goldenrod'),
     ),
     'DSS v2 + DCNv2': dict(
-        config='configs/deform_dss/scaleconvnet-bilinear-s3-dcnv2_1xb128-20e_scalemnist.py'
+        config='configs/deform_dss/scaleconvnet-bilinear-s3-dcnv2_1xb128-20e_scalemnist.py',
+        style=dict(color='goldenrod', ls=':'),
     ),
     'DSS v1 + DCNv1': dict(
-        config='configs/deform_dss/scaleconvnet-s3-dcnv1_1xb128-20e_scalemnist.py'
+        config='configs/deform_dss/scaleconvnet-s3-dcnv1_1xb128-20e_scalemnist.py',
+        style=dict(color='tab:orange'),
     ),
     'DSS v1 + DCNv2': dict(
-        config='configs/deform_dss/scaleconvnet-s3-dcnv2_1xb128-20e_scalemnist.py'
+        config='configs/deform_dss/scaleconvnet-s3-dcnv2_1xb128-20e_scalemnist.py',
+        style=dict(color='tab:orange', ls=':'),
     ),
-    'SO(2)': dict(config='configs/so2/so2convnet_1xb128-20e_scalemnist.py'),
+    'SO(2)': dict(
+        config='configs/so2/so2convnet_1xb128-20e_scalemnist.py', style=dict(color='tab:brown')
+    ),
 }
 del blur
+
+comparisons = [
+    ('deformation', 'CNN', 'CNN + DCNv1'),
+    ('deformation, modulated', 'CNN', 'CNN + DCNv2'),
+    ('deformation on a scale space', 'DSS v1', 'DSS v1 + DCNv1'),
+    ('deformation on a scale space, modulated', 'DSS v1', 'DSS v1 + DCNv2'),
+    ('deformation on a pyramid', 'DSS v2', 'DSS v2 + DCNv1'),
+    ('deformation on a pyramid, modulated', 'DSS v2', 'DSS v2 + DCNv2'),
+    ('scale space', 'CNN', 'DSS v1'),
+    ('pyramid', 'CNN', 'DSS v2'),
+    ('bilinear pyramid in place of a dense scale space', 'DSS v1', 'DSS v2'),
+    ('Gaussian in place of bilinear pyramid', 'DSS v2', 'DSS v2, Gaussian'),
+    ('blur before strides', 'CNN', 'CNN, blur'),
+    ('blur before strides', 'DSS v1', 'DSS v1, blur'),
+    ('blur before strides', 'DSS v2', 'DSS v2, blur'),
+    ('rotation', 'CNN, blur', 'SO(2)'),
+    ('all of it', 'CNN', 'balanced'),
+]
+pictures = [
+    dict(kind='scale', name='all', title='All models on MNIST-Scale, 6 epochs'),
+    dict(
+        kind='scale',
+        name='deformable',
+        title='With and without deformation',
+        runs=['CNN', 'CNN + DCNv1', 'CNN + DCNv2', 'DSS v1', 'DSS v1 + DCNv1', 'DSS v1 + DCNv2',
+              'DSS v2', 'DSS v2 + DCNv1', 'DSS v2 + DCNv2'],
+    ),
+    dict(
+        kind='scale',
+        name='blur',
+        title='With and without a blur before each stride',
+        runs=['CNN', 'CNN, blur', 'DSS v1', 'DSS v1, blur', 'DSS v2', 'DSS v2, blur',
+              'DSS v2, Gaussian', 'SO(2)', 'balanced'],
+    ),
+    dict(kind='scatter', name='scatter', title='Equivariance error against accuracy'),
+]  # fmt: skip

@@ -17,6 +17,7 @@ import math
 from pathlib import Path
 
 import matplotlib
+import matplotlib.ticker
 import numpy as np
 from matplotlib.figure import Figure
 from mmengine.config import Config
@@ -71,7 +72,8 @@ def draw_scale(study: Config, runs: dict, picture: Config) -> Figure | None:
     left, right = figure.subplots(1, 2)
     looks = styles(study, chosen)
     for run in chosen:
-        style = dict(ms=4.5, lw=1.3, capsize=2, elinewidth=0.9, label=run, **looks[run])
+        common = dict(ms=4.5, lw=1.3, capsize=2, elinewidth=0.9, label=run)
+        style = {**common, **looks[run]}
         accuracy = summary.accuracy_over_scale(runs[run])
         error = summary.error_over_scale(runs[run], layer)
         if accuracy is not None:
@@ -91,7 +93,7 @@ def draw_scale(study: Config, runs: dict, picture: Config) -> Figure | None:
     return figure
 
 
-def _bars(spread: summary.Spread, shown=slice(None)) -> np.ndarray | None:
+def _bars(spread: summary.Spread, shown=...) -> np.ndarray | None:
     return None if spread.count == 1 else spread.deviation[shown]
 
 
@@ -105,14 +107,19 @@ def _seeds(runs: dict, chosen: list[str]) -> str:
 
 def draw_scatter(study: Config, runs: dict, picture: Config) -> Figure | None:
     """Error against accuracy: one may improve while the other gets worse."""
-    points = {}
     entries = [entry for found in runs.values() for entry in found]
+    layers = summary.layers(entries)
+    above = np.array(summary.factors(entries)) > 1
+
+    def mean(values: dict) -> float:
+        return np.array(values['mean'], dtype=float)[above].mean()
+
+    points = {}
     for run, found in runs.items():
-        accuracy = summary.accuracy_over_scale(found)
-        error = summary.error_over_scale(found, summary.layers(entries)[-1])
-        if accuracy is not None and error is not None:
-            above = np.array(summary.factors(entries)) > 1
-            points[run] = (error.mean[above].mean(), accuracy.mean[above].mean())
+        if all(entry.get('accuracy') and layers[-1] in entry['layers'] for entry in found):
+            errors = summary.Spread.of(mean(entry['layers'][layers[-1]]) for entry in found)
+            accuracies = summary.Spread.of(mean(entry['accuracy']) for entry in found)
+            points[run] = errors, accuracies
     if len(points) < 2:
         return None
     figure = Figure(figsize=(8.2, 5.2), layout='constrained')
@@ -120,13 +127,16 @@ def draw_scatter(study: Config, runs: dict, picture: Config) -> Figure | None:
     looks = styles(study, points)
     for run, (error, accuracy) in points.items():
         style = {key: value for key, value in looks[run].items() if key in ('color', 'marker')}
-        axes.plot(error, accuracy, ls='none', ms=8, label=run, **style)
-    errors, accuracies = np.array(list(points.values())).T
+        axes.errorbar(error.mean, accuracy.mean, _bars(accuracy), _bars(error), ls='none', ms=7,
+                      elinewidth=0.8, capsize=2, label=run, **style)  # fmt: skip
+    errors, accuracies = np.array([[e.mean, a.mean] for e, a in points.values()]).T
     rank = _rank_correlation(errors, accuracies)
     axes.set(xscale='log', xlabel=r'equivariance error, mean over the factors above 1',
              ylabel='accuracy (%), mean over the factors above 1')  # fmt: skip
-    axes.set_title(f'{study.title}\nrank correlation of error and accuracy over the '
-                   f'{len(points)} models: {rank:+.2f}', fontsize=10)  # fmt: skip
+    correlation = f'rank correlation over the {len(points)} models: {rank:+.2f}'
+    axes.set_title(f'{study.title}{_seeds(runs, list(points))}\n{correlation}', fontsize=10)
+    for axis in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+        axis(matplotlib.ticker.FuncFormatter(lambda value, _: f'{value:g}'))
     axes.grid(alpha=0.3, which='both')
     figure.legend(*axes.get_legend_handles_labels(), loc='outside right center', frameon=False,
                   fontsize=8)  # fmt: skip

@@ -24,17 +24,12 @@ def document(study: Config, name: str, entries: list[dict], pictures: list[tuple
     parts = [f'# {study.title}', _how(study, name, runs)]
     if not runs:
         return '\n\n'.join([*parts, 'No run is finished.']) + '\n'
-    parts.append(_costs(study, runs))
-    factors = summary.factors(entries)
-    blocks = {'Accuracy in %': (summary.accuracy_over_scale, '.2f')}
-    for layer in summary.layers(entries):
-        measured = partial(summary.error_over_scale, layer=layer)
-        blocks[f'Equivariance error of `{layer}`'] = measured, '.2g'
-    for title, (measured, form) in blocks.items():
-        parts.append(_over_scale(title, factors, runs, measured, form))
-    for title, first, second in study.comparisons:
-        if first in runs and second in runs:
-            parts.append(_comparison(title, first, second, factors, runs))
+    parts += [_costs(study, runs), accuracy(runs), errors(runs)]
+    parts += [
+        comparison(title, first, second, runs)
+        for title, first, second in study.comparisons
+        if first in runs and second in runs
+    ]
     parts += [f'![{title}]({path})' for title, path in pictures]
     return '\n\n'.join(filter(None, parts)) + '\n'
 
@@ -105,19 +100,50 @@ def _costs(study: Config, runs: dict) -> str:
     return markdown(head + ['test error, %'] * tested, rows, text=2)
 
 
-def _over_scale(title: str, factors: list, runs: dict, measured, form: str) -> str:
+def accuracy(runs: dict) -> str:
+    """Accuracy over scale of the entries of each run; empty if it was not measured."""
+    return _over_scale('Accuracy in %', runs, summary.accuracy_over_scale, '.2f')
+
+
+def errors(runs: dict) -> str:
+    """Equivariance error over scale of each run, a table for each layer."""
+    found = []
+    for layer in summary.layers(_entries(runs)):
+        measured = partial(summary.error_over_scale, layer=layer)
+        found.append(_over_scale(f'Equivariance error of `{layer}`', runs, measured, '.2g'))
+    return '\n\n'.join(found)
+
+
+def tests(runs: dict) -> str:
+    """Error on the whole test data of each run."""
+    rows = []
+    for run, found in runs.items():
+        spread = summary.test_error(found)
+        if spread is not None:
+            rows.append([run, str(spread.count), f'{found[0]["parameters"]:,}'])
+            rows[-1] += _cells(spread, '.2f')
+    return markdown(['', 'trainings', 'parameters', 'test error, %'], rows) if rows else ''
+
+
+def _entries(runs: dict) -> list[dict]:
+    return [entry for found in runs.values() for entry in found]
+
+
+def _scales(runs: dict) -> list[str]:
+    """Heads of columns: what everything is scaled by."""
+    return ['1' if s == 1 else f'1/{s:g}' for s in summary.factors(_entries(runs))]
+
+
+def _over_scale(title: str, runs: dict, measured, form: str) -> str:
     rows = []
     for run, found in runs.items():
         spread = measured(found)
         if spread is not None:
             rows.append([run, *_cells(spread, form)])
-    if not rows:
-        return ''
-    head = [title, *('1' if s == 1 else f'1/{s:g}' for s in factors)]
-    return markdown(head, rows)
+    return markdown([title, *_scales(runs)], rows) if rows else ''
 
 
-def _comparison(title: str, first: str, second: str, factors: list, runs: dict) -> str:
+def comparison(title: str, first: str, second: str, runs: dict) -> str:
     """Of two runs, seed by seed: points of accuracy, and the ratio of their errors."""
     a, b = runs[first], runs[second]
     rows = []
@@ -135,11 +161,16 @@ def _comparison(title: str, first: str, second: str, factors: list, runs: dict) 
         if ratio is not None:
             # A standard error e of a logarithm is a factor exp(e) of the ratio.
             means, spreads = np.exp(ratio.mean), np.exp(ratio.error)
-            rows.append([f'error of `{layer}`, ratio', *(
-                '-' if math.isnan(m) else f'{m:.2g}' if math.isnan(e) else f'{m:.2g} (×÷ {e:.2f})'
-                for m, e in zip(means, spreads))])  # fmt: skip
-    head = [f'{title}: {second} against {first}', *('1' if s == 1 else f'1/{s:g}' for s in factors)]
-    return markdown(head, rows)
+            rows.append([f'error of `{layer}`, ratio', *map(_ratio, means, spreads)])
+    head = ': '.join(filter(None, [title, f'{second} against {first}']))
+    return markdown([head, *_scales(runs)], rows)
+
+
+def _ratio(mean: float, spread: float) -> str:
+    if math.isnan(mean):
+        return '-'
+    text = f'{mean:.0f}' if mean >= 100 else f'{mean:.2g}'
+    return text if math.isnan(spread) else f'{text} (×÷ {spread:.2f})'
 
 
 def _signed(points: Spread) -> list[str]:
