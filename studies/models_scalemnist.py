@@ -39,6 +39,16 @@ runs = {
         config='configs/dss_v2/scaleconvnet-antialiased-s3_1xb128-20e_scalemnist.py',
         style=dict(color='tab:olive'),
     ),
+    'DSS v2, interpolated': dict(
+        config='configs/dss_v2/scaleconvnet-bilinear-s3_1xb128-20e_scalemnist.py',
+        options={
+            'model.neck.0.align': 'largest',
+            'model.neck.0.scale_space.base': 2.0,
+            'model.neck.0.scale_space.num_scales': 3,
+            'model.neck.0.scale_space.zero_scale': 0.5,
+        },
+        style=dict(color='tab:cyan'),
+    ),
     'balanced': dict(
         config='configs/aa_pyramid/scaleconvnet-balanced_1xb128-20e_scalemnist.py',
         style=dict(color='tab:red', lw=2),
@@ -83,6 +93,7 @@ comparisons = [
     ('pyramid', 'CNN', 'DSS v2'),
     ('bilinear pyramid in place of a dense scale space', 'DSS v1', 'DSS v2'),
     ('Gaussian in place of bilinear pyramid', 'DSS v2', 'DSS v2, Gaussian'),
+    ('interpolation in place of max pooling to match the levels', 'DSS v2', 'DSS v2, interpolated'),
     ('blur before strides', 'CNN', 'CNN, blur'),
     ('blur before strides', 'DSS v1', 'DSS v1, blur'),
     ('blur before strides', 'DSS v2', 'DSS v2, blur'),
@@ -104,6 +115,12 @@ pictures = [
         title='With and without a blur before each stride',
         runs=['CNN', 'CNN, blur', 'DSS v1', 'DSS v1, blur', 'DSS v2', 'DSS v2, blur',
               'DSS v2, Gaussian', 'SO(2)', 'balanced'],
+    ),
+    dict(
+        kind='scale',
+        name='pyramids',
+        title='Dense scale space and pyramids',
+        runs=['CNN', 'DSS v1', 'DSS v2', 'DSS v2, Gaussian', 'DSS v2, interpolated'],
     ),
     dict(kind='scatter', name='scatter', title='Equivariance error against accuracy'),
 ]  # fmt: skip

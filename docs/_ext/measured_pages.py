@@ -1,0 +1,137 @@
+# Copyright (c) mmscale contributors.
+"""Numbers of the documentation: none is typed, all are read when it is built.
+
+Pages say where tables belong by comments, on lines of their own:
+
+- ``<!-- study NAME -->``: all tables and pictures of ``studies/NAME.py``.
+- ``<!-- picture NAME_KIND -->``: one picture of it.
+- ``<!-- accuracy NAME | RUN | RUN ... -->``, ``<!-- error NAME | ... -->``: its accuracy and its
+  equivariance error over scale, of the named runs.
+- ``<!-- test NAME -->``: its test errors.
+- ``<!-- compare NAME | RUN | RUN -->``: of the second run against the first, seed by seed.
+
+Pages of the families of configs are made of ``configs/FOLDER/README.md`` and the model index.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import yaml
+from sphinx.application import Sphinx
+
+from mmscale.studies import ledger, pictures, summary, tables
+from mmscale.studies.cells import read_study
+
+DOCS = Path(__file__).resolve().parents[1]
+ROOT = DOCS.parent
+GENERATED = DOCS / 'generated'
+COMMENT = re.compile(r'^<!-- (study|picture|accuracy|error|test|compare) (.+?) -->$', re.MULTILINE)
+# In the order in which they are introduced.
+FAMILIES = ('resnet', 'cnn', 'dcn', 'dss', 'dss_v2', 'deform_dss', 'aa_pyramid', 'so2')
+
+
+def setup(app: Sphinx) -> dict:
+    app.connect('builder-inited', generate)
+    app.connect('source-read', fill)
+    return dict(parallel_read_safe=True)
+
+
+def generate(app: Sphinx) -> None:
+    """Draws the pictures of all studies and writes the pages of all families."""
+    for path in sorted(ROOT.glob('studies/*.py')):
+        study, entries = read(path.stem)
+        pictures.write(study, entries, GENERATED / 'studies', path.stem)
+        (GENERATED / 'studies' / f'{path.stem}.md').unlink()  # pages say what of it they show
+    folder = GENERATED / 'configs'
+    folder.mkdir(parents=True, exist_ok=True)
+    for family in FAMILIES:
+        text = (ROOT / 'configs' / family / 'README.md').read_text(encoding='utf-8')
+        text = re.sub(r'\]\((?:\.\./)+docs/', '](/', text)
+        text = re.sub(r'\]\(\.\./(\w+)/README\.md\)', r'](\1.md)', text)
+        text = text.replace('](../README.md)', '](/models.md)')
+        (folder / f'{family}.md').write_text(f'{text}\n## Configs\n\n{configs(family)}\n')
+
+
+def fill(app: Sphinx, name: str, source: list[str]) -> None:
+    """Puts tables where a page asks for them."""
+    source[0] = COMMENT.sub(lambda found: FILLED[found[1]](*_arguments(found[2])), source[0])
+
+
+def _arguments(text: str) -> list[str]:
+    return [word.strip() for word in text.split('|')]
+
+
+@cache
+def read(name: str):
+    """A study and what its ledger holds."""
+    path = ROOT / 'studies' / 'results' / f'{name}.json'
+    return read_study(ROOT / 'studies' / f'{name}.py', ROOT), ledger.read(path)
+
+
+def runs_of(name: str, chosen=()) -> dict:
+    study, entries = read(name)
+    runs = {run: found for run, found in summary.by_run(entries).items() if run in study.runs}
+    missing = [run for run in chosen if run not in study.runs]
+    if missing:
+        raise ValueError(f'{name}: there is no run {missing[0]!r}')
+    return {run: runs[run] for run in chosen or runs if run in runs}
+
+
+def whole_study(name: str) -> str:
+    study, entries = read(name)
+    drawn = [
+        (picture.get('title', study.title), f'{name}_{picture.get("name", picture.kind)}.png')
+        for picture in study.pictures
+    ]
+    drawn = [(title, f'/generated/studies/{file}') for title, file in drawn if _exists(file)]
+    # Its title becomes a heading below that of the page.
+    return '#' + tables.document(study, name, entries, drawn)
+
+
+def _exists(file: str) -> bool:
+    return (GENERATED / 'studies' / file).is_file()
+
+
+def one_picture(name: str) -> str:
+    if not _exists(f'{name}.png'):
+        return ''
+    return f'![{name.replace("_", " ")}](/generated/studies/{name}.png)'
+
+
+def accuracy(name: str, *chosen: str) -> str:
+    return tables.accuracy(runs_of(name, chosen))
+
+
+def error(name: str, *chosen: str) -> str:
+    return tables.errors(runs_of(name, chosen))
+
+
+def test(name: str, *chosen: str) -> str:
+    return tables.tests(runs_of(name, chosen))
+
+
+def compare(name: str, first: str, second: str) -> str:
+    return tables.comparison('', first, second, runs_of(name, (first, second)))
+
+
+FILLED = dict(study=whole_study, picture=one_picture, accuracy=accuracy, error=error, test=test,
+              compare=compare)  # fmt: skip
+
+
+def configs(family: str) -> str:
+    """A table of the configs of a folder, from the model index."""
+    index = yaml.safe_load((ROOT / 'configs' / family / 'metafile.yml').read_text())
+    rows = []
+    for model in index['Models']:
+        meta, result = model['Metadata'], model['Results'][0]
+        metrics = result['Metrics'] or {}
+        rows.append([
+            f'`{model["Name"]}`',
+            result['Dataset'],
+            f'{meta["Parameters"] / 1e6:.2f} M',
+            f'{meta["FLOPs"] / 1e6:,.1f} M',
+            str(metrics.get('Top 1 Accuracy', '-')),
+        ])  # fmt: skip
+    head = ['config', 'dataset', 'parameters', 'multiply-adds', 'top-1 accuracy, %']
+    return tables.markdown(head, rows, text=2)
