@@ -1,6 +1,7 @@
 # make quickstart   see scale-equivariant and ordinary networks on real digits (no compiler)
 # make test         the whole suite (compiles MMCV's ops once, and keeps them)
 # make benchmark    time and memory against ordinary networks, in work_dirs/benchmark
+# make docs         the documentation site, in docs/_build/html
 # make lint         ruff
 #
 # Each does its own set-up in .venv and skips what is done. Versions: requirements/constraints.txt.
@@ -13,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test benchmark lint ops
+.PHONY: help quickstart test benchmark docs lint ops
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -43,7 +44,7 @@ quickstart: $(STAMPS)/mmscale
 	@$(BIN)/python tools/quickstart.py \
 		|| $(call failed,the quickstart,The lines above say why.)
 
-test: $(STAMPS)/mmscale ops
+test: $(STAMPS)/mmscale $(STAMPS)/docs ops
 	@$(call say,tests,about 17 minutes on 2 CPU cores)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) \
 		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
@@ -52,6 +53,12 @@ benchmark: $(STAMPS)/mmscale
 	@$(call say,benchmark on the CPU,up to 10 minutes on 2 CPU cores)
 	@$(ALLOCATOR) $(BIN)/python tools/benchmark/run_all.py \
 		|| $(call failed,the benchmark,The lines above say why.)
+
+docs: $(STAMPS)/mmscale $(STAMPS)/docs
+	@$(call say,the documentation site,half a minute)
+	@$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html \
+		|| $(call failed,the documentation,Each warning above names its page and line.)
+	@echo "docs/_build/html/index.html"
 
 lint: $(STAMPS)/mmscale
 	@$(BIN)/ruff check .
@@ -85,6 +92,11 @@ $(STAMPS)/mmscale: setup.py pyproject.toml mmscale/version.py | $(STAMPS)/packag
 	@$(call say,mmscale itself,seconds)
 	@$(PIP) --no-deps --no-build-isolation --editable . \
 		|| $(call failed,installing mmscale from this folder,The lines above say why.)
+	@touch $@
+
+$(STAMPS)/docs: $(REQ)/docs.txt $(REQ)/constraints.txt | $(STAMPS)/packages
+	@$(call say,Sphinx,seconds)
+	@$(PIP) -r $(REQ)/docs.txt || $(call failed,installing the packages of $(REQ)/docs.txt,Check the network.)
 	@touch $@
 
 # ---- MMCV with compiled ops

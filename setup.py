@@ -82,6 +82,7 @@ if __name__ == '__main__':
             'Topic :: Scientific/Engineering :: Image Recognition',
         ],
         packages=find_packages(include=['mmscale', 'mmscale.*']),
+        package_data={'mmscale': ['py.typed']},
         python_requires='>=3.10',
         # No MM package here: pip would install an original over a maintained fork (or the other
         # way round), for both own the same modules. The family is the user's choice, by extra.
@@ -89,6 +90,7 @@ if __name__ == '__main__':
         extras_require={
             'onedl': read_requirements('mminstall'),
             'openmmlab': read_requirements('openmmlab'),
+            'docs': read_requirements('docs'),
             'studies': read_requirements('studies'),
             'tests': read_requirements('tests'),
         },

@@ -23,7 +23,7 @@ from mmengine.logging import MMLogger
 import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.engine.errors import one_line_errors
 from mmscale.studies import ledger, pictures
-from mmscale.studies.cells import choose, make_cells, read_study
+from mmscale.studies.cells import check_runs, make_cells, read_study
 from mmscale.studies.processes import Progress, cores, in_words
 from mmscale.studies.queue import TrialState, claimed, enqueue, open_queue, take
 from mmscale.studies.runs import expected_seconds, load_config, run_cell
@@ -155,6 +155,10 @@ class Workers:
 @one_line_errors()
 def main():
     args = parse_args()
+    for flag, folder in {'--out': args.out, '--work-dir': args.work_dir}.items():
+        for part in (folder, *folder.parents):
+            if part.is_file():
+                raise ValueError(f'{flag}: {part} is a file, and must be a folder')
     study = read_study(args.study, ROOT)
     path = args.out / f'{args.study.stem}.json'
     if args.draw:
@@ -162,8 +166,10 @@ def main():
     jobs = torch.cuda.device_count() or cores() if args.jobs is None else args.jobs
     if jobs < 1:
         raise ValueError(f'--jobs: must be at least 1, got {jobs}')
+    check_runs(study, args.only)
     cells = make_cells(study, ROOT)
-    found = ledger.states(choose(cells, args.only), ledger.read(path))
+    chosen = [cell for cell in cells if not args.only or cell.name in args.only]
+    found = ledger.states(chosen, ledger.read(path))
     todo = [*found['missing'], *([] if args.keep else found['changed'])]
     todo.sort(key=cells.index)
     seconds = plan(todo, ledger.read(path))

@@ -112,7 +112,10 @@ def test(name: str, *chosen: str) -> str:
 
 
 def compare(name: str, first: str, second: str) -> str:
-    return tables.comparison('', first, second, runs_of(name, (first, second)))
+    runs = runs_of(name, (first, second))
+    if len(runs) < 2:
+        return f'({second} against {first}: not measured yet.)'
+    return tables.comparison('', first, second, runs)
 
 
 FILLED = dict(study=whole_study, picture=one_picture, accuracy=accuracy, error=error, test=test,

@@ -155,13 +155,11 @@ def make_cells(study: Config, root: Path) -> list[Cell]:
     return [_make_cell(study, name, int(seed), root) for seed in study.seeds for name in study.runs]
 
 
-def choose(cells: list[Cell], names: Iterable[str]) -> list[Cell]:
-    """The cells of the named runs; no names stand for all of them."""
-    known = dict.fromkeys(cell.name for cell in cells)
+def check_runs(study: Config, names: Iterable[str]) -> None:
+    """Raises a ValueError for a name that is none of the study's runs."""
     for name in names:
-        if name not in known:
-            raise ValueError(f'--only: {name} is not one of {", ".join(known)}')
-    return [cell for cell in cells if not names or cell.name in names]
+        if name not in study.runs:
+            raise ValueError(f'--only: {name} is not one of {", ".join(map(repr, study.runs))}')
 
 
 def _make_cell(study: Config, name: str, seed: int, root: Path) -> Cell:

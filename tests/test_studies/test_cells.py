@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmscale.engine import schedules
 from mmscale.engine.launch import load_config, merge_options
 from mmscale.studies import cells
-from mmscale.studies.cells import choose, make_cells, read_study
+from mmscale.studies.cells import check_runs, make_cells, read_study
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py'
@@ -69,9 +69,12 @@ def test_all_runs_have_the_first_seed_before_any_has_the_second():
     found = make_cells(study, ROOT)
     assert [(c.name, c.seed) for c in found] == [('b', 0), ('a', 0), ('b', 1), ('a', 1)]
     assert len({c.key for c in found}) == len({c.slug for c in found}) == 4
-    assert [c.name for c in choose(found, ['a'])] == ['a', 'a']
-    with pytest.raises(ValueError, match='--only: z is not one of b, a'):
-        choose(found, ['z'])
+
+
+def test_a_run_that_there_is_not_is_named():
+    check_runs(study_of(), ['a'])
+    with pytest.raises(ValueError, match="--only: z is not one of 'a'"):
+        check_runs(study_of(), ['a', 'z'])
 
 
 def key_of(**changes) -> str:

@@ -137,6 +137,9 @@ def test_a_run_that_cannot_be_trained_ends_the_study_before_the_first_is(tmp_pat
     [
         (['studies/none.py'], 'studies/none.py'),
         (['studies/models_scalemnist.py', '--jobs', '0'], '--jobs: must be at least 1, got 0'),
+        (['studies/models_scalemnist.py', '--only', 'X'], '--only: X is not one of '),
+        (['studies/models_scalemnist.py', '--out', 'README.md/x'], '--out: README.md is a file'),
+        (['studies/models_scalemnist.py', '--work-dir', 'README.md'], 'README.md is a file'),
     ],
 )
 def test_bad_input_is_one_line(monkeypatch, arguments, message):

@@ -1,0 +1,74 @@
+# Copyright (c) mmscale contributors.
+"""What the documentation shows works as it stands there."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from .conftest import ROOT, run_tool
+
+DOCS = ROOT / 'docs'
+
+
+def blocks(page: str, language: str = 'python') -> list[str]:
+    text = (DOCS / page).read_text(encoding='utf-8')
+    return re.findall(rf'^```{language}\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture
+def animals(tmp_path) -> Path:
+    """The config of the page, beside configs/ and a folder of images of two classes."""
+    rng = np.random.default_rng(0)
+    for split in ('train', 'val'):
+        for number, name in enumerate(('cat', 'dog')):
+            folder = tmp_path / 'data' / 'animals' / split / name
+            folder.mkdir(parents=True)
+            for image in range(2):
+                pixels = rng.integers(128 * number, 128 + 128 * number, (40, 50, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / f'{image}.jpg')
+    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    path = tmp_path / 'animals.py'
+    path.write_text(next(b for b in blocks('getting_started.md') if b.startswith('_base_')))
+    return path
+
+
+def test_a_folder_of_images_is_trained_on_as_the_page_says(animals):
+    cfg = Config.fromfile(animals)
+    assert cfg.train_dataloader.dataset.pipeline == cfg.train_pipeline
+    size = ['train_pipeline.1.scale=32', 'train_dataloader.dataset.pipeline.1.scale=32']
+    result = run_tool(
+        'tools/train.py', animals, '--work-dir', animals.parent / 'work', '--cfg-options',
+        'train_cfg.max_epochs=1', 'model.backbone.init_cfg=None', *size,
+        'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False', 'val_dataloader.persistent_workers=False',
+        *(f'{split}_dataloader.dataset.data_root={animals.parent}/data/animals'
+          for split in ('train', 'val')),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert 'accuracy/top1' in result.stdout + result.stderr
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip('sphinx')
+    words = ['-m', 'sphinx', '-W', '--keep-going', '-q', '-b', 'html', 'docs', tmp_path / 'html']
+    result = subprocess.run([sys.executable, *map(str, words)], cwd=ROOT, capture_output=True,
+                            text=True)  # fmt: skip
+    assert result.returncode == 0, result.stdout + result.stderr
+    results = (tmp_path / 'html' / 'results.html').read_text(encoding='utf-8')
+    assert 'DSS v1' in results and '<!-- study' not in results
+
+
+def test_the_layers_of_the_page_run_and_are_what_it_says(capsys):
+    names = {}
+    for block in blocks('extending.md'):
+        exec(block, names)  # noqa: S102
+    printed = capsys.readouterr().out
+    assert 'level' in printed and 'nan' not in printed
+    assert names['equivariance_error'](names['net'], names['signal'][0][:, :3], (1,)).mean == 0
