@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.engine import checkpoints, launch
+from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.engine.errors import one_line_errors
 
 PARTS = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
@@ -145,6 +146,7 @@ def prepare() -> tuple[argparse.Namespace, Runner]:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = make_config(args)
+    keep_freed_blocks()
     launch.init_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     launch.build_data(runner, 'test_loop')

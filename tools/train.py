@@ -10,6 +10,7 @@ from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.engine import checkpoints, launch, schedules
+from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.engine.errors import one_line_errors
 
 PARTS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -80,6 +81,7 @@ def prepare() -> Runner:
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = make_config(args)
+    keep_freed_blocks()
     launch.init_cpu_processes(cfg)
     if checkpoints.cannot_load_checkpoints():
         warnings.warn(

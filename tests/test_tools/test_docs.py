@@ -7,9 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 from mmengine.config import Config
+from nbclient import NotebookClient
 from PIL import Image
 
 from .conftest import ROOT, run_tool
@@ -72,3 +74,19 @@ def test_the_layers_of_the_page_run_and_are_what_it_says(capsys):
     printed = capsys.readouterr().out
     assert 'level' in printed and 'nan' not in printed
     assert names['equivariance_error'](names['net'], names['signal'][0][:, :3], (1,)).mean == 0
+
+
+def test_the_notebook_runs_from_top_to_bottom():
+    notebook = nbformat.read(DOCS / 'tour.ipynb', as_version=4)
+    assert not any(cell.get('outputs') for cell in notebook.cells)  # made by whoever runs it
+    place = dict(metadata=dict(path=str(DOCS)))
+    NotebookClient(notebook, timeout=600, kernel_name='python3', resources=place).execute()
+    *_, last = (cell for cell in notebook.cells if cell.cell_type == 'code')
+    printed = ''.join(output.get('text', '') for output in last.outputs)
+    ordinary, economical = (
+        next(line for line in printed.splitlines() if line.startswith(name)).split('errors')[1]
+        for name in ('ResNet', 'economical')
+    )
+    factors = range(1, 6)  # above 1
+    ordinary, economical = ([float(v) for v in line.split()] for line in (ordinary, economical))
+    assert all(economical[i] < ordinary[i] for i in factors)

@@ -1,0 +1,35 @@
+# Copyright (c) mmscale contributors.
+"""Memory of a process that trains on a CPU."""
+
+import ctypes
+import os
+import sys
+
+from mmengine.device import get_device
+
+# Parameters of mallopt(3), the GNU C library.
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
+TOP_PAD = 2**28
+
+
+def keep_freed_blocks() -> bool:
+    """Has the GNU C library keep the large blocks that are freed, for the next that is asked for.
+
+    Left alone, it gives blocks above 32 MiB back to the system at once and gets them back page by
+    page, each page cleared. The maps of one training step are all of that kind: on a CPU that was
+    up to four times the time of the step. The process then holds on to the largest amount of
+    memory that it has used.
+
+    Returns:
+        bool: Whether it was done: not with an accelerator, not on other systems, nor where the
+        environment has settings of the allocator (``MALLOC_...``) already.
+    """
+    has_settings = any(name.startswith('MALLOC_') for name in os.environ)
+    if get_device() != 'cpu' or not sys.platform.startswith('linux') or has_settings:
+        return False
+    try:
+        mallopt = ctypes.CDLL('libc.so.6').mallopt
+    except (OSError, AttributeError):  # another C library
+        return False
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_TOP_PAD: TOP_PAD}
+    return all([mallopt(name, value) for name, value in settings.items()])
