@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from mmpretrain.apis.model import ModelHub
+from modelindex.load_model_index import load
 
 PACKAGE_ROOT = Path(__file__).resolve().parent
 
@@ -35,3 +36,8 @@ def register_model_index():
         )
         return
     ModelHub.register_model_index(path, config_prefix=path.parent)
+    # The hub finds configs beside the index, but takes weights to be links.
+    for model in load(str(path)).models:
+        known = ModelHub._models_dict[model.name.lower()]
+        if known.weights and '://' not in known.weights:
+            known.weights = str(path.parent / known.weights)

@@ -142,7 +142,7 @@ def source(tmp_path_factory) -> Path:
     """A copy of the source tree: building leaves traces in the one it builds from."""
     source = tmp_path_factory.mktemp('source') / 'mmscale'
     source.mkdir()
-    for name in ('mmscale', 'configs', 'tools', 'requirements'):
+    for name in ('mmscale', 'checkpoints', 'configs', 'tools', 'requirements'):
         shutil.copytree(
             ROOT / name, source / name, ignore=shutil.ignore_patterns('__pycache__', '.mim')
         )
@@ -182,7 +182,7 @@ def test_wheel_contains_the_package_and_its_mim_folder(source):
 def test_editable_install_links_the_mim_folder(source):
     build(source, 'build_editable')
     mim = source / 'mmscale' / '.mim'
-    for name in ('configs', 'tools', 'model-index.yml'):
+    for name in ('checkpoints', 'configs', 'tools', 'model-index.yml'):
         assert (mim / name).resolve() == source / name
     build(source, 'build_editable')  # a second time, over the links of the first
     assert (mim / 'configs' / 'dss').is_dir()

@@ -16,9 +16,9 @@ def keep_freed_blocks() -> bool:
     """Has the GNU C library keep the large blocks that are freed, for the next that is asked for.
 
     Left alone, it gives blocks above 32 MiB back to the system at once and gets them back page by
-    page, each page cleared. The maps of one training step are all of that kind: on a CPU that was
-    up to four times the time of the step. The process then holds on to the largest amount of
-    memory that it has used.
+    page, each page cleared. The maps of a training step are of that kind, and getting them back can
+    take longer than the step itself. The process then holds on to the largest amount of memory that
+    it has used.
 
     Returns:
         bool: Whether it was done: not with an accelerator, not on other systems, nor where the

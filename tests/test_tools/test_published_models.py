@@ -1,0 +1,79 @@
+# Copyright (c) mmscale contributors.
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mmpretrain import get_model
+
+from mmscale.datasets import ScaleDigits
+
+from .conftest import ROOT, exit_message, run_tool
+
+TOOL = 'tools/model_converters/publish_model.py'
+PUBLISHED = [
+    model
+    for path in sorted(ROOT.glob('configs/*/metafile.yml'))
+    for model in yaml.safe_load(path.read_text())['Models']
+    if 'Weights' in model
+]
+
+
+@pytest.mark.parametrize('model', PUBLISHED, ids=lambda model: model['Name'])
+def test_weights_are_those_of_their_name_and_load(model):
+    path = ROOT / model['Weights']
+    assert hashlib.sha256(path.read_bytes()).hexdigest().startswith(path.stem.rpartition('-')[2])
+    weights = torch.load(path, weights_only=True)['state_dict']
+    found = get_model(model['Name'], pretrained=True).state_dict()
+    assert found.keys() == weights.keys()
+    assert all(torch.equal(found[name], value) for name, value in weights.items())
+
+
+def test_all_weights_have_a_model_and_are_small():
+    files = list((ROOT / 'checkpoints').iterdir())
+    assert {ROOT / model['Weights'] for model in PUBLISHED} == set(files)
+    assert sum(path.stat().st_size for path in files) < 20e6
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    'model', [m for m in PUBLISHED if 'digits' in m['Name']], ids=lambda model: model['Name']
+)
+def test_the_accuracy_of_the_model_index_is_that_of_the_weights(model):
+    network = get_model(model['Name'], pretrained=True).eval()
+    digits = ScaleDigits(split='test', **{
+        key: value for key, value in network._config.test_dataloader.dataset.items()
+        if key in ('scale', 'scale_range', 'seed')
+    })  # fmt: skip
+    images = [torch.as_tensor(sample['img']).reshape(1, 32, 32) for sample in digits]
+    labels = torch.tensor([sample['gt_label'] for sample in digits])
+    inputs = network.data_preprocessor(dict(inputs=images))['inputs']
+    scores = network.head.fc(network.extract_feat(inputs)[-1])
+    accuracy = 100 * (scores.argmax(1) == labels).double().mean().item()
+    stated = model['Results'][0]['Metrics']['Top 1 Accuracy']
+    assert accuracy == pytest.approx(stated, abs=0.2)  # one digit of 500: sums differ by machine
+
+
+def test_what_is_published_has_weights_alone(trained, tmp_path):
+    (checkpoint,) = trained.glob('epoch_1.pth')
+    result = run_tool(TOOL, checkpoint, tmp_path / 'new' / 'model.pth')
+    assert result.returncode == 0, result.stderr
+    published = Path(result.stdout.strip().splitlines()[-1])
+    assert list(published.parent.iterdir()) == [published]
+    digest = hashlib.sha256(published.read_bytes()).hexdigest()
+    assert published.name == f'model-{digest[:8]}.pth'
+    found = torch.load(published, weights_only=True)
+    before = torch.load(checkpoint, weights_only=False)
+    assert found.keys() == {'state_dict', 'meta'} and 'cfg' not in found['meta']
+    assert all(torch.equal(before['state_dict'][k], v) for k, v in found['state_dict'].items())
+
+
+def test_bad_input_is_one_line(monkeypatch, tmp_path):
+    assert 'in_file: there is no file nothing.pth' in exit_message(
+        monkeypatch, TOOL, 'nothing.pth', str(tmp_path / 'a.pth')
+    )
+    torch.save([1], tmp_path / 'list.pth')
+    assert 'has no state_dict' in exit_message(
+        monkeypatch, TOOL, str(tmp_path / 'list.pth'), str(tmp_path / 'a.pth')
+    )

@@ -1,0 +1,56 @@
+# Copyright (c) mmscale contributors.
+"""Makes of a checkpoint of a training what is published: weights alone, named by their digest.
+
+``python tools/model_converters/publish_model.py IN_FILE OUT_FILE``
+"""
+
+import argparse
+import hashlib
+import os
+from pathlib import Path
+
+import torch
+
+import mmscale  # noqa: F401  (checks the environment)
+from mmscale.engine.errors import one_line_errors
+
+# Digits of the SHA-256 in the name, as in the names of MMPretrain's checkpoints.
+DIGITS = 8
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('in_file', type=Path, help='checkpoint, as tools/train.py writes it')
+    parser.add_argument('out_file', type=Path, help='to write; its name is given the digest')
+    return parser.parse_args()
+
+
+def publish(in_file: Path, out_file: Path) -> Path:
+    """Writes the weights, and what of ``meta`` says which data they are for."""
+    checkpoint = torch.load(in_file, map_location='cpu', weights_only=False)
+    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
+        raise ValueError(f'in_file: {in_file} has no state_dict: it is no checkpoint of MMEngine')
+    meta = checkpoint.get('meta', {})
+    kept = dict(
+        state_dict=checkpoint['state_dict'],
+        meta={key: meta[key] for key in ('dataset_meta', 'epoch', 'seed') if key in meta},
+    )
+    out_file.parent.mkdir(parents=True, exist_ok=True)
+    part = out_file.with_suffix('.part')
+    torch.save(kept, part)
+    digest = hashlib.sha256(part.read_bytes()).hexdigest()[:DIGITS]
+    named = out_file.with_name(f'{out_file.stem}-{digest}.pth')
+    os.replace(part, named)
+    return named
+
+
+@one_line_errors()
+def main():
+    args = parse_args()
+    if not args.in_file.is_file():
+        raise FileNotFoundError(f'in_file: there is no file {args.in_file}')
+    print(publish(args.in_file, args.out_file))
+
+
+if __name__ == '__main__':
+    main()
