@@ -26,6 +26,7 @@ from .cells import LOADERS, Cell, count_images
 from .processes import epochs_in, run_logged
 
 PACKAGES = ('torch', 'numpy')
+REVISED = ('mmscale', 'configs', 'tools')
 # A step of the test is a forward pass alone, about a third of a training step.
 TEST_SHARE = 1 / 3
 # Starting a tool and building its network and data.
@@ -186,10 +187,15 @@ def provenance(root: Path, env: dict) -> dict:
 
 
 def commit(root: Path) -> str | None:
-    """The revision of the repository, with a plus where files of it were changed."""
-    try:
-        words = ['git', '-C', str(root), 'describe', '--always', '--dirty=+', '--abbrev=12']
+    """The revision of the repository, with a plus where code or configs were changed since."""
+
+    def git(*words: str) -> str:
+        words = ['git', '-C', str(root), *words]
         return run(words, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        changed = git('status', '--porcelain', '--untracked-files=no', '--', *REVISED)
+        return git('rev-parse', '--short=12', 'HEAD') + '+' * bool(changed)
     except (OSError, CalledProcessError):
         return None
 
