@@ -1,6 +1,6 @@
 # Ordinary, deformable, scale-equivariant and rotation-equivariant networks of one size on
 # MNIST-Scale: accuracy and equivariance error against scale. The configs' recipe for 6 epochs in
-# place of 20, so that three seeds of all models fit on two CPU cores in three hours.
+# place of 20, so that three seeds of all models fit on two CPU cores in three and a half hours.
 title = 'Models on MNIST-Scale, realization 0, 6 epochs'
 seeds = [0, 1, 2]
 epochs = 6

@@ -1,6 +1,7 @@
 # Test error on the six published realizations of MNIST-Scale, as the field reports it: trained on
 # 10,000 images without augmentation, the epoch chosen on the 2,000 validation images, tested once
 # on the 50,000 test images. Seed k stands for realization k.
+# About six hours on two CPU cores, four and a half of them for the deep network.
 title = 'MNIST-Scale, 28x28, no augmentation: realizations 0 to 5'
 seeds = [0, 1, 2, 3, 4, 5]
 seed_options = [f'{split}_dataloader.dataset.realization' for split in ('train', 'val', 'test')]
