@@ -45,7 +45,7 @@ quickstart: $(STAMPS)/mmscale
 		|| $(call failed,the quickstart,The lines above say why.)
 
 test: $(STAMPS)/mmscale $(STAMPS)/docs ops
-	@$(call say,tests,about 17 minutes on 2 CPU cores)
+	@$(call say,tests,about 25 minutes on 2 CPU cores)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) \
 		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
 
