@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Numbers of the documentation: none is typed, all are read when it is built.
+"""Numbers of studies and of the model index, read when the documentation is built.
 
 Pages say where tables belong by comments, on lines of their own:
 
@@ -26,6 +26,8 @@ from mmscale.studies.cells import read_study
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
 GENERATED = DOCS / 'generated'
+# Titles and files of the pictures of each study.
+DRAWN = {}
 COMMENT = re.compile(r'^<!-- (study|picture|accuracy|error|test|compare) (.+?) -->$', re.MULTILINE)
 # In the order in which they are introduced.
 FAMILIES = ('resnet', 'cnn', 'dcn', 'dss', 'dss_v2', 'deform_dss', 'aa_pyramid', 'so2')
@@ -40,9 +42,7 @@ def setup(app: Sphinx) -> dict:
 def generate(app: Sphinx) -> None:
     """Draws the pictures of all studies and writes the pages of all families."""
     for path in sorted(ROOT.glob('studies/*.py')):
-        study, entries = read(path.stem)
-        pictures.write(study, entries, GENERATED / 'studies', path.stem)
-        (GENERATED / 'studies' / f'{path.stem}.md').unlink()  # pages say what of it they show
+        DRAWN[path.stem] = pictures.draw(*read(path.stem), GENERATED / 'studies', path.stem)
     folder = GENERATED / 'configs'
     folder.mkdir(parents=True, exist_ok=True)
     for family in FAMILIES:
@@ -80,23 +80,14 @@ def runs_of(name: str, chosen=()) -> dict:
 
 def whole_study(name: str) -> str:
     study, entries = read(name)
-    drawn = [
-        (picture.get('title', study.title), f'{name}_{picture.get("name", picture.kind)}.png')
-        for picture in study.pictures
-    ]
-    drawn = [(title, f'/generated/studies/{file}') for title, file in drawn if _exists(file)]
+    drawn = [(title, f'/generated/studies/{file}') for title, file in DRAWN[name]]
     # Its title becomes a heading below that of the page.
     return '#' + tables.document(study, name, entries, drawn)
 
 
-def _exists(file: str) -> bool:
-    return (GENERATED / 'studies' / file).is_file()
-
-
 def one_picture(name: str) -> str:
-    if not _exists(f'{name}.png'):
-        return ''
-    return f'![{name.replace("_", " ")}](/generated/studies/{name}.png)'
+    titles = {file: title for drawn in DRAWN.values() for title, file in drawn}
+    return f'![{titles[f"{name}.png"]}](/generated/studies/{name}.png)'
 
 
 def accuracy(name: str, *chosen: str) -> str:

@@ -33,6 +33,14 @@ SUFFIXES = ('.png', '.svg')
 
 def write(study: Config, entries: list[dict], out: Path, name: str) -> list[Path]:
     """Writes the page of a study, ``<name>.md``, and its pictures beside it."""
+    drawn = draw(study, entries, out, name)
+    page = out / f'{name}.md'
+    write_text(page, tables.document(study, name, entries, drawn))
+    return [page, *(out / file for _, file in drawn)]
+
+
+def draw(study: Config, entries: list[dict], out: Path, name: str) -> list[tuple[str, str]]:
+    """Writes the pictures of a study, ``<name>_<picture>``; returns their titles and files."""
     out.mkdir(parents=True, exist_ok=True)
     runs = {run: found for run, found in summary.by_run(entries).items() if run in study.runs}
     drawn = []
@@ -44,9 +52,7 @@ def write(study: Config, entries: list[dict], out: Path, name: str) -> list[Path
         for suffix in SUFFIXES:
             save_figure(figure, path.with_suffix(suffix), dpi=150)
         drawn.append((picture.get('title', study.title), path.name))
-    page = out / f'{name}.md'
-    write_text(page, tables.document(study, name, entries, drawn))
-    return [page, *(out / file for _, file in drawn)]
+    return drawn
 
 
 def styles(study: Config, runs) -> dict[str, dict]:

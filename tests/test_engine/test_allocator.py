@@ -1,5 +1,6 @@
 # Copyright (c) mmscale contributors.
 import os
+import platform
 import subprocess
 import sys
 
@@ -22,17 +23,17 @@ print(done, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 def faults(how: str, **env) -> tuple[str, int]:
     known = {k: v for k, v in os.environ.items() if not k.startswith('MALLOC_')}
+    known['CUDA_VISIBLE_DEVICES'] = ''  # with an accelerator it does nothing
     result = subprocess.run([sys.executable, '-c', COUNT, how], env={**known, **env},
                             capture_output=True, text=True, check=True)  # fmt: skip
     done, count = result.stdout.split()[-2:]
     return done, int(count)
 
 
-@pytest.mark.skipif(not sys.platform.startswith('linux'), reason='of the GNU C library')
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='of the GNU C library')
 def test_a_block_that_was_freed_is_used_again():
     done, kept = faults('keep')
-    if done == 'False':
-        pytest.skip('another C library')
+    assert done == 'True'
     _, left_alone = faults('leave')
     # With pages of 4 KiB 163,840 of them, with huge pages 320.
     assert left_alone >= 320 and kept < left_alone / 10

@@ -1,4 +1,5 @@
 # Copyright (c) mmscale contributors.
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from mmscale.engine import schedules
 from mmscale.engine.launch import load_config, merge_options
 from mmscale.studies import cells
 from mmscale.studies.cells import check_runs, make_cells, read_study
+from mmscale.studies.runs import commit
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py'
@@ -146,3 +148,23 @@ def test_milestones_are_stretched_and_iterations_are_refused():
         schedules.stretched(cfg, 0)
     with pytest.raises(ValueError, match='not by epochs'):
         schedules.stretched(Config(dict(train_cfg=dict(max_iters=9))), 3)
+
+
+def test_a_revision_says_whether_code_was_changed_and_not_what_a_ledger_holds(tmp_path):
+    def git(*words):
+        subprocess.run(['git', '-C', tmp_path, '-c', 'user.name=a', '-c', 'user.email=a@b', *words],
+                       check=True, capture_output=True)  # fmt: skip
+
+    assert commit(tmp_path) is None
+    for folder in ('mmscale', 'studies'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'file').write_text('1')
+    git('init')
+    git('add', '-A')
+    git('commit', '-m', 'first')
+    clean = commit(tmp_path)
+    assert len(clean) == 12
+    (tmp_path / 'studies' / 'file').write_text('2')
+    assert commit(tmp_path) == clean
+    (tmp_path / 'mmscale' / 'file').write_text('2')
+    assert commit(tmp_path) == f'{clean}+'
