@@ -13,7 +13,7 @@ import argparse
 import sys
 import time
 import traceback
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from threading import Event
 
@@ -26,7 +26,7 @@ from mmscale.studies import ledger, pictures
 from mmscale.studies.cells import check_runs, make_cells, read_study
 from mmscale.studies.processes import Progress, cores, in_words
 from mmscale.studies.queue import TrialState, claimed, enqueue, open_queue, take
-from mmscale.studies.runs import expected_seconds, load_config, run_cell
+from mmscale.studies.runs import device_name, expected_seconds, load_config, run_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 # Seconds between two looks at what others run.
@@ -59,7 +59,8 @@ def plan(cells: list, entries: list[dict]) -> dict[str, float]:
     """Expected seconds of each cell by its key: those of another seed, or else measured."""
     torch.set_num_threads(1)
     MMLogger.get_instance('study', log_level='ERROR')  # how each weight is initialised
-    known = {entry['name']: entry['seconds'] for entry in entries if 'seconds' in entry}
+    here = [entry for entry in entries if entry.get('made', {}).get('device') == device_name()]
+    known = {entry['name']: entry['seconds'] for entry in here if 'seconds' in entry}
     for number, name in enumerate(dict.fromkeys(cell.name for cell in cells), 1):
         if name not in known:
             print(f'timing training steps: {number} {name}', file=sys.stderr, flush=True)
@@ -96,8 +97,10 @@ class Workers:
             with ThreadPoolExecutor(self.jobs) as pool:
                 tasks = [pool.submit(self.work, number) for number in range(self.jobs)]
                 try:
-                    for task in tasks:
-                        task.result()
+                    while tasks:  # an interrupt that another thread received is seen every second
+                        done, tasks = wait(tasks, timeout=1)
+                        for task in done:
+                            task.result()
                 except BaseException:
                     self.stop.set()
                     raise

@@ -25,6 +25,7 @@ import ast
 import json
 import numbers
 import re
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -213,7 +214,9 @@ def _statements(path: Path) -> str:
             value = body[0].value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 del body[0]
-    return ast.dump(tree)
+    # One text in every Python: 3.12 gave definitions type_params, 3.13 leaves out empty lists.
+    shown = dict(show_empty=True) if sys.version_info >= (3, 13) else {}
+    return ast.dump(tree, **shown).replace(', type_params=[]', '')
 
 
 def digest_data(cfg: Config) -> str:

@@ -175,15 +175,19 @@ def measured_before(folder: Path) -> dict:
 
 def provenance(root: Path, env: dict) -> dict:
     """Where and when a cell was run, and of which code."""
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     return dict(
         version=mmscale.__version__,
         commit=commit(root),
         packages={name: version(name) for name in PACKAGES},
-        device=device,
+        device=device_name(),
         threads=int(env.get('OMP_NUM_THREADS', torch.get_num_threads())),
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
     )
+
+
+def device_name() -> str:
+    """Of the GPU, and of the processor where there is none."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
 
 
 def commit(root: Path) -> str | None:

@@ -74,7 +74,8 @@ def fork_server() -> multiprocessing.context.BaseContext:
     context.set_forkserver_preload(['resnets'])
     folder = str(Path(__file__).parent)
     path = os.pathsep.join(filter(None, [folder, os.environ.get('PYTHONPATH')]))
-    with mock.patch.dict(os.environ, PYTHONPATH=path):
+    # What is imported asks whether there is a GPU. By CUDA's runtime no fork could use it later.
+    with mock.patch.dict(os.environ, PYTHONPATH=path, PYTORCH_NVML_BASED_CUDA_CHECK='1'):
         multiprocessing.forkserver.ensure_running()
     return context
 
