@@ -85,6 +85,10 @@ class ScaleResNet(BaseModule):
             Convolutional Networks Shift-Invariant Again, ICML 2019.
         aa_stem (bool): Whether ``aa_layer`` takes over the stride of the stem's convolution, too.
             At stride 1 that convolution, its norm and activation cost four times as much.
+        scale_pooling (dict, optional): Pools each output over its levels to the feature map that
+            the ordinary network has at this stage, of the same size, for necks and heads that know
+            no scale. Arguments of :class:`ScalePooling`, ``dict()`` for its maximum over levels.
+            Defaults to None, scale spaces.
         frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
             counting from 0. -1 freezes nothing.
         norm_cfg (dict): The norms: ``'mmscale.ScaleBN'``, which ``'BN'`` stands for, or
@@ -99,15 +103,18 @@ class ScaleResNet(BaseModule):
             checkpoint=...)`` included.
         pretrained (str, optional): A checkpoint, in place of that ``init_cfg``, as configs of
             MMSegmentation have it.
+        partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn, other
+            than those of offset branches. Otherwise that is an error.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
         - Output: a tuple, one entry for each of ``out_indices``: dense ``(N, C, S, H', W')`` or
-          a pyramid, itself a tuple of S tensors ``(N, C, H'_k, W'_k)``.
+          a pyramid, itself a tuple of S tensors ``(N, C, H'_k, W'_k)``; with ``scale_pooling``
+          ``(N, C, H', W')``.
 
     Raises:
         ValueError: If an argument is out of range, or the image is smaller than the coarsest
-            level can hold.
+            level can hold; in ``init_weights``, if a checkpoint leaves weights out.
 
     Example:
         >>> import torch
@@ -138,6 +145,7 @@ class ScaleResNet(BaseModule):
         avg_down: bool = False,
         aa_layer: dict | None = None,
         aa_stem: bool = False,
+        scale_pooling: dict | None = None,
         frozen_stages: int = -1,
         norm_cfg: dict = dict(type='mmscale.ScaleBN', requires_grad=True),
         act_cfg: dict = dict(type='ReLU', inplace=True),
@@ -151,6 +159,7 @@ class ScaleResNet(BaseModule):
             dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
         ),
         pretrained: str | None = None,
+        partial_pretrained: bool = False,
     ):
         if pretrained is not None:
             if is_pretrained(init_cfg):
@@ -186,6 +195,7 @@ class ScaleResNet(BaseModule):
         self.deep_stem, self.zero_init_residual = deep_stem, zero_init_residual
         self.norm_cfg, self.act_cfg = norm_cfg, act_cfg
         self.aa_layer, self.aa_stem = aa_layer, aa_stem
+        self.partial_pretrained = partial_pretrained
 
         self.lift = MODELS.build(dict(lift, scale_space=self.grid))
         self._make_stem(in_channels, stem_channels, self._conv_cfg(interactions[0]))
@@ -224,6 +234,10 @@ class ScaleResNet(BaseModule):
             self.add_module(f'layer{i + 1}', ScaleSequential(*blocks))
         self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
         self.feat_dim = channels
+        self.scale_pooling = None
+        if scale_pooling is not None:
+            pooling = dict(type='mmscale.ScalePooling', align='image', scale_space=self.grid)
+            self.scale_pooling = MODELS.build(pooling | scale_pooling)
         check_norms(self, norm_cfg)
         self._freeze_stages()
 
@@ -317,13 +331,28 @@ class ScaleResNet(BaseModule):
         return names
 
     def init_weights(self) -> None:
-        super().init_weights()
         if is_pretrained(self.init_cfg):
+            hook = self.register_load_state_dict_post_hook(self._check_loaded)
+            super().init_weights()
+            hook.remove()
             return
+        super().init_weights()
         init_offsets(self)
         for module in self.modules() if self.zero_init_residual else ():
             if isinstance(module, ResidualBlock):
                 constant_init(module.last_norm, 0)
+
+    def _check_loaded(self, _, keys) -> None:
+        """Raises ``ValueError`` if a checkpoint has no values for what is not zero at first."""
+        own = self.state_dict()
+        missing = [key for key in keys.missing_keys if key in own and 'conv_offset' not in key]
+        missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+        if missing and not self.partial_pretrained:
+            raise ValueError(
+                f'init_cfg={self.init_cfg}: the checkpoint has no values for {len(missing)} of '
+                f'{len(own)} weights, {missing[0]} among them, which would stay random. Its keys '
+                'may need a prefix= in init_cfg; partial_pretrained=True leaves them random'
+            )
 
     def stem_forward(self, x: Signal) -> Signal:
         """The stem, from a scale space to the input of the first stage."""
@@ -354,7 +383,8 @@ class ScaleResNet(BaseModule):
         return tuple(outputs)
 
     def forward(self, image: Tensor) -> tuple[Signal, ...]:
-        return self.body(self.lift(image))
+        outputs = self.body(self.lift(image))
+        return outputs if self.scale_pooling is None else self.scale_pooling(outputs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """The depth of a parameter, for layer-wise learning rates.
@@ -377,3 +407,11 @@ class ScaleResNet(BaseModule):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+
+@MODELS.register_module()
+class ScaleResNetV1c(ScaleResNet):
+    """ScaleResNet with three 3x3 convolutions as its stem, MMSegmentation's usual backbone."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, deep_stem=True, **kwargs)

@@ -21,6 +21,7 @@ from mmscale.scale_space import (
 from mmscale.scale_space.resample import check_choice
 
 POOLINGS = ('max', 'avg')
+ALIGNMENTS = ('smallest', 'largest', 'image')
 
 
 def _check_scale_dropout(scale_dropout: float) -> None:
@@ -57,18 +58,18 @@ class ScalePooling(BaseModule):
     """Pools each scale space over its levels to an ordinary feature map.
 
     The map of a pyramid has the stride of the level it is brought to: ``base**k`` times that of an
-    ordinary network for ``'smallest'``, which heads with anchors must know; FPNs want
-    ``'largest'``. Ordinary necks and heads follow unchanged:
-    ``neck=[dict(type='mmscale.ScalePooling'), dict(type='GlobalAveragePooling')]``, or an FPN in
-    place of the second.
+    ordinary network. Heads with anchors must know it, and FPNs want ``'image'``, whose strides are
+    those of an ordinary network. Ordinary necks and heads follow unchanged:
+    ``neck=[dict(type='mmscale.ScalePooling'), dict(type='GlobalAveragePooling')]``. A backbone
+    with ``scale_pooling`` does the same itself, and its neck stays as it is.
 
     Args:
         mode (str): ``'max'`` or ``'avg'`` over levels.
-        align (str): What the maps of a pyramid are brought to first: ``'smallest'``, by max
-            pooling (DSS v2), or ``'largest'``, by bilinear interpolation. Dense scale spaces need
-            neither.
-        scale_space (dict | ScaleGrid, optional): The levels of the backbone; ``'largest'`` needs
-            them to know where the samples of a pyramid lie.
+        align (str): The level whose size the others of a pyramid are brought to first:
+            ``'smallest'`` (DSS v2), ``'largest'``, or ``'image'``, level 0. Finer levels are max
+            pooled, coarser ones interpolated bilinearly. Dense scale spaces are not changed.
+        scale_space (dict | ScaleGrid, optional): The levels of the backbone; all but
+            ``'smallest'`` need them to know where the samples of a pyramid lie.
         scale_dropout (float): In training, each level is left out with this probability, drawn for
             each sample; at least one stays. A maximum over levels otherwise learns to rely on those
             that the sizes in the training data happen to fill.
@@ -88,12 +89,14 @@ class ScalePooling(BaseModule):
     ):
         super().__init__(init_cfg)
         check_choice('mode', mode, POOLINGS)
-        check_choice('align', align, ('smallest', 'largest'))
-        if align == 'largest' and scale_space is None:
-            raise ValueError("align='largest' needs scale_space, that of the backbone; got None")
+        check_choice('align', align, ALIGNMENTS)
+        if align != 'smallest' and scale_space is None:
+            raise ValueError(f'align={align!r} needs scale_space, that of the backbone; got None')
         _check_scale_dropout(scale_dropout)
         self.mode, self.align, self.scale_dropout = mode, align, scale_dropout
         self.grid = None if scale_space is None else ScaleGrid.build(scale_space)
+        if align == 'image' and 0 not in self.grid.levels:
+            raise ValueError(f"align='image' needs level 0, and {self.grid} has none")
 
     def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
         return tuple(self._pool(x) for x in _as_tuple(inputs))
@@ -105,11 +108,13 @@ class ScalePooling(BaseModule):
             levels = [F.adaptive_max_pool2d(level, size) for level in levels]
         elif is_pyramid(x):
             check_signal(x, self.grid)
-            size = levels[0].shape[-2:]
-            factors = self.grid.factors
+            target = self.grid.levels.index(0) if self.align == 'image' else 0
+            size, factors = levels[target].shape[-2:], self.grid.factors
             levels = [
-                resample_level(level, factors[0] / factor, size)
-                for level, factor in zip(levels, factors, strict=False)
+                F.adaptive_max_pool2d(level, size)
+                if k < target
+                else resample_level(level, factors[target] / factors[k], size)
+                for k, level in enumerate(levels)
             ]
         return _reduce(levels, self.mode, self.scale_dropout if self.training else 0)
 
