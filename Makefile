@@ -1,5 +1,6 @@
 # make quickstart   see scale-equivariant and ordinary networks on real digits (no compiler)
 # make test         the whole suite (compiles MMCV's ops once, and keeps them)
+# make test-downstream  detectors and segmentors, in an environment of their own (7 GB)
 # make benchmark    time and memory against ordinary networks, in work_dirs/benchmark
 # make docs         the documentation site, in docs/_build/html
 # make lint         ruff
@@ -14,7 +15,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test benchmark docs lint ops
+.PHONY: help quickstart test test-downstream benchmark docs lint ops
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -22,6 +23,7 @@ BIN := $(VENV)/bin
 # A stamp per finished step. Only a step that succeeded leaves one.
 STAMPS := $(VENV)/stamps
 REQ := requirements
+DOWNSTREAM := .venv-downstream
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c $(REQ)/constraints.txt
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
@@ -48,6 +50,11 @@ test: $(STAMPS)/mmscale $(STAMPS)/docs ops
 	@$(call say,tests,about 25 minutes on 2 CPU cores)
 	@$(BIN)/python -m pytest $(PYTEST_ARGS) \
 		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
+
+test-downstream: $(DOWNSTREAM)/stamps/packages
+	@$(call say,detectors and segmentors,about 20 minutes on 2 CPU cores)
+	@$(DOWNSTREAM)/bin/python -m pytest $(PYTEST_ARGS) tests/downstream \
+		|| $(call failed,the tests of detectors and segmentors,See the summary above.)
 
 benchmark: $(STAMPS)/mmscale
 	@$(call say,benchmark on the CPU,up to 10 minutes on 2 CPU cores)
@@ -121,3 +128,17 @@ ops: $(STAMPS)/mmscale
 		$(INSTALL_OPS) && $(HAS_OPS) \
 			|| $(call failed,installing MMCV with ops,The wheel does not fit this Python or PyTorch: delete it and it is compiled anew.); \
 	}
+
+# ---- MMDetection and MMSegmentation, with the same wheel of MMCV
+
+# PyTorch and MMCV first: setup.py of the others asks for them.
+$(DOWNSTREAM)/stamps/packages: $(REQ)/downstream.txt | ops
+	@$(call say,MMDetection and MMSegmentation in $(DOWNSTREAM),about 6 minutes)
+	@test -x $(DOWNSTREAM)/bin/python || $(PYTHON) -m venv $(DOWNSTREAM)
+	@wheels="$(MMCV_WHEELS)"; install="$(DOWNSTREAM)/bin/python -m pip install --disable-pip-version-check"; \
+		$$install -c $(REQ)/downstream.txt torch torchvision setuptools \
+		&& $$install --no-index --no-deps --find-links "$$wheels" onedl-mmcv \
+		&& $$install -r $(REQ)/downstream.txt \
+		&& $$install --no-deps --no-build-isolation --editable . \
+		|| $(call failed,installing the packages of $(REQ)/downstream.txt,Check the network and the space left on this disk.)
+	@mkdir -p $(@D) && touch $@

@@ -23,7 +23,7 @@ import compare_models  # noqa: E402
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in (ROOT / 'configs').glob('*/*.py')
-    if path.parent.name != '_base_'
+    if path.parent.name not in ('_base_', 'downstream')
 )
 INDEXED = [
     model

@@ -1,0 +1,16 @@
+_base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+custom_imports = dict(imports=['mmscale'])
+
+# The ordinary backbone with a low-pass before each stride.
+model = dict(
+    backbone=dict(
+        type='mmscale.ScaleResNet',
+        depth=18,
+        init_cfg=dict(checkpoint='torchvision://resnet18'),
+        scale_space=dict(base=2.0, num_scales=1, zero_scale=0.5),
+        lift=dict(type='mmscale.GaussianPyramidLift'),
+        aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
+        scale_pooling=dict(),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

@@ -1,0 +1,98 @@
+# Copyright (c) mmscale contributors.
+"""The detectors and segmentors, and the ordinary ones from which they differ in the backbone."""
+
+import math
+import re
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner
+
+from .conftest import CONFIGS, ITERATIONS, ROOT, SIDE, small
+
+for module in ('mmdet', 'mmseg'):
+    pytest.importorskip(module, reason='needs the environment of `make test-downstream`')
+
+# MMDetection's and MMSegmentation's own configs, each once.
+BASES = sorted({re.search(r"_base_ = '(.*)'", path.read_text())[1] for path in CONFIGS})
+FOUR_LINES = re.search(r'```python\n(.*?)```', (ROOT / 'docs/downstream.md').read_text(), re.S)[1]
+
+
+def twin_of(base: str, folder):
+    path = folder / 'twin.py'
+    path.write_text(f"_base_ = '{base}'\n")
+    return path
+
+
+def train(cfg) -> list[float]:
+    """The losses of all iterations."""
+    cfg.default_hooks.logger.interval = 1
+    cfg.default_hooks.checkpoint.interval = ITERATIONS
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    history = runner.message_hub.get_scalar('train/loss').data[0]
+    return history.tolist()
+
+
+def build(cfg):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_the_config_trains(path, data, tmp_path):
+    losses = train(small(path, data, tmp_path))
+    assert len(losses) == ITERATIONS and all(map(math.isfinite, losses))
+    assert (tmp_path / 'last_checkpoint').is_file()
+
+
+@pytest.mark.parametrize('base', BASES)
+def test_its_ordinary_twin_trains(base, data, tmp_path):
+    losses = train(small(twin_of(base, tmp_path), data, tmp_path))
+    assert len(losses) == ITERATIONS and all(map(math.isfinite, losses))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_it_differs_in_the_backbone_alone(path, data, tmp_path):
+    (base,) = re.findall(r"_base_ = '(.*)'", path.read_text())
+    ours, twin = (small(p, data, tmp_path) for p in (path, twin_of(base, tmp_path)))
+    allowed = {'depth', 'init_cfg', 'type', 'scale_space', 'lift', 'aa_layer', 'scale_pooling'}
+    backbones = ours.model.pop('backbone'), twin.model.pop('backbone')
+    assert {key for key in backbones[0] if backbones[0][key] != backbones[1].get(key)} <= allowed
+    if backbones[0].depth != backbones[1].depth:  # a depth that the toolbox has no config of
+        assert ours.model.neck.pop('in_channels') != twin.model.neck.pop('in_channels')
+    assert ours.model == twin.model and ours.optim_wrapper == twin.optim_wrapper
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_maps_and_names_are_those_of_the_ordinary_network(path, data, tmp_path):
+    """So that anchors and strides are right, and its checkpoints load."""
+    (base,) = re.findall(r"_base_ = '(.*)'", path.read_text())
+    ours = small(path, data, tmp_path)
+    twin = small(twin_of(base, tmp_path), data, tmp_path)
+    if ours.model.backbone.depth != twin.model.backbone.depth:
+        twin.merge_from_dict({'model.backbone.depth': ours.model.backbone.depth})
+        twin.model.neck.in_channels = ours.model.neck.in_channels
+    ours, twin = build(ours), build(twin)
+    assert ours.state_dict().keys() - twin.state_dict().keys() == {
+        name for name in ours.state_dict() if name.startswith('backbone.stem.')
+    }
+    ours.eval(), twin.eval()
+    image = torch.rand(1, 3, SIDE, SIDE + 17)
+    shapes = [[y.shape for y in net.extract_feat(image)] for net in (ours, twin)]
+    assert shapes[0] == shapes[1]
+
+
+def test_the_lines_of_the_documentation_are_all_it_takes(data, tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(FOUR_LINES)
+    cfg = Config.fromfile(path)
+    stock = Config.fromfile(twin_of('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', tmp_path))
+    changed = {
+        k for k in cfg.model.backbone if cfg.model.backbone[k] != stock.model.backbone.get(k)
+    }
+    assert changed == {'type', 'scale_space', 'lift', 'scale_pooling'}
+    losses = train(small(path, data, tmp_path))
+    assert all(map(math.isfinite, losses))
