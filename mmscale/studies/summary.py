@@ -64,8 +64,19 @@ def test_error(entries: list[dict]) -> Spread | None:
     return None
 
 
-def training_minutes(entries: list[dict]) -> Spread:
-    return Spread.of((entry['training_seconds'] or math.nan) / 60 for entry in entries)
+def devices(entries: list[dict]) -> list[str]:
+    """Where they were run."""
+    return sorted({entry['made']['device'] for entry in entries if 'made' in entry})
+
+
+def training_minutes(entries: list[dict], device: str) -> Spread | None:
+    """Of the entries that were run on a device; None where there is none."""
+    seconds = [
+        entry['training_seconds']
+        for entry in entries
+        if entry.get('made', {}).get('device') == device and entry['training_seconds']
+    ]
+    return Spread.of(value / 60 for value in seconds) if seconds else None
 
 
 def factors(entries: list[dict]) -> list[float]:

@@ -82,20 +82,19 @@ def _cells(spread: Spread, form: str) -> list[str]:
 
 
 def _costs(study: Config, runs: dict) -> str:
-    head = ['run', 'config', 'seeds', 'parameters', 'multiply-adds', 'training, minutes']
+    devices = summary.devices(_entries(runs))
+    head = ['run', 'config', 'seeds', 'parameters', 'multiply-adds']
+    head += [f'training on {device}, minutes' for device in devices]
     tested = any(summary.test_error(found) for found in runs.values())
     rows = []
     for run, found in runs.items():
         counts = [len(found), f'{found[0]["parameters"]:,}']
         flops = f'{found[0]["multiply_adds"] / 1e6:,.1f} M'
-        minutes, error = summary.training_minutes(found), summary.test_error(found)
-        row = [
-            run,
-            f'`{study.runs[run].config}`',
-            *map(str, counts),
-            flops,
-            *_cells(minutes, '.1f'),
-        ]
+        row = [run, f'`{study.runs[run].config}`', *map(str, counts), flops]
+        for device in devices:
+            minutes = summary.training_minutes(found, device)
+            row += _cells(minutes, '.1f') if minutes else ['-']
+        error = summary.test_error(found)
         rows.append(row + (_cells(error, '.2f') if error else ['-']) * tested)
     return markdown(head + ['test error, %'] * tested, rows, text=2)
 

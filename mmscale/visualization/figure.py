@@ -4,6 +4,8 @@
 import os
 from pathlib import Path
 
+import matplotlib
+
 FIGURE_SUFFIXES = ('.png', '.svg', '.pdf')
 
 
@@ -20,10 +22,12 @@ def check_figure_path(path: str) -> Path:
 
 
 def save_figure(figure, path: Path, dpi: int = 130) -> None:
-    """Writes a figure of Matplotlib as a whole or not at all."""
+    """Writes a figure of Matplotlib as a whole or not at all; the same figure is the same bytes."""
     part = path.with_name(f'{path.stem}.part{path.suffix}')
+    dates = {'.svg': {'Date': None}, '.pdf': {'CreationDate': None}}
     try:
-        figure.savefig(part, dpi=dpi)
+        with matplotlib.rc_context({'svg.hashsalt': path.stem}):
+            figure.savefig(part, dpi=dpi, metadata=dates.get(path.suffix.lower()))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -52,6 +52,14 @@ def test_a_ratio_of_errors_has_a_factor_for_its_spread(study, make_entry):
     assert lines_of(page, 'error of') == [['error of `backbone`, ratio', '-', '0.5 (×÷ 2.00)']]
 
 
+def test_times_of_two_devices_are_not_mixed(study, make_entry):
+    entries = [make_entry('a', seed) for seed in (0, 1)]
+    entries[1] = dict(entries[1], training_seconds=6, made=dict(entries[1]['made'], device='GPU'))
+    page = tables.document(study, 'two', [*entries, make_entry('b', 0)], [])
+    assert lines_of(page, 'a ')[0][-2:] == ['0.1', '1.0'] and 'training on GPU, minutes |' in page
+    assert lines_of(page, 'b ')[0][-2:] == ['-', '1.0']
+
+
 def test_test_errors_have_a_column(study, make_entry):
     entries = [make_entry('a', seed, test={'accuracy/top1': 98.0 + seed}) for seed in (0, 1)]
     page = tables.document(study, 'two', [*entries, make_entry('b', 0)], [])

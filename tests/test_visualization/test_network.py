@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """Image files on their way into a network, and figures on their way into files."""
 
+import matplotlib.pyplot as plt
 import mmcv
 import numpy as np
 import pytest
@@ -139,7 +140,7 @@ class Figure:
     def __init__(self, fails):
         self.fails = fails
 
-    def savefig(self, path, dpi):
+    def savefig(self, path, dpi, metadata):
         path.write_text('half')
         if self.fails:
             raise OSError('disk full')
@@ -152,6 +153,20 @@ def test_figures_are_written_as_a_whole_or_not_at_all(tmp_path):
     with pytest.raises(OSError, match='disk full'):
         save_figure(Figure(fails=True), path)
     assert path.read_text() == 'whole' and list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('suffix', ['.png', '.svg', '.pdf'])
+def test_the_same_figure_is_the_same_file(tmp_path, suffix):
+    """So that what is redrawn and has not changed does not show up as a change."""
+    path, files = tmp_path / f'a{suffix}', []
+    for _ in range(2):
+        figure, axes = plt.subplots()
+        axes.plot([1, 2], [3, 4])
+        axes.fill_between([1, 2], [3, 4], [4, 5])
+        save_figure(figure, path)
+        plt.close(figure)
+        files.append(path.read_bytes())
+    assert files[0] == files[1]
 
 
 def test_paths_that_no_figure_can_have(tmp_path):
