@@ -90,6 +90,7 @@ if __name__ == '__main__':
         extras_require={
             'onedl': read_requirements('mminstall'),
             'openmmlab': read_requirements('openmmlab'),
+            'deployment': read_requirements('deployment'),
             'docs': read_requirements('docs'),
             'studies': read_requirements('studies'),
             'tests': read_requirements('tests'),

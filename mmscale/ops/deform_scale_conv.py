@@ -180,7 +180,8 @@ def _deform_dense(
     batch, _, num_levels = x.shape[:3]
     levels = fold_levels(x)
     factors = torch.tensor(grid.dilations[:num_levels], dtype=torch.float64, device=x.device)
-    factors = factors.repeat_interleave(batch)[:, None, None, None, None, None]
+    # Not repeat_interleave, whose exports hold one batch size.
+    factors = factors[:, None].expand(-1, batch).reshape(-1, 1, 1, 1, 1, 1)
     where = _displacement(fold_levels(offset), weight, dilation, factors)
     factor = None if modulation is None else fold_levels(modulation)
     y = None

@@ -85,6 +85,8 @@ def serve(connection: Connection, target: str, arguments: dict, device: str, thr
     MMLogger.get_instance('benchmark', log_level='ERROR')  # how each weight is initialised
     try:
         torch.set_num_threads(threads)
+        # 1x1 convolutions are matrix products here and cuDNN's there: one precision for both.
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
         module, function = target.split(':')
         build = getattr(importlib.import_module(module), function)
         steps, peaks = build_and_measure(lambda: build(**arguments), device)

@@ -5,10 +5,10 @@ import math
 from numbers import Real
 
 import torch
-import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmscale.ops.adaptive_pool import adaptive_pool2d
 from mmscale.registry import MODELS
 from mmscale.scale_space import (
     ScaleGrid,
@@ -105,13 +105,13 @@ class ScalePooling(BaseModule):
         levels = list(split_levels(x))
         if is_pyramid(x) and self.align == 'smallest':
             size = levels[-1].shape[-2:]
-            levels = [F.adaptive_max_pool2d(level, size) for level in levels]
+            levels = [adaptive_pool2d(level, size, 'max') for level in levels]
         elif is_pyramid(x):
             check_signal(x, self.grid)
             target = self.grid.levels.index(0) if self.align == 'image' else 0
             size, factors = levels[target].shape[-2:], self.grid.factors
             levels = [
-                F.adaptive_max_pool2d(level, size)
+                adaptive_pool2d(level, size, 'max')
                 if k < target
                 else resample_level(level, factors[target] / factors[k], size)
                 for k, level in enumerate(levels)
@@ -165,6 +165,5 @@ class ScaleGlobalPooling(BaseModule):
         return tuple(self._pool(x) for x in signals)
 
     def _pool(self, x: Signal) -> Tensor:
-        pool = F.adaptive_max_pool2d if self.space == 'max' else F.adaptive_avg_pool2d
-        levels = [pool(level, self.output_size) for level in split_levels(x)]
+        levels = [adaptive_pool2d(level, self.output_size, self.space) for level in split_levels(x)]
         return _reduce(levels, self.scale, self.scale_dropout if self.training else 0).flatten(1)

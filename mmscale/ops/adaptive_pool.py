@@ -1,0 +1,51 @@
+# Copyright (c) mmscale contributors.
+"""Pooling to a given size, in graphs that leave PyTorch too."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def adaptive_pool2d(x: Tensor, size: int | tuple[int, int], mode: str) -> Tensor:
+    """``F.adaptive_max_pool2d`` or ``F.adaptive_avg_pool2d``.
+
+    Cell ``i`` of ``out`` covers the samples from ``floor(i n / out)`` to ``ceil((i + 1) n / out)``.
+    ONNX has no such operator. In a graph that is exported or traced the cells are read by axes as
+    rows of one length: a maximum does not mind samples that are there twice, and a mean is a matrix
+    product.
+
+    Args:
+        x (Tensor): ``(N, C, H, W)``.
+        size (int | tuple[int, int]): Samples of the result, one number for both sides or (height,
+            width).
+        mode (str): ``'max'`` or ``'avg'``.
+
+    Returns:
+        Tensor: ``(N, C, *size)``.
+    """
+    if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+        pool = F.adaptive_max_pool2d if mode == 'max' else F.adaptive_avg_pool2d
+        return pool(x, size)
+    height, width = (size, size) if isinstance(size, int) else size
+    pool = _max_of_cells if mode == 'max' else _mean_of_cells
+    return pool(pool(x, int(width)).mT, int(height)).mT
+
+
+def _cells(length: int, count: int) -> list[range]:
+    return [range(i * length // count, -(-(i + 1) * length // count)) for i in range(count)]
+
+
+def _max_of_cells(x: Tensor, count: int) -> Tensor:
+    """Of the last axis."""
+    cells = _cells(int(x.shape[-1]), count)
+    longest = max(map(len, cells))
+    seen = [[*cell, *[cell[-1]] * (longest - len(cell))] for cell in cells]
+    index = torch.tensor(seen, device=x.device).flatten()
+    return x.index_select(-1, index).unflatten(-1, (count, longest)).amax(-1)
+
+
+def _mean_of_cells(x: Tensor, count: int) -> Tensor:
+    """Of the last axis."""
+    cells = _cells(int(x.shape[-1]), count)
+    shares = [[(k in cell) / len(cell) for cell in cells] for k in range(int(x.shape[-1]))]
+    return x @ torch.tensor(shares, dtype=x.dtype, device=x.device)

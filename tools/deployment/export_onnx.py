@@ -1,0 +1,153 @@
+# Copyright (c) mmscale contributors.
+"""Exports a classifier to ONNX: ``python tools/deployment/export_onnx.py CONFIG CHECKPOINT``.
+
+The graph takes images as the config's data preprocessor hands them on (normalised, channels as the
+config orders them), any number of one size, and gives logits. It is compared with PyTorch before it
+is written.
+"""
+
+import argparse
+import os
+import statistics
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from mmscale.engine import checkpoints, launch
+from mmscale.engine.cost import image_shape
+from mmscale.engine.errors import one_line, one_line_errors
+
+TOLERANCE = 1e-4
+BATCHES = (1, 2, 5)
+ROUNDS = 10
+NEEDED = 'pip install "mmscale[deployment]"'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0].partition(':')[0])
+    parser.add_argument('config', help='path of the config file')
+    parser.add_argument('checkpoint', nargs='?', help='path or address; default: random weights')
+    parser.add_argument('--out', type=Path, help='default: the name of the config, with .onnx')
+    parser.add_argument('--side', type=int, help='of the images; default: that of the test data')
+    launch.add_config_options(parser)
+    return parser.parse_args()
+
+
+class Logits(nn.Module):
+    """From images to the logits of the classes."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.model.head(self.model.extract_feat(image))
+
+
+def check_arguments(args: argparse.Namespace) -> Path:
+    """The file to be; ``ValueError`` for what would only be found at the end."""
+    out = args.out or Path(args.config).with_suffix('.onnx').name
+    out = Path(out)
+    if out.suffix != '.onnx':
+        raise ValueError(f'--out: {out} must end in .onnx')
+    if not out.parent.is_dir():
+        raise ValueError(f'--out: there is no folder {out.parent}')
+    if args.side is not None and args.side < 1:
+        raise ValueError(f'--side: must be at least 1, got {args.side}')
+    checkpoints.check_file(args.checkpoint)
+    try:
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f'{error.name} is not installed: {NEEDED}') from None
+    return out
+
+
+def export(network: nn.Module, shape: tuple, path: Path) -> None:
+    """Writes the graph, for any number of images of a shape ``(C, H, W)``."""
+    batch = torch.export.Dim('batch', min=1, max=2**15)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.onnx.export(
+            network,
+            (torch.randn(2, *shape),),
+            path,
+            dynamo=True,
+            verbose=False,
+            dynamic_shapes=({0: batch},),
+            input_names=['image'],
+            output_names=['logits'],
+            external_data=False,
+        )
+
+
+def compare(network: nn.Module, shape: tuple, path: Path) -> tuple[float, dict[str, float]]:
+    """The largest difference from PyTorch over some batches, and median seconds of one image."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=['CPUExecutionProvider'])
+    generator, difference = torch.Generator().manual_seed(0), 0.0
+    for count in BATCHES:
+        images = torch.randn(count, *shape, generator=generator)
+        found = torch.from_numpy(session.run(None, {'image': images.numpy()})[0])
+        expected = network(images)
+        if found.shape != expected.shape:
+            raise RuntimeError(
+                f'the exported graph gives {tuple(found.shape)} for {count} images, PyTorch '
+                f'{tuple(expected.shape)}'
+            )
+        difference = max(difference, float((found - expected).abs().max()))
+    image = torch.randn(1, *shape, generator=generator)
+    inputs = {'image': image.numpy()}
+    ways = {'PyTorch': lambda: network(image), 'onnxruntime': lambda: session.run(None, inputs)}
+    seconds = {name: [] for name in ways}
+    for _ in range(ROUNDS):  # in turn: what slows the machine for a while slows both
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return difference, {name: statistics.median(values) for name, values in seconds.items()}
+
+
+@one_line_errors()
+@torch.no_grad()
+def main():
+    args = parse_args()
+    out = check_arguments(args)
+    cfg = launch.load_config(args.config)
+    launch.merge_options(cfg, args.cfg_options)
+    shape = image_shape(cfg, args.side)
+    model = launch.build_network(cfg, args.config)
+    if not hasattr(model, 'extract_feat') or not hasattr(model, 'head'):
+        raise ValueError(f'config: {args.config} is no classifier with a backbone and a head')
+    if args.checkpoint is not None:
+        checkpoints.load_weights(model, args.checkpoint, args.config)
+    network = Logits(model).eval()
+    try:
+        network(torch.zeros(1, *shape))  # makes the matrices that resample levels, which are kept
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
+        ) from error
+    part = out.with_name(f'{out.stem}.part.onnx')
+    try:
+        export(network, shape, part)
+        difference, seconds = compare(network, shape, part)
+        if not difference <= TOLERANCE:
+            raise RuntimeError(f'the exported graph differs from PyTorch by {difference:.2g}')
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+    print(f'{out}: images (N, {", ".join(map(str, shape))}), {out.stat().st_size / 2**20:.1f} MiB')
+    print(f'largest difference of logits, batches of {BATCHES}: {difference:.2g}')
+    times = ', '.join(f'{name} {1e3 * value:.1f} ms' for name, value in seconds.items())
+    print(f'one image, {torch.get_num_threads()} threads, median of {ROUNDS}: {times}')
+
+
+if __name__ == '__main__':
+    main()
