@@ -1,5 +1,6 @@
 # Copyright (c) mmscale contributors.
 import hashlib
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from mmpretrain import get_model
 from mmscale.datasets import ScaleDigits
 
 from .conftest import ROOT, exit_message, run_tool
+
+sys.path.insert(0, str(ROOT / 'tools' / 'misc'))
+import fill_metrics  # noqa: E402
 
 TOOL = 'tools/model_converters/publish_model.py'
 PUBLISHED = [
@@ -77,3 +81,27 @@ def test_bad_input_is_one_line(monkeypatch, tmp_path):
     assert 'has no state_dict' in exit_message(
         monkeypatch, TOOL, str(tmp_path / 'list.pth'), str(tmp_path / 'a.pth')
     )
+
+
+def test_accuracies_of_the_index_are_those_of_the_ledger():
+    """What `tools/misc/fill_metrics.py` would write is there."""
+    study = ROOT / 'studies' / 'realizations_scalemnist.py'
+    known = {
+        model['Config']: model['Results'][0]['Metrics']
+        for path in sorted(ROOT.glob('configs/*/metafile.yml'))
+        for model in yaml.safe_load(path.read_text())['Models']
+        if 'Weights' not in model
+    }
+    found = {c: a for c, a in fill_metrics.accuracies(study).items() if c in known}
+    assert found and {c: known[c]['Top 1 Accuracy'] for c in found} == found
+
+
+def test_only_the_entry_of_the_config_is_filled():
+    entry = '  - Name: {0}\n    Results:\n      - Dataset: d\n        Metrics: null\n'
+    entry += '    Config: {0}.py\n'
+    text = 'Models:\n' + entry.format('a') + entry.format('b')
+    once = fill_metrics.filled(text, 'b.py', 97.5)
+    again = yaml.safe_load(fill_metrics.filled(once, 'b.py', 98.25))['Models']
+    assert [model['Results'][0]['Metrics'] for model in again] == [None, {'Top 1 Accuracy': 98.25}]
+    weights = text + '    Weights: b.pth\n'
+    assert fill_metrics.filled(weights, 'b.py', 97.5) == weights
