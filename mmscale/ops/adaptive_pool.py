@@ -10,7 +10,7 @@ def adaptive_pool2d(x: Tensor, size: int | tuple[int, int], mode: str) -> Tensor
     """``F.adaptive_max_pool2d`` or ``F.adaptive_avg_pool2d``.
 
     Cell ``i`` of ``out`` covers the samples from ``floor(i n / out)`` to ``ceil((i + 1) n / out)``.
-    ONNX has no such operator. In a graph that is exported or traced the cells are read by axes as
+    ONNX has no such operator. In a graph that is compiled or exported the cells are read by axes as
     rows of one length: a maximum does not mind samples that are there twice, and a mean is a matrix
     product.
 
@@ -23,7 +23,7 @@ def adaptive_pool2d(x: Tensor, size: int | tuple[int, int], mode: str) -> Tensor
     Returns:
         Tensor: ``(N, C, *size)``.
     """
-    if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):
+    if not torch.compiler.is_compiling():  # a traced graph keeps PyTorch's own
         pool = F.adaptive_max_pool2d if mode == 'max' else F.adaptive_avg_pool2d
         return pool(x, size)
     height, width = (size, size) if isinstance(size, int) else size
