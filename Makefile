@@ -52,7 +52,7 @@ test: $(STAMPS)/mmscale $(STAMPS)/docs ops
 		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
 
 test-downstream: $(DOWNSTREAM)/stamps/packages
-	@$(call say,detectors and segmentors,about 20 minutes on 2 CPU cores)
+	@$(call say,detectors and segmentors,about 25 minutes on 2 CPU cores)
 	@$(DOWNSTREAM)/bin/python -m pytest $(PYTEST_ARGS) tests/downstream \
 		|| $(call failed,the tests of detectors and segmentors,See the summary above.)
 

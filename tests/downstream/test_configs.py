@@ -18,6 +18,9 @@ for module in ('mmdet', 'mmseg'):
 # MMDetection's and MMSegmentation's own configs, each once.
 BASES = sorted({re.search(r"_base_ = '(.*)'", path.read_text())[1] for path in CONFIGS})
 FOUR_LINES = re.search(r'```python\n(.*?)```', (ROOT / 'docs/downstream.md').read_text(), re.S)[1]
+IN_README = re.search(r'four lines.*?```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)[
+    1
+]
 
 
 def twin_of(base: str, folder):
@@ -86,6 +89,7 @@ def test_maps_and_names_are_those_of_the_ordinary_network(path, data, tmp_path):
 
 
 def test_the_lines_of_the_documentation_are_all_it_takes(data, tmp_path):
+    assert re.sub(r' *#.*', '', IN_README) in FOUR_LINES
     path = tmp_path / 'config.py'
     path.write_text(FOUR_LINES)
     cfg = Config.fromfile(path)

@@ -49,8 +49,7 @@ class Logits(nn.Module):
 
 def check_arguments(args: argparse.Namespace) -> Path:
     """The file to be; ``ValueError`` for what would only be found at the end."""
-    out = args.out or Path(args.config).with_suffix('.onnx').name
-    out = Path(out)
+    out = args.out or Path(f'{Path(args.config).stem}.onnx')
     if out.suffix != '.onnx':
         raise ValueError(f'--out: {out} must end in .onnx')
     if not out.parent.is_dir():

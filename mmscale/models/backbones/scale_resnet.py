@@ -87,8 +87,8 @@ class ScaleResNet(BaseModule):
             At stride 1 that convolution, its norm and activation cost four times as much.
         scale_pooling (dict, optional): Pools each output over its levels to the feature map that
             the ordinary network has at this stage, of the same size, for necks and heads that know
-            no scale. Arguments of :class:`ScalePooling`, ``dict()`` for its maximum over levels.
-            Defaults to None, scale spaces.
+            no scale: ``mode`` and ``scale_dropout`` of :class:`ScalePooling`, ``dict()`` for its
+            maximum over levels. Defaults to None, scale spaces.
         frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
             counting from 0. -1 freezes nothing.
         norm_cfg (dict): The norms: ``'mmscale.ScaleBN'``, which ``'BN'`` stands for, or
@@ -236,6 +236,12 @@ class ScaleResNet(BaseModule):
         self.feat_dim = channels
         self.scale_pooling = None
         if scale_pooling is not None:
+            unknown = set(scale_pooling) - {'mode', 'scale_dropout'}
+            if unknown:
+                raise ValueError(
+                    f'scale_pooling takes mode and scale_dropout, got {sorted(unknown)[0]}: the '
+                    'maps are always those of the ordinary network'
+                )
             pooling = dict(type='mmscale.ScalePooling', align='image', scale_space=self.grid)
             self.scale_pooling = MODELS.build(pooling | scale_pooling)
         check_norms(self, norm_cfg)
@@ -333,8 +339,10 @@ class ScaleResNet(BaseModule):
     def init_weights(self) -> None:
         if is_pretrained(self.init_cfg):
             hook = self.register_load_state_dict_post_hook(self._check_loaded)
-            super().init_weights()
-            hook.remove()
+            try:
+                super().init_weights()
+            finally:
+                hook.remove()
             return
         super().init_weights()
         init_offsets(self)

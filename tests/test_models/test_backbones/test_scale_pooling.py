@@ -102,6 +102,12 @@ def test_a_grid_without_the_level_of_the_image_has_no_such_maps():
         ScalePooling(align='image')
 
 
+def test_strides_cannot_be_made_others_than_the_ordinary_ones():
+    for unknown in (dict(align='smallest'), dict(scale_space=GRIDS[1])):
+        with pytest.raises(ValueError, match=f'scale_pooling takes .* got {next(iter(unknown))}'):
+            pooled(scale_pooling=unknown)
+
+
 def test_the_equivariance_of_the_body_is_not_touched():
     """``body`` still gives scale spaces, and a network with pooling loads one without."""
     net = pooled()
