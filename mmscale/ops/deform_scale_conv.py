@@ -10,17 +10,18 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmscale.scale_space import (
+    PackedLevels,
     ScaleGrid,
     Signal,
     check_signal,
     fold_levels,
     is_pyramid,
+    on_packed,
     split_levels,
-    unfold_levels,
 )
 from mmscale.scale_space.resample import check_choice
 
-from .scale_conv import check_convolution, interacting_levels
+from .scale_conv import check_convolution, coarser_levels
 
 BACKENDS = ('auto', 'mmcv', 'native')
 # Values read at once by the native path on CPU: few enough to be found in the cache again.
@@ -100,19 +101,25 @@ def deform_scale_conv2d(
     device = split_levels(x)[0].device
     conv = {'mmcv': _conv_mmcv, 'native': _conv_native}[choose_backend(backend, device)]
 
-    if not is_pyramid(x):
-        y = _deform_dense(conv, x, offset, modulation, weight, stride, dilation, groups, grid)
-        return y if bias is None else y + bias[:, None, None, None].to(y.dtype)
-    outputs = []
-    for k, sources in enumerate(interacting_levels(x, weight.shape[2], grid)):
-        where = _displacement(offset[k], weight, dilation, 1)
-        factor = None if modulation is None else modulation[k]
-        y = sum(
-            conv(source, where, factor, weight[:, :, shift], stride, groups)
-            for shift, source in enumerate(sources)
+    def deform(
+        x: PackedLevels, offset: PackedLevels, modulation: PackedLevels | None = None
+    ) -> PackedLevels:
+        factors = grid.dilations if x.dense else (1,) * len(x)
+        where = offset.map_images(
+            lambda y, factor: _displace(y, weight.shape[3:], dilation, factor), factors
         )
-        outputs.append(y if bias is None else y + bias[:, None, None].to(y.dtype))
-    return tuple(outputs)
+        signals = [where] if modulation is None else [where, modulation]
+        y = None
+        for shift, kernel in enumerate(weight.unbind(2)[: len(x)]):
+            coarser = coarser_levels(x, shift, grid)
+            term = _conv_levels(conv, [coarser, *signals], kernel, stride, groups)
+            y = term if y is None else y.add_finest(term)
+        if bias is None:
+            return y
+        return y.map(lambda pixels: pixels + bias[:, None, None].to(pixels.dtype))
+
+    signals = (x, offset) if modulation is None else (x, offset, modulation)
+    return on_packed(deform, *signals)
 
 
 def choose_backend(backend: str, device: torch.device) -> str:
@@ -173,58 +180,47 @@ def _check_offset(name, offset, x, stride, channels_a_group, grid) -> int:
     return deform_groups
 
 
-def _deform_dense(
-    conv: Callable, x, offset, modulation, weight, stride, dilation, groups, grid
-) -> Tensor:
-    """All levels are one batch: where a level's taps lie is a matter of their positions alone."""
-    batch, _, num_levels = x.shape[:3]
-    levels = fold_levels(x)
-    factors = torch.tensor(grid.dilations[:num_levels], dtype=torch.float64, device=x.device)
-    # Not repeat_interleave, whose exports hold one batch size.
-    factors = factors[:, None].expand(-1, batch).reshape(-1, 1, 1, 1, 1, 1)
-    where = _displacement(fold_levels(offset), weight, dilation, factors)
-    factor = None if modulation is None else fold_levels(modulation)
-    y = None
-    for shift in range(min(weight.shape[2], num_levels)):
-        first, count = shift * batch, (num_levels - shift) * batch
-        term = conv(
-            levels[first:],
-            where[:count],
-            None if factor is None else factor[:count],
-            weight[:, :, shift],
-            stride,
-            groups,
-        )
-        y = term if y is None else y + F.pad(term, (0, 0, 0, 0, 0, 0, 0, first))
-    return unfold_levels(y, num_levels)
+def _conv_levels(conv: Callable, signals, weight, stride, groups) -> PackedLevels:
+    """Interaction 1, on the levels that all signals have.
+
+    Dense levels are one batch: where their taps lie is a matter of their positions alone.
+    """
+    x = signals[0]
+    if not x.dense:
+        levels = zip(*signals)
+        return PackedLevels.pack(tuple(conv(maps, weight, stride, groups) for maps in levels))
+    num_maps = len(x) * x.batch_size
+    maps = [fold_levels(signal.unpack())[:num_maps] for signal in signals]
+    return PackedLevels.of_batch(conv(maps, weight, stride, groups), len(x))
 
 
-def _taps(kernel_size: tuple[int, int], like: Tensor) -> Tensor:
-    """Taps of a kernel around its centre, row by row, ``(taps, 2, 1, 1)``."""
-    rows, columns = (torch.arange(n, device=like.device) - n // 2 for n in kernel_size)
-    return torch.cartesian_prod(rows, columns).to(like.dtype).view(-1, 2, 1, 1)
-
-
-def _displacement(offset: Tensor, weight: Tensor, dilation, factor: Tensor | int) -> Tensor:
-    """How far from its output each tap reads, in samples, ``(N, G, taps, 2, H, W)``.
+def _displace(offset: Tensor, kernel_size, dilation, factor: float) -> Tensor:
+    """How far from its output each tap reads, in samples, ``(N, 2 taps G, H, W)`` as ``offset``.
 
     Always of at least single precision.
     """
-    kernel_size = weight.shape[-2:]
     offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
-    offset = offset.unflatten(1, (-1, kernel_size[0] * kernel_size[1], 2))
-    distance = offset.new_tensor(dilation)[:, None, None]
-    if isinstance(factor, Tensor):
-        factor = factor.to(offset.dtype)
-    return factor * (distance * _taps(kernel_size, offset) + offset)
+    return factor * (_taps(kernel_size, dilation, offset) + offset)
 
 
-def _conv_native(x, displacement, modulation, weight, stride, groups) -> Tensor:
+def _taps(kernel_size, dilation, offset: Tensor) -> Tensor:
+    """Where the taps of a kernel are, around its centre, in the channels of an offset."""
+    rows, columns = (
+        step * (torch.arange(n, device=offset.device) - n // 2)
+        for n, step in zip(kernel_size, dilation)
+    )
+    taps = torch.cartesian_prod(rows, columns).to(offset.dtype).flatten()
+    return taps.repeat(offset.shape[1] // len(taps))[:, None, None]
+
+
+def _conv_native(signals, weight, stride, groups) -> Tensor:
     """Reads the signal at every tap of every output, then multiplies by the weights."""
+    x, displacement, *modulation = signals
+    displacement = displacement.unflatten(1, (-1, weight.shape[2] * weight.shape[3], 2))
     if _is_autocast(x):
         weight = weight.to(torch.get_autocast_dtype(x.device.type))
     weight = weight.reshape(groups, len(weight) // groups, -1)
-    signals = (x, displacement) if modulation is None else (x, displacement, modulation)
+    signals = (x, displacement, *modulation)
     size = _part_size(x, displacement)
     if size is None or size >= len(x):
         return _read_and_multiply(weight, stride, *signals)
@@ -335,28 +331,30 @@ def _read(stride, x, displacement, modulation=None) -> Tensor:
     return values.reshape(x.shape[0], x.shape[1] * num_taps, rows * columns)
 
 
-def _conv_mmcv(x, displacement, modulation, weight, stride, groups) -> Tensor:
+def _conv_mmcv(signals, weight, stride, groups) -> Tensor:
     from mmcv.ops import deform_conv2d, modulated_deform_conv2d
 
+    x, displacement, *modulation = signals
     # MMCV adds its offset to the taps of an ordinary kernel, which fractional dilations are not.
     kernel_size = weight.shape[-2:]
-    offset = displacement - _taps(kernel_size, displacement)
+    offset = displacement - _taps(kernel_size, (1, 1), displacement)
     padding = tuple(n // 2 for n in kernel_size)
-    num_groups = displacement.shape[1]
+    num_groups = displacement.shape[1] // (2 * kernel_size[0] * kernel_size[1])
     given = torch.get_autocast_dtype(x.device.type) if _is_autocast(x) else x.dtype
     with torch.autocast(x.device.type, enabled=False):
         x, weight, offset = (
-            part.to(displacement.dtype).contiguous() for part in (x, weight, offset.flatten(1, 3))
+            part.to(displacement.dtype).contiguous() for part in (x, weight, offset)
         )
-        if modulation is None and all(n >= k for n, k in zip(x.shape[-2:], kernel_size)):
+        if not modulation and all(n >= k for n, k in zip(x.shape[-2:], kernel_size)):
             # It cuts the batch into equal parts, by default of 32 samples.
             part = max(n for n in range(1, min(len(x), 32) + 1) if len(x) % n == 0)
             args = stride, padding, 1, groups, num_groups, False, part
             return deform_conv2d(x, offset, weight, *args).to(given)
-        if modulation is None:
-            # The plain op refuses images smaller than the kernel, the modulated one does not.
-            modulation = offset.new_ones(len(x), offset.shape[1] // 2, *offset.shape[2:])
-        modulation = modulation.to(offset.dtype).contiguous()
+        # The plain op refuses images smaller than the kernel, the modulated one does not.
+        modulation = modulation or [
+            offset.new_ones(len(x), offset.shape[1] // 2, *offset.shape[2:])
+        ]
+        modulation = modulation[0].to(offset.dtype).contiguous()
         args = None, stride, padding, 1, groups, num_groups
         return modulated_deform_conv2d(x, offset, modulation, weight, *args).to(given)
 

@@ -2,7 +2,7 @@
 """Scale convolution as a function of tensors."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from numbers import Integral
 
 import torch
@@ -14,10 +14,8 @@ from mmscale.scale_space import (
     ScaleGrid,
     Signal,
     check_signal,
-    fold_levels,
-    is_pyramid,
+    on_packed,
     resample_level,
-    unfold_levels,
 )
 from mmscale.scale_space.resample import keep_constants, resampling_matrix
 
@@ -117,26 +115,9 @@ def scale_conv2d(
     # Not weight[:, :, 0], whose gradient autograd would copy into zeros.
     kernels = weight.unbind(2) if weight.shape[2] > 1 else [weight.flatten(1, 2)]
     kernels = [_in_order(kernel, grid) for kernel in kernels]  # once, not at each level anew
-    if isinstance(x, PackedLevels):
-        return _conv_packed(x, kernels, bias, stride, dilation, groups, grid)
-    if is_pyramid(x):
-        levels = tuple(_in_order(level, grid) for level in x)
-        return tuple(
-            _conv_level(sources, kernels, bias, stride, dilation, groups, 1)
-            for sources in interacting_levels(levels, len(kernels), grid)
-        )
-    maps, num_levels = _in_order(fold_levels(x), grid), x.shape[2]
-    if weight.shape[3:] == (1, 1):
-        y = _conv_pointwise(maps, kernels, bias, stride, groups, num_levels)
-    else:
-        levels = maps.split([x.shape[0]] * num_levels)  # also where that is 0
-        y = torch.cat(
-            [
-                _conv_level(levels[k:], kernels, bias, stride, dilation, groups, factor)
-                for k, factor in enumerate(grid.dilations[:num_levels])
-            ]
-        )
-    return unfold_levels(y, num_levels)
+    return on_packed(
+        lambda levels: _conv_interacting(levels, kernels, bias, stride, dilation, groups, grid), x
+    )
 
 
 def _in_order(x: Tensor, grid: ScaleGrid) -> Tensor:
@@ -144,34 +125,60 @@ def _in_order(x: Tensor, grid: ScaleGrid) -> Tensor:
     return x.to(memory_format=torch.channels_last) if grid.num_scales > 1 else x
 
 
-def _conv_pointwise(levels, kernels, bias, stride, groups, num_levels) -> Tensor:
-    """1x1 kernels: all levels are one batch, and level l + k is the same batch, shifted."""
-    per_level = levels.shape[0] // num_levels
-    levels = levels[:, :, :: stride[0], :: stride[1]]
-    y = F.conv2d(levels, kernels[0], bias, groups=groups)
-    for shift, kernel in enumerate(kernels[1:num_levels], start=1):
-        coarser = F.conv2d(levels[shift * per_level :], kernel, None, groups=groups)
-        y = y + F.pad(coarser, (0, 0, 0, 0, 0, 0, 0, shift * per_level))
+def _conv_interacting(x, kernels, bias, stride, dilation, groups, grid) -> PackedLevels:
+    factors = grid.dilations if x.dense else (1,) * grid.num_scales
+    y = _conv_alone(x, kernels[0], bias, stride, dilation, groups, factors, grid)
+    for shift, kernel in enumerate(kernels[1 : len(x)], start=1):
+        coarser = coarser_levels(x, shift, grid)
+        term = _conv_alone(coarser, kernel, None, stride, dilation, groups, factors, grid)
+        y = y.add_finest(term)
     return y
 
 
-def _conv_level(sources, kernels, bias, stride, dilation, groups, factor) -> Tensor:
-    """One output level: ``sources`` are the input levels k, k+1, ... that exist."""
-    y = None
-    for level, weight in zip(sources, kernels):
-        distance = tuple(factor * d for d in dilation)
-        if all(d == int(d) for d in distance):
-            distance = tuple(int(d) for d in distance)
-        else:
-            weight, distance = splat_kernel(weight, distance), (1, 1)
-        weight, padding = _crop_unseen(weight, distance, level.shape[-2:])
-        step = stride
-        if weight.shape[2:] == (1, 1):
-            # oneDNN's (3.10) strided 1x1 convolution writes outside of channels-last gradients.
-            level, step = level[:, :, :: stride[0], :: stride[1]], 1
-        term = F.conv2d(level, weight, bias, step, padding, distance, groups)
-        y, bias = term if y is None else y.add_(term), None
-    return y
+def coarser_levels(x: PackedLevels, shift: int, grid: ScaleGrid) -> PackedLevels:
+    """Level ``k + shift`` at the grid of level ``k``, for every ``k`` that has one."""
+    if x.dense:
+        return x.drop_finest(shift)
+    pairs = zip(list(x)[shift:], grid.factors[shift:], x.sizes, grid.factors)
+    return PackedLevels.pack(
+        tuple(resample_level(level, factor / own, size) for level, own, size, factor in pairs)
+    )
+
+
+def _conv_alone(x, weight, bias, stride, dilation, groups, factors, grid) -> PackedLevels:
+    """Interaction 1: no level sees another one."""
+    if weight.shape[2:] == (1, 1) and (x.joined or len(x) > 1):
+        if stride != (1, 1):
+            x = x.map_images(lambda level, _: level[:, :, :: stride[0], :: stride[1]], factors)
+        return x.map(lambda pixels: _mix_channels(pixels, weight, bias, groups))
+    num_coarse = 0
+    # What is specialised to sizes does not belong in a graph that is kept.
+    kept = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if not x.dense and groups == 1 and len(x) > 1 and not kept:
+        # Moving a kernel costs more than such a level's own work does: once for all of them.
+        num_coarse = sum(x.batch_size * h * w < x.channels for h, w in x.sizes)
+    return x.map_images(
+        lambda level, factor: _conv_level(
+            _in_order(level, grid), weight, bias, stride, dilation, groups, factor
+        ),
+        factors,
+        num_coarse,
+        lambda levels: _conv_gathered(levels, weight, bias, stride, dilation),
+    )
+
+
+def _conv_level(level, weight, bias, stride, dilation, groups, factor) -> Tensor:
+    """The maps of one level, whose taps lie ``factor * dilation`` samples apart."""
+    distance = tuple(factor * d for d in dilation)
+    if all(d == int(d) for d in distance):
+        distance = tuple(int(d) for d in distance)
+    else:
+        weight, distance = splat_kernel(weight, distance), (1, 1)
+    weight, padding = _crop_unseen(weight, distance, level.shape[-2:])
+    if weight.shape[2:] == (1, 1):
+        # oneDNN's (3.10) strided 1x1 convolution writes outside of channels-last gradients.
+        level, stride = level[:, :, :: stride[0], :: stride[1]], 1
+    return F.conv2d(level, weight, bias, stride, padding, distance, groups)
 
 
 def _crop_unseen(weight, distance, size) -> tuple[Tensor, tuple[int, int]]:
@@ -187,50 +194,6 @@ def _crop_unseen(weight, distance, size) -> tuple[Tensor, tuple[int, int]]:
             weight = weight.narrow(axis, radius - seen, 2 * seen + 1)
         padding.append(step * seen)
     return weight, tuple(padding)
-
-
-def _conv_packed(x, kernels, bias, stride, dilation, groups, grid) -> PackedLevels:
-    factors = grid.dilations if x.dense else (1,) * grid.num_scales
-    y = _conv_packed_alone(x, kernels[0], bias, stride, dilation, groups, factors)
-    for shift, kernel in enumerate(kernels[1 : len(x)], start=1):
-        coarser = _coarser_levels(x, shift, grid)
-        term = _conv_packed_alone(coarser, kernel, None, stride, dilation, groups, factors)
-        missing = y.pixels.shape[2] - term.pixels.shape[2]
-        padded = F.pad(term.pixels, (0, 0, 0, missing))
-        y = y.map(lambda pixels, padded=padded: pixels + padded)
-    return y
-
-
-def _coarser_levels(x: PackedLevels, shift: int, grid: ScaleGrid) -> PackedLevels:
-    """Level ``k + shift`` at the grid of level ``k``, for every ``k`` that has one."""
-    if x.dense:
-        return x.drop_finest(shift)
-    pairs = zip(list(x)[shift:], grid.factors[shift:], x.sizes, grid.factors)
-    return PackedLevels.pack(
-        [resample_level(level, factor / own, size) for level, own, size, factor in pairs]
-    )
-
-
-def _conv_packed_alone(x, weight, bias, stride, dilation, groups, factors) -> PackedLevels:
-    """Interaction 1: no level sees another one."""
-    if weight.shape[2:] == (1, 1):
-        if stride != (1, 1):
-            x = x.map_images(lambda level, _: level[:, :, :: stride[0], :: stride[1]], factors)
-        return x.map(lambda pixels: _mix_channels(pixels, weight, bias, groups))
-    num_coarse = 0
-    # What is specialised to sizes does not belong in a graph that is kept.
-    kept = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if not x.dense and groups == 1 and not kept:
-        # Moving a kernel costs more than such a level's own work does: once for all of them.
-        num_coarse = sum(x.batch_size * h * w < x.pixels.shape[1] for h, w in x.sizes)
-    return x.map_images(
-        lambda level, factor: _conv_level(
-            [level], [weight], bias, stride, dilation, groups, factor
-        ),
-        factors,
-        num_coarse,
-        lambda levels: _conv_gathered(levels, weight, bias, stride, dilation),
-    )
 
 
 def _mix_channels(pixels, weight, bias, groups) -> Tensor:
@@ -279,18 +242,6 @@ def _seen_pixels(batch_size, sizes, kernel_size, stride, dilation, device) -> Te
         seen.append((samples + image).clamp(max=outside).flatten())
         first += batch_size * height * width
     return torch.cat(seen).to(device)
-
-
-def interacting_levels(
-    x: tuple[Tensor, ...], interaction: int, grid: ScaleGrid
-) -> Iterator[list[Tensor]]:
-    """For each level ``k`` of a pyramid, the levels ``k, k + 1, ...`` read at the grid of ``k``."""
-    for k, level in enumerate(x):
-        sources = [level]
-        for shift, coarser in enumerate(x[k + 1 : k + interaction], start=1):
-            factor = grid.factors[k] / grid.factors[k + shift]
-            sources.append(resample_level(coarser, factor, level.shape[-2:]))
-        yield sources
 
 
 def splat_kernel(weight: Tensor, distance: tuple[float, float]) -> Tensor:

@@ -9,13 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmscale.scale_space import (
-    PackedLevels,
     ScaleGrid,
     Signal,
     check_signal,
-    fold_levels,
-    is_pyramid,
-    stack_levels,
+    on_packed,
 )
 from mmscale.scale_space.resample import keep_constants, resample, resampling_matrix
 
@@ -99,12 +96,12 @@ def _pool_levels(pool_level, x, kernel_size, stride, padding, scale_space) -> Si
 
 def map_dilated(fn: Callable[[Tensor, float], Tensor], x: Signal, grid: ScaleGrid) -> Signal:
     """Applies a function of the maps of a level, ``(M, C, H, W)``, and the distance of its taps."""
-    if isinstance(x, PackedLevels):
-        return x.map_images(fn, grid.dilations if x.dense else (1,) * len(x))
-    if is_pyramid(x):
-        return tuple(fn(level, 1) for level in x)
-    levels = fold_levels(x).split([x.shape[0]] * x.shape[2])  # also where N is 0
-    return stack_levels([fn(level, step) for level, step in zip(levels, grid.dilations)])
+    return on_packed(
+        lambda levels: levels.map_images(
+            fn, grid.dilations if levels.dense else (1,) * len(levels)
+        ),
+        x,
+    )
 
 
 def _max_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:

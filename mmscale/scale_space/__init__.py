@@ -12,11 +12,11 @@ from .levels import (
     fold_levels,
     is_pyramid,
     map_levels,
+    on_packed,
     resample_level,
     split_levels,
     stack_levels,
     unfold_levels,
-    unpack,
 )
 from .lift import bilinear_pyramid_lift, gaussian_lift, gaussian_pyramid_lift
 from .resample import resample
@@ -34,6 +34,7 @@ __all__ = [
     'gaussian_pyramid_lift',
     'is_pyramid',
     'map_levels',
+    'on_packed',
     'resample',
     'resample_level',
     'scale_image',
@@ -41,5 +42,4 @@ __all__ = [
     'split_levels',
     'stack_levels',
     'unfold_levels',
-    'unpack',
 ]

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""The two forms of a scale-space signal, and what works level by level on both.
+"""The two forms of a scale-space signal, and the one that both have inside a network.
 
 *Dense*: a tensor ``(N, C, S, H, W)``, every level at full resolution. Our own layers keep it
 level-major in memory, so that one level, and all levels as one batch, are views.
@@ -7,12 +7,15 @@ level-major in memory, so that one level, and all levels as one batch, are views
 *Pyramid*: a tuple of S tensors ``(N, C, H_k, W_k)``, level ``k`` sampled at ``base**k`` times the
 distance of level 0, from the origin pixel.
 
-Between the layers of a backbone either is held as :class:`PackedLevels`.
+Layers and functions of signals take either and return the same, and do so at one door,
+:func:`on_packed`: behind it, and from layer to layer of a network, either is
+:class:`PackedLevels`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .grid import ScaleGrid
@@ -20,10 +23,12 @@ from .resample import grid_positions, resample
 
 
 class PackedLevels:
-    """A signal whose levels lie one behind the other in memory, pixel by pixel.
+    """A signal as the layers of a network hand it on: its levels, dense or a pyramid.
 
-    What works on single pixels, and statistics over all of them, then takes all levels in one
-    call, and a map of one level, ``(N, C, H_k, W_k)`` and channels last in memory, is a view.
+    What works on single pixels, and statistics over all of them, takes all levels in one call:
+    asked for :attr:`pixels`, the levels lie one behind the other in memory, and a map of one
+    level, ``(N, C, H_k, W_k)`` and channels last in memory, is a view. Until then they are kept as
+    they came.
 
     Args:
         pixels (Tensor): ``(1, C, P, 1)``, channels last: the P pixels of all levels, those of the
@@ -36,21 +41,51 @@ class PackedLevels:
     def __init__(
         self, pixels: Tensor, batch_size: int, sizes: Sequence[tuple[int, int]], dense: bool
     ):
-        self.pixels, self.batch_size = pixels, batch_size
+        self._pixels, self._maps, self.batch_size = pixels, None, batch_size
         self.sizes, self.dense = tuple(sizes), dense
 
     @classmethod
     def pack(cls, x: 'Signal') -> 'PackedLevels':
-        """Packs a dense signal or a pyramid."""
-        levels = split_levels(x)
-        sizes = [level.shape[-2:] for level in levels]
-        return cls(_join(levels), levels[0].shape[0], sizes, not is_pyramid(x))
+        """A signal in any form; what is packed stays as it is."""
+        return x if isinstance(x, cls) else cls._of_maps(split_levels(x), not is_pyramid(x))
+
+    @classmethod
+    def _of_maps(cls, maps: Sequence[Tensor], dense: bool) -> 'PackedLevels':
+        batch_size = maps[0].shape[0] if maps else 0
+        packed = cls(None, batch_size, [level.shape[-2:] for level in maps], dense)
+        packed._maps = tuple(maps)
+        return packed
+
+    @classmethod
+    def of_batch(cls, maps: Tensor, num_levels: int) -> 'PackedLevels':
+        """A dense signal from all of its levels as one batch, ``(S N, C, H, W)``."""
+        size, batch_size = maps.shape[-2:], maps.shape[0] // num_levels
+        return cls(_as_pixels(_as_rows(maps)), batch_size, [size] * num_levels, dense=True)
+
+    @property
+    def pixels(self) -> Tensor:
+        """All pixels, ``(1, C, P, 1)``."""
+        if self._maps is not None:
+            self._pixels, self._maps = _join(self._maps), None
+        return self._pixels
+
+    @property
+    def joined(self) -> bool:
+        """Whether the levels lie one behind the other already."""
+        return self._maps is None
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return (self._pixels if self._maps is None else self._maps[0]).shape[1]
 
     def unpack(self) -> 'Tensor | tuple[Tensor, ...]':
-        """The dense tensor, a view, or the levels, each with memory of its own.
+        """The dense tensor, a view of pixels, or the levels, each with memory of its own.
 
         Autograd would forbid in-place layers behind several views of one tensor.
         """
+        if self._maps is not None:
+            return stack_levels(self._maps) if self.dense else self._maps
         if not self.dense:
             return tuple(level.clone() for level in self)
         height, width = self.sizes[0]
@@ -85,6 +120,9 @@ class PackedLevels:
                 runs[-1][1] += 1
             else:
                 runs.append([run, 1])
+        if len(runs) == len(self):
+            levels = zip(self, factors)
+            return PackedLevels._of_maps([fn(x, factor) for x, factor in levels], self.dense)
         *maps, rest = self._split([(size, count) for (size, _), count in runs])
         results, sizes = [], []
         for x, ((_, factor), count) in zip(maps, runs, strict=True):
@@ -99,9 +137,19 @@ class PackedLevels:
 
     def drop_finest(self, count: int) -> 'PackedLevels':
         """The signal without its ``count`` finest levels."""
+        if self._maps is not None:
+            return PackedLevels._of_maps(self._maps[count:], self.dense)
         first = sum(self.batch_size * height * width for height, width in self.sizes[:count])
         pixels = self.pixels[:, :, first:]
         return PackedLevels(pixels, self.batch_size, self.sizes[count:], self.dense)
+
+    def add_finest(self, other: 'PackedLevels') -> 'PackedLevels':
+        """The sum with a signal that has only the finest of these levels; this one is used up."""
+        if self._maps is not None and other._maps is not None:
+            sums = [x.add_(y) for x, y in zip(self._maps, other._maps)]
+            return PackedLevels._of_maps((*sums, *self._maps[len(sums) :]), self.dense)
+        missing = self.pixels.shape[2] - other.pixels.shape[2]
+        return self.map(lambda pixels: pixels + F.pad(other.pixels, (0, 0, 0, missing)))
 
     def _split(self, runs) -> list[Tensor]:
         """Runs of levels of equal size as batches of maps, and what remains as pixels."""
@@ -115,6 +163,8 @@ class PackedLevels:
         return len(self.sizes)
 
     def __iter__(self) -> Iterator[Tensor]:
+        if self._maps is not None:
+            return iter(self._maps)
         return iter(self._split([(size, 1) for size in self.sizes])[:-1])
 
 
@@ -145,9 +195,10 @@ def is_pyramid(x: Signal) -> bool:
     return isinstance(x, tuple | list) or (isinstance(x, PackedLevels) and not x.dense)
 
 
-def unpack(x: Signal) -> Tensor | tuple[Tensor, ...]:
-    """A signal as a dense tensor or a tuple of levels; what is neither stays as it is."""
-    return x.unpack() if isinstance(x, PackedLevels) else x
+def on_packed(fn: Callable[..., PackedLevels], *signals: Signal) -> Signal:
+    """Applies a function of packed signals to signals in any form; its result has theirs."""
+    y = fn(*(PackedLevels.pack(x) for x in signals))
+    return y if isinstance(signals[0], PackedLevels) else y.unpack()
 
 
 def check_signal(x: Signal, grid: ScaleGrid, channels: int | None = None) -> None:
@@ -197,12 +248,8 @@ def unfold_levels(x: Tensor, num_levels: int) -> Tensor:
 
 
 def map_levels(fn: Callable[..., Tensor], *signals: Signal) -> Signal:
-    """Applies a pointwise function of one or several signals of the same form."""
-    if isinstance(signals[0], PackedLevels):
-        return signals[0].map(fn, *signals[1:])
-    if not is_pyramid(signals[0]):
-        return fn(*signals)
-    return tuple(fn(*levels) for levels in zip(*signals, strict=True))
+    """Applies a function of single pixels to one or several signals of the same form."""
+    return on_packed(lambda x, *others: x.map(fn, *others), *signals)
 
 
 def apply_jointly(fn: Callable[[Tensor], Tensor], x: Signal) -> Signal:
@@ -210,18 +257,21 @@ def apply_jointly(fn: Callable[[Tensor], Tensor], x: Signal) -> Signal:
 
     Dense signals are passed as they are, pyramids as ``(N, C, sum of H_k W_k)``.
     """
-    if isinstance(x, PackedLevels):
-        return PackedLevels.pack(apply_jointly(fn, x.unpack()))
-    if not is_pyramid(x):
-        return fn(x)
-    y = fn(torch.cat([level.flatten(2) for level in x], dim=2))
-    parts = y.split([level[0, 0].numel() for level in x], dim=2)
-    # Copies: autograd forbids in-place layers behind views of one tensor, and convolutions would
-    # copy these strides anyway.
-    return tuple(
-        part.unflatten(2, level.shape[2:]).clone(memory_format=torch.contiguous_format)
-        for part, level in zip(parts, x, strict=True)
-    )
+
+    def apply(levels: PackedLevels) -> PackedLevels:
+        if levels.dense:
+            return PackedLevels.pack(fn(levels.unpack()))
+        y = fn(torch.cat([level.flatten(2) for level in levels], dim=2))
+        parts = y.split([height * width for height, width in levels.sizes], dim=2)
+        # Copies: autograd forbids in-place layers behind several views of one tensor.
+        return PackedLevels.pack(
+            tuple(
+                part.unflatten(2, size).clone(memory_format=torch.contiguous_format)
+                for part, size in zip(parts, levels.sizes, strict=True)
+            )
+        )
+
+    return on_packed(apply, x)
 
 
 def resample_level(level: Tensor, factor: float, size: tuple[int, int]) -> Tensor:

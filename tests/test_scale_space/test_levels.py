@@ -48,7 +48,7 @@ def test_map_levels():
     doubled = map_levels(torch.add, PYRAMID, PYRAMID)
     assert isinstance(doubled, tuple)
     assert largest_difference(doubled, tuple(2 * level for level in PYRAMID)) == 0
-    with pytest.raises(ValueError):
+    with pytest.raises(RuntimeError):
         map_levels(torch.add, PYRAMID, PYRAMID[:2])
 
 
@@ -65,7 +65,7 @@ def test_apply_jointly_shows_all_pixels_of_all_levels_at_once():
     expected = tuple(level - mean[:, None, None] for level in PYRAMID)
     assert largest_difference(centred, expected) < 1e-14
     assert all(level.is_contiguous() for level in centred)
-    assert apply_jointly(lambda x: x, DENSE) is DENSE
+    assert torch.equal(apply_jointly(lambda x: x, DENSE), DENSE)
 
 
 def test_apply_jointly_allows_in_place_layers_behind_it():

@@ -15,7 +15,6 @@ from mmscale.scale_space import (
     is_pyramid,
     map_levels,
     split_levels,
-    unpack,
 )
 
 DENSE = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64)
@@ -29,14 +28,15 @@ def test_packing_and_unpacking_are_inverse(x):
     assert is_pyramid(packed) == is_pyramid(x) == (not packed.dense)
     assert type(packed.unpack()) is type(x) and largest_difference(packed.unpack(), x) == 0
     assert largest_difference(split_levels(packed), split_levels(x)) == 0
-    again = PackedLevels.pack(packed)
-    assert torch.equal(again.pixels, packed.pixels) and again.dense == packed.dense
-    assert unpack(x) is x and largest_difference(unpack(packed), x) == 0
+    assert not packed.joined and packed.pixels.shape[0] == 1 and packed.joined
+    assert type(packed.unpack()) is type(x) and largest_difference(packed.unpack(), x) == 0
+    assert PackedLevels.pack(packed) is packed
 
 
 @both
 def test_pixels_are_level_after_level_and_levels_are_views(x):
     packed, levels = PackedLevels.pack(x), split_levels(x)
+    assert [y.data_ptr() for y in packed] == [y.data_ptr() for y in levels]
     assert packed.pixels.is_contiguous(memory_format=torch.channels_last)
     rows = torch.cat([level.permute(0, 2, 3, 1).reshape(-1, 3) for level in levels])
     assert torch.equal(packed.pixels, rows.T[None, :, :, None])
@@ -97,6 +97,8 @@ def test_coarse_levels_go_to_their_own_function(num_coarse, scale):
 @pytest.mark.parametrize('count', [0, 1, 3])
 def test_dropping_the_finest_levels_leaves_a_view_of_the_others(x, count):
     packed = PackedLevels.pack(x)
+    assert largest_difference(tuple(packed.drop_finest(count)), split_levels(x)[count:]) == 0
+    assert not packed.joined and packed.pixels.shape[0] == 1 and packed.joined
     rest = packed.drop_finest(count)
     assert largest_difference(tuple(rest), split_levels(x)[count:]) == 0
     assert rest.dense == packed.dense and rest.sizes == packed.sizes[count:]

@@ -16,7 +16,6 @@ from mmscale.scale_space import (
     gaussian_lift,
     gaussian_pyramid_lift,
     is_pyramid,
-    unpack,
 )
 from mmscale.visualization import Network, find_layer, read_layer, read_lifted, stride_before
 
@@ -98,7 +97,7 @@ def touched_by_output(net, layer, image, k, at) -> np.ndarray:
     All weights are 1, and the offsets are held: the gradient is the sum of what the taps read.
     """
     seen = {}
-    hook = layer.register_forward_hook(lambda m, inputs, _: seen.update(x=unpack(inputs[0])))
+    hook = layer.register_forward_hook(lambda m, inputs, _: seen.update(x=inputs[0]))
     net.backbone(image)
     hook.remove()
     x = seen['x']

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mmscale.models.layers import ScaleMaxPool2d
 from mmscale.models.layers.run_layers import activate, run_layers
 from mmscale.registry import MODELS
-from mmscale.scale_space import ScaleGrid, Signal
+from mmscale.scale_space import PackedLevels, ScaleGrid, Signal
 
 from .arguments import (
     check_norms,
@@ -134,7 +134,7 @@ class ScaleConvNet(BaseModule):
         Returns:
             tuple: One scale space for each of ``out_indices``.
         """
-        outputs, layers = [], zip(self.convs, self.norms, strict=True)
+        x, outputs, layers = PackedLevels.pack(x), [], zip(self.convs, self.norms, strict=True)
         pools = [self.pool, self.aa] if self.aa else [self.pool]
         last_stage = len(self.num_convs) - 1
         for i, count in enumerate(self.num_convs):
@@ -143,7 +143,7 @@ class ScaleConvNet(BaseModule):
                 ends_stage = j == count and i < last_stage
                 x = run_layers([*pools, norm] if ends_stage else [norm], x)
             if i in self.out_indices:
-                outputs.append(x)
+                outputs.append(x.unpack())
         return tuple(outputs)
 
     def forward(self, image: Tensor) -> tuple[Signal, ...]:

@@ -9,13 +9,13 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
-from mmcv.cnn import ConvModule, build_activation_layer, build_conv_layer, build_norm_layer
+from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.models.layers import ScaleAvgPool2d, ScaleMaxPool2d
-from mmscale.models.layers.residual_block import ResidualBlock, block_layout
+from mmscale.models.layers.residual_block import ConvNormAct, ResidualBlock, block_layout
 from mmscale.models.layers.run_layers import ScaleSequential, activate, run_layers
 from mmscale.registry import MODELS
 from mmscale.scale_space import PackedLevels, ScaleGrid, Signal
@@ -258,24 +258,25 @@ class ScaleResNet(BaseModule):
 
     def _make_stem(self, in_channels: int, stem_channels: int, conv_cfg: dict) -> None:
         stride = 1 if self.aa_stem else 2
-        self.aa_conv = self._make_aa(2) if self.aa_stem else None
         if self.deep_stem:
             half = stem_channels // 2
             widths = [(in_channels, half, stride), (half, half, 1), (half, stem_channels, 1)]
-            self.stem = nn.Sequential(
-                *(
-                    ConvModule(before, after, 3, stride=stride, padding=1, conv_cfg=conv_cfg,
-                               norm_cfg=self.norm_cfg, act_cfg=None)
-                    for before, after, stride in widths
+            self.stem = ScaleSequential()
+            for i, (before, after, stride) in enumerate(widths):
+                conv = build_conv_layer(
+                    conv_cfg, before, after, 3, stride=stride, padding=1, bias=False
                 )
-            )  # fmt: skip
+                norm = build_norm_layer(self.norm_cfg, after)
+                aa = self._make_aa(2) if self.aa_stem and i == 0 else None
+                self.stem.append(ConvNormAct(conv, norm, self.act_cfg, aa))
         else:
+            self.aa_conv = self._make_aa(2) if self.aa_stem else None
             self.conv1 = build_conv_layer(
                 conv_cfg, in_channels, stem_channels, 7, stride=stride, padding=3, bias=False
             )
             self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)
             self.add_module(self.norm1_name, norm1)
-        self.relu = build_activation_layer(self.act_cfg)
+            self.relu = build_activation_layer(self.act_cfg)
         self.aa_pool = self._make_aa(2)
         stride = 1 if self.aa_pool else 2
         self.maxpool = ScaleMaxPool2d(3, stride=stride, padding=1, scale_space=self.grid)
@@ -300,13 +301,8 @@ class ScaleResNet(BaseModule):
         """The norm of the 7x7 stem."""
         return getattr(self, self.norm1_name)
 
-    def _stem_convolutions(self) -> list[list[nn.Module]]:
-        if self.deep_stem:
-            return [[module.conv, module.norm] for module in self.stem]
-        return [[self.conv1, self.norm1]]
-
     def _freeze_stages(self) -> None:
-        modules = [layer for pair in self._stem_convolutions() for layer in pair]
+        modules = [self.stem] if self.deep_stem else [self.conv1, self.norm1]
         modules += [getattr(self, name) for name in self.res_layers[: max(self.frozen_stages, 0)]]
         for module in modules if self.frozen_stages >= 0 else ():
             module.eval()
@@ -364,9 +360,11 @@ class ScaleResNet(BaseModule):
 
     def stem_forward(self, x: Signal) -> Signal:
         """The stem, from a scale space to the input of the first stage."""
-        for i, layers in enumerate(self._stem_convolutions()):
-            x = activate(self.relu, run_layers(layers, x))
-            x = run_layers([self.aa_conv], x) if self.aa_conv and i == 0 else x
+        if self.deep_stem:
+            x = run_layers([self.stem], x)
+        else:
+            x = activate(self.relu, run_layers([self.conv1, self.norm1], x))
+            x = run_layers([self.aa_conv], x) if self.aa_conv else x
         return run_layers([self.maxpool, self.aa_pool] if self.aa_pool else [self.maxpool], x)
 
     def body(self, x: Signal) -> tuple[Signal, ...]:

@@ -5,7 +5,7 @@ from torch import nn
 
 from mmscale.ops import choose_backend, deform_scale_conv2d
 from mmscale.registry import MODELS
-from mmscale.scale_space import PackedLevels, ScaleGrid, Signal, map_levels
+from mmscale.scale_space import PackedLevels, ScaleGrid, Signal, on_packed
 
 from .run_layers import run_layer
 from .scale_conv import ScaleConv
@@ -95,16 +95,17 @@ class DeformScaleConv(ScaleConv):
         nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Signal) -> Signal:
-        return self._deform(x, run_layer(self.conv_offset, x))
+        return on_packed(
+            lambda levels: self._deform(levels, run_layer(self.conv_offset, levels)), x
+        )
 
-    def _deform(self, x: Signal, offset: Signal, modulation: Signal | None = None) -> Signal:
-        args = self.weight, self.bias, self.stride, self.dilation, self.groups
-        options = dict(backend=self.backend, scale_space=self.grid)
-        if not isinstance(x, PackedLevels):
-            return deform_scale_conv2d(x, offset, *args, modulation, **options)
-        modulation = None if modulation is None else modulation.unpack()
-        y = deform_scale_conv2d(x.unpack(), offset.unpack(), *args, modulation, **options)
-        return PackedLevels.pack(y)
+    def _deform(self, x: PackedLevels, *predicted: PackedLevels) -> PackedLevels:
+        """With the offsets, and the modulation if there is one."""
+        offset, *modulation = predicted
+        return deform_scale_conv2d(
+            x, offset, self.weight, self.bias, self.stride, self.dilation, self.groups,
+            *modulation, backend=self.backend, scale_space=self.grid,
+        )  # fmt: skip
 
     def extra_repr(self) -> str:
         chosen = choose_backend(self.backend, self.weight.device)
@@ -125,8 +126,7 @@ class ModulatedDeformScaleConv(DeformScaleConv):
     # dy, dx and the modulation: all offsets first, then all modulations.
     outputs_per_tap = 3
 
-    def forward(self, x: Signal) -> Signal:
-        predicted = run_layer(self.conv_offset, x)
-        offset = map_levels(lambda level: level[:, : 2 * self.num_offsets], predicted)
-        modulation = map_levels(lambda level: level[:, 2 * self.num_offsets :].sigmoid(), predicted)
-        return self._deform(x, offset, modulation)
+    def _deform(self, x: PackedLevels, predicted: PackedLevels) -> PackedLevels:
+        offset = predicted.map(lambda pixels: pixels[:, : 2 * self.num_offsets])
+        modulation = predicted.map(lambda pixels: pixels[:, 2 * self.num_offsets :].sigmoid())
+        return super()._deform(x, offset, modulation)

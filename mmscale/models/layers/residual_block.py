@@ -8,7 +8,7 @@ from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmscale.scale_space import PackedLevels, Signal, map_levels
+from mmscale.scale_space import PackedLevels, Signal, on_packed
 
 from .run_layers import activate, run_layers
 
@@ -33,6 +33,39 @@ def block_layout(kind, out_channels, expansion, stride, dilation, style) -> list
         (3, mid_channels, second, dilation),
         (1, out_channels, 1, 1),
     ]
+
+
+class ConvNormAct(nn.Module):
+    """A convolution, its norm and activation; parameters are named as in MMCV's ``ConvModule``.
+
+    Args:
+        conv (nn.Module): The convolution.
+        norm (tuple[str, nn.Module]): The norm and its name, from ``build_norm_layer``.
+        act_cfg (dict): The activation.
+        aa (nn.Module, optional): What takes over a stride, behind the activation.
+    """
+
+    knows_levels = True
+
+    def __init__(
+        self,
+        conv: nn.Module,
+        norm: tuple[str, nn.Module],
+        act_cfg: dict,
+        aa: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.conv = conv
+        self.norm_name, norm = norm
+        self.add_module(self.norm_name, norm)
+        self.activate, self.aa = build_activation_layer(act_cfg), aa
+
+    def _forward(self, x: PackedLevels) -> PackedLevels:
+        x = activate(self.activate, run_layers([self.conv, getattr(self, self.norm_name)], x))
+        return run_layers([self.aa], x) if self.aa else x
+
+    def forward(self, x: Signal) -> Signal:
+        return on_packed(self._forward, x)
 
 
 class ResidualBlock(BaseModule):
@@ -101,7 +134,7 @@ class ResidualBlock(BaseModule):
         """The norm before the sum, which ``zero_init_residual`` starts at 0."""
         return getattr(self, self.layer_names[-1][1])
 
-    def _branch_plus_shortcut(self, x: Signal) -> Signal:
+    def _branch_plus_shortcut(self, x: PackedLevels) -> PackedLevels:
         y = x
         last = len(self.layer_names) - 1
         for i, names in enumerate(self.layer_names):
@@ -111,12 +144,14 @@ class ResidualBlock(BaseModule):
         if not isinstance(self.drop_path, nn.Identity):
             y = run_layers([self.drop_path], y)
         shortcut = x if self.downsample is None else run_layers([self.downsample], x)
-        # In place where that is not behind a view, whose gradient would be copied.
-        return map_levels(Tensor.add_ if isinstance(y, PackedLevels) else torch.add, y, shortcut)
+        return y.map(Tensor.add_, shortcut)
 
-    def forward(self, x: Signal) -> Signal:
+    def _forward(self, x: PackedLevels) -> PackedLevels:
         if self.with_cp and torch.is_grad_enabled():
             y = cp.checkpoint(self._branch_plus_shortcut, x, use_reentrant=False)
         else:
             y = self._branch_plus_shortcut(x)
         return activate(self.relu, y)
+
+    def forward(self, x: Signal) -> Signal:
+        return on_packed(self._forward, x)

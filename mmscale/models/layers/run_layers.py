@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmscale.scale_space import PackedLevels, Signal, apply_jointly, is_pyramid, map_levels, unpack
+from mmscale.scale_space import PackedLevels, Signal, apply_jointly, map_levels, on_packed
 
-Run = Callable[[Callable, Signal], Signal]
+Run = Callable[[Callable, PackedLevels], PackedLevels]
 
 
 class Pyramid(tuple):
@@ -40,44 +40,46 @@ class Pyramid(tuple):
         return torch.autograd.graph.register_multi_grad_hook(self, of_all_levels)
 
 
-def run_whole(forward: Callable[[Signal], Signal], x: Signal) -> Signal:
+def run_whole(forward: Callable[[Signal], Signal], x: PackedLevels) -> PackedLevels:
     """Runs what takes a signal in any form and knows its levels."""
-    return forward(x)
+    return PackedLevels.pack(forward(x))
 
 
-def run_layer(layer: nn.Module, x: Signal, run: Run = run_whole) -> Signal:
+def run_layer(layer: nn.Module, x: PackedLevels, run: Run = run_whole) -> PackedLevels:
     """Runs one layer of a network.
 
-    Between layers a signal is packed, or a pyramid whose levels an ordinary layer takes one by
-    one. Hooks of the layer, forward and backward, are called once and see the signal as a dense
+    Hooks of the layer, forward and backward, are called once and see the signal as a dense
     tensor or as a tuple of levels (:class:`Pyramid`); the layer computes what it computes without
     them.
 
     Args:
         layer (nn.Module): The layer.
-        x (Signal): What it is given.
+        x (PackedLevels): What it is given.
         run (Callable): How a function of the kind of the layer's ``forward`` runs on a signal:
             :func:`run_whole`, ``map_levels`` or ``apply_jointly``.
     """
     if not _has_hooks(layer):
         return run(layer, x)
-    packed, own, forward = isinstance(x, PackedLevels), vars(layer).get('forward'), layer.forward
+    own, forward = vars(layer).get('forward'), layer.forward
 
     def forward_signal(signal):
-        y = unpack(run(forward, PackedLevels.pack(signal) if packed else signal))
-        return Pyramid(*y) if is_pyramid(y) else y
+        return as_hooked(run(forward, PackedLevels.pack(signal)))
 
     # `Module.__call__` calls the hooks, and gives them what it gives to `forward`.
     layer.forward = forward_signal
     try:
-        x = unpack(x)
-        y = layer(Pyramid(*x) if is_pyramid(x) else x)
+        y = layer(as_hooked(x))
     finally:
         if own is None:
             del layer.forward
         else:
             layer.forward = own
-    return PackedLevels.pack(y) if packed else y
+    return PackedLevels.pack(y)
+
+
+def as_hooked(x: PackedLevels) -> Tensor | Pyramid:
+    """A signal as hooks see it."""
+    return x.unpack() if x.dense else Pyramid(*x.unpack())
 
 
 def _has_hooks(layer: nn.Module) -> bool:
@@ -90,7 +92,7 @@ def _has_hooks(layer: nn.Module) -> bool:
     )
 
 
-def run_layers(layers: Iterable[nn.Module], x: Signal) -> Signal:
+def run_layers(layers: Iterable[nn.Module], x: PackedLevels) -> PackedLevels:
     """Runs layers in turn.
 
     Those with an attribute ``knows_levels``, ours, take a signal in any form; others, such as a
@@ -99,14 +101,14 @@ def run_layers(layers: Iterable[nn.Module], x: Signal) -> Signal:
     for layer in layers:
         if getattr(layer, 'knows_levels', False):
             x = run_layer(layer, x)
-        elif isinstance(layer, _BatchNorm) and isinstance(x, PackedLevels):
+        elif isinstance(layer, _BatchNorm):
             x = run_layer(layer, x, map_levels)
         else:
             x = run_layer(layer, x, apply_jointly)
     return x
 
 
-def activate(layer: nn.Module, x: Signal) -> Signal:
+def activate(layer: nn.Module, x: PackedLevels) -> PackedLevels:
     """Runs a layer of single pixels, such as an activation."""
     return run_layer(layer, x, map_levels)
 
@@ -117,4 +119,4 @@ class ScaleSequential(nn.Sequential):
     knows_levels = True
 
     def forward(self, x: Signal) -> Signal:
-        return run_layers(self, x)
+        return on_packed(lambda levels: run_layers(self, levels), x)

@@ -6,14 +6,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.registry import MODELS
-from mmscale.scale_space import (
-    PackedLevels,
-    Signal,
-    fold_levels,
-    is_pyramid,
-    map_levels,
-    unfold_levels,
-)
+from mmscale.scale_space import Signal, map_levels
 
 
 @MODELS.register_module()
@@ -32,16 +25,9 @@ class ScaleBN(_BatchNorm):
     knows_levels = True
 
     def forward(self, x: Signal) -> Signal:
-        if isinstance(x, PackedLevels):
-            return x.map(self._normalise)
-        if is_pyramid(x):
-            if not self.training and self.running_mean is not None:
-                return map_levels(self._normalise, tuple(x))
-            return PackedLevels.pack(x).map(self._normalise).unpack()
-        if x.ndim == 5:
-            # One batch of images keeps the level-major memory, which a 5-D batch norm would not.
-            return unfold_levels(self._normalise(fold_levels(x)), x.shape[2])
-        return super().forward(x)
+        if isinstance(x, Tensor) and x.ndim != 5:
+            return super().forward(x)
+        return map_levels(self._normalise, x)
 
     def _normalise(self, maps: Tensor) -> Tensor:
         """Maps ``(M, C, H, W)`` in any order in memory."""
@@ -54,7 +40,8 @@ class ScaleBN(_BatchNorm):
         return super().forward(maps.contiguous()).contiguous(memory_format=torch.channels_last)
 
     def _check_input_dim(self, x: Tensor) -> None:
-        if x.ndim < 2 or x.shape[1] != self.num_features:
+        channels = x.shape[1] if x.ndim > 1 else 0
+        if channels != self.num_features:
             raise ValueError(
-                f'expected a tensor (N, {self.num_features}, ...), got the shape {tuple(x.shape)}'
+                f'expected a tensor (N, {self.num_features}, ...), got one of {channels} channels'
             )

@@ -264,3 +264,21 @@ def test_resnet_with_the_large_stem_is_hooked_too():
     net.maxpool.register_forward_hook(lambda _, args, output: seen.append(output.shape))
     net(torch.randn(2, 3, 64, 64))
     assert seen == [(2, 4, 2, 16, 16)]
+
+
+@pytest.mark.parametrize('aa_stem', [False, True])
+def test_a_deep_stem_is_hooked_as_a_whole_and_layer_by_layer(aa_stem):
+    """MMPretrain's calls its modules, so that hooks of them run."""
+    torch.manual_seed(0)
+    blur = dict(type='mmscale.ScaleBlurPool2d', kernel_size=3)
+    net = ScaleResNet(18, dict(base=2, num_scales=2), base_channels=4, stem_channels=4,
+                      deep_stem=True, aa_stem=aa_stem, aa_layer=blur).eval()  # fmt: skip
+    seen = {}
+    for name, module in net.stem.named_modules(prefix='stem'):
+        module.register_forward_hook(lambda _, args, y, name=name: seen.update({name: y}))
+    net(torch.randn(2, 3, 32, 32))
+    assert set(seen) == {name for name, _ in net.stem.named_modules(prefix='stem')}
+    assert [tuple(seen[f'stem.{i}'].shape) for i in range(3)] == [
+        (2, 2, 2, 16, 16), (2, 2, 2, 16, 16), (2, 4, 2, 16, 16)
+    ]  # fmt: skip
+    assert torch.equal(seen['stem'], seen['stem.2']) and (seen['stem.2'] >= 0).all()

@@ -119,5 +119,5 @@ def test_builds_where_mmcv_takes_a_norm_cfg():
 
 def test_other_channels_are_named():
     for x in (torch.randn(2, 3, 3, 5, 5), torch.randn(2, 3, 5, 5)):
-        with pytest.raises(ValueError, match=r'\(N, 4, ...\), got the shape \(\d+, 3, 5, 5\)'):
+        with pytest.raises(ValueError, match=r'\(N, 4, ...\), got one of 3 channels'):
             ScaleBN(4)(x)
