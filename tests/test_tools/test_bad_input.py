@@ -27,7 +27,8 @@ COMPARE = ('tools/analysis_tools/compare_models.py', 'CONFIG')
 PRINT = ('tools/misc/print_config.py', 'CONFIG')
 LIFT_ERROR = ('tools/analysis_tools/lift_error.py', '--out', 'TMP/out')
 DEFORM_ERROR = ('tools/analysis_tools/deform_equivariance.py', '--out', 'TMP/out')
-ALL = (TRAIN, TEST, EQUIVARIANCE, SCALE_SPACE, PAIRS, FLOPS, COMPARE, PRINT)
+EXPORT = ('tools/deployment/export_onnx.py', 'CONFIG', '--out', 'TMP/a.onnx')
+ALL = (TRAIN, TEST, EQUIVARIANCE, SCALE_SPACE, PAIRS, FLOPS, COMPARE, PRINT, EXPORT)
 WITH_OPTIONS = tuple(tool for tool in ALL if tool not in (PAIRS, COMPARE))
 # Tools that take checkpoints, as commands that name one.
 WITH_CHECKPOINT = (
@@ -38,6 +39,7 @@ WITH_CHECKPOINT = (
     ('tools/equivariance.py', 'CONFIG', 'WEIGHTS', '--out', 'TMP/out'),
     ('tools/visualize_scale_space.py', 'IMAGE', 'DSS', 'WEIGHTS', '--out', 'TMP/a.png'),
     ('tools/visualize_equivariance.py', 'IMAGE', 'DSS:WEIGHTS', '--out', 'TMP/a.png'),
+    ('tools/deployment/export_onnx.py', 'CONFIG', 'WEIGHTS', '--out', 'TMP/a.onnx'),
 )
 
 
@@ -77,9 +79,9 @@ TABLE = [
     *((set_to(tool, 'modle.backbone.depth=18'), ['--cfg-options', 'modle', 'model'])
       for tool in WITH_OPTIONS),
     *((set_to(tool, 'model.backbone.depht=18'), ['depht'])
-      for tool in (TRAIN, TEST, EQUIVARIANCE, SCALE_SPACE, FLOPS)),
+      for tool in (TRAIN, TEST, EQUIVARIANCE, SCALE_SPACE, FLOPS, EXPORT)),
     *((set_to(tool, 'model.backbone.depth=19'), ['19'])
-      for tool in (TRAIN, TEST, EQUIVARIANCE, SCALE_SPACE, FLOPS)),
+      for tool in (TRAIN, TEST, EQUIVARIANCE, SCALE_SPACE, FLOPS, EXPORT)),
     (set_to(SCALE_SPACE, 'model.backbone.scale_space.base=0.5'), ['base', '0.5']),
     (set_to(TRAIN, 'train_cfg.max_epoch=1'), ['max_epoch']),
     (set_to(TRAIN, 'optim_wrapper.optimizer.lr=-1'), ['learning rate', '-1']),
@@ -250,6 +252,7 @@ def misuse(draw: random.Random) -> tuple:
         'tools/analysis_tools/lift_error.py': ['--zero-scales', '--base', '--num-scales',
                                                '--images', '--num-images', '--seed', '--out'],
         'tools/analysis_tools/deform_equivariance.py': ['--factors', '--rms', '--border', '--seed'],
+        'tools/deployment/export_onnx.py': ['--out', '--side'],
     }  # fmt: skip
     bad_files = ['FILES/cut.pth', 'FILES/page.pth', 'FILES/absent', 'FILES/broken.py', 'FILES', '']
     command = list(draw.choice([*ALL, *WITH_CHECKPOINT, LIFT_ERROR, DEFORM_ERROR]))
@@ -287,6 +290,7 @@ def test_random_misuse_gives_one_line(group, files, tmp_path, monkeypatch):
     draw = random.Random(group)
     for number in range(10):
         words = misuse(draw)
+        (tmp_path / str(number)).mkdir()
         try:
             line = last_line(monkeypatch, words, files, tmp_path / str(number), folder=tmp_path)
         except BaseException as error:

@@ -120,8 +120,8 @@ def main():
     out = check_arguments(args)
     cfg = launch.load_config(args.config)
     launch.merge_options(cfg, args.cfg_options)
-    shape = image_shape(cfg, args.side)
     model = launch.build_network(cfg, args.config)
+    shape = image_shape(cfg, args.side)
     if not hasattr(model, 'extract_feat') or not hasattr(model, 'head'):
         raise ValueError(f'config: {args.config} is no classifier with a backbone and a head')
     if args.checkpoint is not None:
