@@ -1,0 +1,105 @@
+# Copyright (c) mmscale contributors.
+"""Objects of many sizes on photographs, for detectors and segmentors."""
+
+import json
+import runpy
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_datasets.synthetic import expect_synthetic_mnist, write_cifar10, write_mnist
+
+from .conftest import ROOT, exit_message, run_here
+
+SCRIPT = 'tools/dataset_converters/scatter_objects.py'
+COUNTS = ('--train', '4', '--val', '2', '--test', '3')
+SPLITS = {
+    'train': (4, 16, 128),
+    'train_medium': (4, 32, 64),
+    'val': (2, 16, 128),
+    'test': (3, 16, 128),
+    'test_small': (3, 16, 32),
+    'test_medium': (3, 32, 64),
+    'test_large': (3, 64, 128),
+}
+
+
+@pytest.fixture(params=['mnist', 'cifar10'])
+def scattered(request, tmp_path, monkeypatch):
+    """The arguments, and what was made of them."""
+    if request.param == 'mnist':
+        write_mnist(tmp_path / 'source')
+        expect_synthetic_mnist(monkeypatch)
+    else:
+        write_cifar10(tmp_path / 'source')
+    words = (SCRIPT, request.param, tmp_path / 'source')
+    run_here(monkeypatch, *words, tmp_path / 'made', *COUNTS)
+    return words, tmp_path / 'made'
+
+
+def test_boxes_masks_and_sizes_agree(scattered):
+    (_, kind, _), folder = scattered
+    for split, (count, smallest, largest) in SPLITS.items():
+        content = json.loads((folder / 'annotations' / f'{split}.json').read_text())
+        assert [image['id'] for image in content['images']] == list(range(count))
+        assert len(content['categories']) == 10
+        seen = {image['id']: np.zeros((256, 256), int) for image in content['images']}
+        for entry in content['annotations']:
+            x, y, width, height = entry['bbox']
+            assert smallest - 0.5 <= max(width, height) <= largest + 0.5
+            assert entry['area'] == width * height and not entry['iscrowd']
+            box = seen[entry['image_id']][y : y + height, x : x + width]
+            assert box.shape == (height, width) and not box.any()  # inside, none over another
+            box[:] = entry['category_id']
+        for image in content['images']:
+            assert seen[image['id']].any()
+            pixels, mask = (
+                np.asarray(Image.open(folder / kind / split / image['file_name']))
+                for kind in ('images', 'masks')
+            )
+            assert pixels.shape == (256, 256, 3) and mask.shape == (256, 256)
+            # The ink of a digit is a part of its box, an image of CIFAR-10 all of it.
+            assert (mask[mask > 0] == seen[image['id']][mask > 0]).all()
+            covered = (mask > 0).sum() / (seen[image['id']] > 0).sum()
+            assert covered == 1 if kind == 'cifar10' else 0.1 < covered < 0.9
+
+
+def test_the_same_seed_gives_the_same_files(scattered, tmp_path, monkeypatch):
+    words, folder = scattered
+    run_here(monkeypatch, *words, tmp_path / 'again', *COUNTS)
+    run_here(monkeypatch, *words, tmp_path / 'other', *COUNTS, '--seed', '1')
+    files = sorted(path.relative_to(folder) for path in folder.rglob('*.*'))
+    assert len(files) == 2 * (2 * 4 + 2 + 4 * 3) + len(SPLITS)
+    for name in files:
+        assert (folder / name).read_bytes() == (tmp_path / 'again' / name).read_bytes()
+        assert (folder / name).read_bytes() != (tmp_path / 'other' / name).read_bytes()
+
+
+def test_no_object_is_trained_on_and_tested():
+    script = runpy.run_path(str(ROOT / SCRIPT))
+    parts = [np.arange(997)[script['part'](997, ends)] for ends in script['OBJECTS'].values()]
+    assert sorted(np.concatenate(parts)) == list(range(997))
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (('--sizes', '64', '32'), 'MIN < MAX'),
+        (('--sizes', '16', '200'), '--sizes'),
+        (('--train', '0'), '--train'),
+        (('--seed', '-1'), '--seed'),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(words, message, tmp_path, monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        run_here(monkeypatch, SCRIPT, 'mnist', tmp_path, tmp_path / 'made', *words)
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_absent_files_are_named(tmp_path, monkeypatch):
+    made = tmp_path / 'made'
+    assert 'no batches' in exit_message(monkeypatch, SCRIPT, 'cifar10', tmp_path, made)
+    write_cifar10(tmp_path)
+    words = (SCRIPT, 'cifar10', tmp_path, made, '--photographs', tmp_path / 'absent')
+    assert '--photographs' in exit_message(monkeypatch, *words)
+    assert not made.exists()

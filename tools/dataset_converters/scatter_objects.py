@@ -1,0 +1,234 @@
+# Copyright (c) mmscale contributors.
+"""Scatter real objects of many sizes over photographs, for detectors and segmentors.
+
+Digits of MNIST or images of CIFAR-10, whose longer side is drawn log-uniformly from ``--sizes``,
+lie side by side on parts of photographs: those of scikit-learn, or of a folder. Detectors read
+``TARGET/annotations/SPLIT.json`` (COCO), segmentors ``TARGET/masks/SPLIT`` (PNG, 0 the background,
+1 to 10 the classes), both the images of ``TARGET/images/SPLIT``. The splits ``train``, ``val`` and
+``test`` have objects of all sizes; ``train_medium``, ``test_small``, ``test_medium`` and
+``test_large`` those of one third of that range alone, so that what was learned on one range can be
+tested on the others. No object is in two of train, val and test; train and val lie on the left
+halves of the photographs, test on the right ones. An area is that of the box, not of the ink.
+
+Example:
+    python tools/dataset_converters/scatter_objects.py mnist data/mnist data/scattered_mnist
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from mmengine.utils import track_iter_progress
+from mmpretrain.datasets import CIFAR10, MNIST
+from PIL import Image
+from sklearn.datasets import load_sample_images
+
+from mmscale.datasets.scale_cifar10 import read_batches
+from mmscale.datasets.scale_mnist import read_pool
+from mmscale.datasets.scratch import put, scratch_folder
+from mmscale.engine.errors import one_line_errors
+
+# Whose objects and photographs, and which third of the sizes, if not all.
+SPLITS = {
+    'train': ('train', None),
+    'train_medium': ('train', 1),
+    'val': ('val', None),
+    'test': ('test', None),
+    'test_small': ('test', 0),
+    'test_medium': ('test', 1),
+    'test_large': ('test', 2),
+}
+# Parts of the objects, and of the width of each photograph.
+OBJECTS = {'train': (0, 0.6), 'val': (0.6, 0.7), 'test': (0.7, 1)}
+WIDTHS = {'train': (0, 0.5), 'val': (0, 0.5), 'test': (0.5, 1)}
+FEWEST_OBJECTS, MOST_OBJECTS, PLACES_TRIED = 2, 8, 50
+# How much brighter or darker than what it lies on the ink of a digit is, of 255.
+CONTRAST = 70
+PHOTOGRAPHS = {'.png', '.jpg', '.jpeg', '.bmp', '.webp'}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('objects', choices=['mnist', 'cifar10'])
+    parser.add_argument('source', type=Path, help='folder of MNIST or CIFAR-10, as data_root')
+    parser.add_argument('target', type=Path, help='folder to be made')
+    parser.add_argument('--photographs', type=Path, help="folder; default: scikit-learn's two")
+    parser.add_argument('--side', type=int, default=256, help='of an image, in pixels')
+    parser.add_argument('--sizes', type=float, nargs=2, default=[16, 128], metavar=('MIN', 'MAX'),
+                        help='longer side of an object, in pixels')  # fmt: skip
+    for split, count in (('train', 1000), ('val', 200), ('test', 300)):
+        parser.add_argument(f'--{split}', type=int, default=count, help='images of such a split')
+    parser.add_argument('--seed', type=int, default=0)
+    args = parser.parse_args()
+    smallest, largest = args.sizes
+    if not 4 <= smallest < largest <= args.side / 2:
+        parser.error(
+            f'--sizes: must be 4 <= MIN < MAX <= half of --side = {args.side / 2:g}, got '
+            f'{smallest:g} {largest:g}'
+        )
+    for name in ('train', 'val', 'test'):
+        if getattr(args, name) < 1:
+            parser.error(f'--{name}: must be at least 1, got {getattr(args, name)}')
+    if args.seed < 0:
+        parser.error(f'--seed: must be at least 0, got {args.seed}')
+    if args.target.exists():
+        parser.error(f'target: {args.target} exists already')
+    return args
+
+
+def read_objects(kind: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
+    """All images, ``(n, H, W)`` or ``(n, H, W, 3)``, and their labels."""
+    if kind == 'mnist':
+        return read_pool(root, may_download=False)
+    folder = root / CIFAR10.base_folder
+    batches = CIFAR10.train_list + CIFAR10.test_list
+    found = [(name, md5) for name, md5 in batches if (folder / name).is_file()]
+    if not found:
+        raise ValueError(f'source: {folder} has no batches of CIFAR-10')
+    return read_batches(folder, found, check_integrity=False)
+
+
+def read_photographs(folder: Path | None) -> list[np.ndarray]:
+    """Photographs ``(H, W, 3)``."""
+    if folder is None:
+        return load_sample_images().images
+    if not folder.is_dir():
+        raise ValueError(f'--photographs: there is no folder {folder}')
+    paths = sorted(path for path in folder.rglob('*') if path.suffix.lower() in PHOTOGRAPHS)
+    if not paths:
+        raise ValueError(f'--photographs: {folder} has no {", ".join(sorted(PHOTOGRAPHS))}')
+    return [np.asarray(Image.open(path).convert('RGB')) for path in paths]
+
+
+def part(length: int, ends: tuple[float, float]) -> slice:
+    """A part of a range, from its ends as fractions."""
+    return slice(*(round(length * end) for end in ends))
+
+
+def draw_canvas(photographs: list[np.ndarray], whole: str, side: int, rng) -> np.ndarray:
+    """A square of a photograph, at a size and a place of its own, mirrored every other time."""
+    photograph = photographs[rng.integers(len(photographs))]
+    photograph = photograph[:, part(photograph.shape[1], WIDTHS[whole])]
+    length = int(min(photograph.shape[:2]) * rng.uniform(0.5, 1))
+    top, left = (rng.integers(size - length + 1) for size in photograph.shape[:2])
+    square = photograph[top : top + length, left : left + length]
+    square = square[:, ::-1] if rng.random() < 0.5 else square
+    return np.asarray(Image.fromarray(square).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def resize(image: np.ndarray, size: float) -> np.ndarray:
+    """An image whose longer side has ``size`` pixels, rounded."""
+    factor = size / max(image.shape[:2])
+    height, width = (max(1, round(factor * n)) for n in image.shape[:2])
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def trim(image: np.ndarray) -> np.ndarray:
+    """A digit without the empty rows and columns around it."""
+    rows, columns = (np.flatnonzero(image.max(axis)) for axis in (1, 0))
+    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def paint(canvas: np.ndarray, image: np.ndarray, rng) -> np.ndarray:
+    """Lays an object over a part of a canvas of its size; returns where it is."""
+    if image.ndim == 3:
+        canvas[:] = image
+        return np.ones(image.shape[:2], bool)
+    mean = canvas.mean()
+    colour = rng.integers(0, 256, 3)
+    while abs(colour.mean() - mean) < CONTRAST:
+        colour = rng.integers(0, 256, 3)
+    opacity = image[..., None] / 255
+    canvas[:] = (opacity * colour + (1 - opacity) * canvas).round()
+    return image > 127
+
+
+def find_place(taken: np.ndarray, shape: tuple[int, int], rng) -> tuple[slice, slice] | None:
+    """Where nothing is yet, or None after some tries."""
+    for _ in range(PLACES_TRIED):
+        top, left = (rng.integers(n - m + 1) for n, m in zip(taken.shape, shape, strict=True))
+        place = slice(top, top + shape[0]), slice(left, left + shape[1])
+        if not taken[place].any():
+            return place
+    return None
+
+
+def draw_scene(
+    canvas: np.ndarray, draw_object: Callable[[], tuple[np.ndarray, int]], rng
+) -> tuple[np.ndarray, np.ndarray, list[tuple]]:
+    """An image ``(H, W, 3)``, its mask ``(H, W)``, and ``(label, x, y, width, height)`` a box."""
+    canvas, mask = canvas.copy(), np.zeros(canvas.shape[:2], np.uint8)
+    taken, boxes = np.zeros(canvas.shape[:2], bool), []
+    for _ in range(rng.integers(FEWEST_OBJECTS, MOST_OBJECTS + 1)):
+        image, label = draw_object()
+        place = find_place(taken, image.shape[:2], rng)
+        if place is None:
+            continue
+        taken[place] = True
+        mask[place][paint(canvas[place], image, rng)] = label + 1
+        (height, width), (rows, columns) = image.shape[:2], place
+        boxes.append((int(label), int(columns.start), int(rows.start), width, height))
+    return canvas, mask, boxes
+
+
+def write_split(folder: Path, split: str, args, objects, photographs) -> int:
+    """Writes images, masks and annotations of a split; returns the number of objects."""
+    whole, third = SPLITS[split]
+    images, labels = objects
+    smallest, largest = map(math.log, args.sizes)
+    if third is not None:
+        step = (largest - smallest) / 3
+        smallest, largest = smallest + third * step, smallest + (third + 1) * step
+    for kind in ('images', 'masks'):
+        (folder / kind / split).mkdir(parents=True)
+    entries, annotations = [], []
+    for i in track_iter_progress(range(getattr(args, whole))):
+        rng = np.random.default_rng((args.seed, list(SPLITS).index(split), i))
+
+        def draw_object(rng=rng):
+            chosen = rng.integers(len(images))
+            image = trim(images[chosen]) if args.objects == 'mnist' else images[chosen]
+            return resize(image, math.exp(rng.uniform(smallest, largest))), labels[chosen]
+
+        canvas = draw_canvas(photographs, whole, args.side, rng)
+        image, mask, boxes = draw_scene(canvas, draw_object, rng)
+        name = f'{i:06d}.png'
+        Image.fromarray(image).save(folder / 'images' / split / name)
+        Image.fromarray(mask).save(folder / 'masks' / split / name)
+        entries.append(dict(id=i, file_name=name, height=args.side, width=args.side))
+        for label, *box in boxes:
+            annotations.append(
+                dict(id=len(annotations) + 1, image_id=i, category_id=label + 1, bbox=box,
+                     area=box[2] * box[3], iscrowd=0)
+            )  # fmt: skip
+    classes = (MNIST if args.objects == 'mnist' else CIFAR10).METAINFO['classes']
+    categories = [dict(id=i, name=name) for i, name in enumerate(classes, start=1)]
+    content = dict(images=entries, annotations=annotations, categories=categories)
+    (folder / 'annotations').mkdir(exist_ok=True)
+    (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content))
+    return len(annotations)
+
+
+@one_line_errors()
+def main():
+    args = parse_args()
+    images, labels = read_objects(args.objects, args.source)
+    order = np.random.default_rng(args.seed).permutation(len(images))
+    photographs = read_photographs(args.photographs)
+    with scratch_folder(args.target.absolute().parent) as scratch:
+        folder = scratch / args.target.name
+        for split, (whole, _) in SPLITS.items():
+            mine = order[part(len(order), OBJECTS[whole])]
+            count = write_split(folder, split, args, (images[mine], labels[mine]), photographs)
+            print(f'\n{split}: {getattr(args, whole)} images, {count} objects')
+        put(folder, args.target)
+    print(f'written to {args.target}')
+
+
+if __name__ == '__main__':
+    main()
