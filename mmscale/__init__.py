@@ -15,8 +15,9 @@ from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
 from . import datasets, engine, models  # noqa: E402
 
-# For `_base_ = 'mmseg::...'`: MMEngine knows the name of the original distribution alone.
-MODULE2PACKAGE['mmseg'] = 'mmseg'
+# For `_base_ = 'mmscale::...'` and `'mmseg::...'`: MMEngine knows a few packages alone, and of
+# MMSegmentation the name of the original distribution.
+MODULE2PACKAGE.update(mmscale='mmscale', mmseg='mmseg')
 
 if has_module('mmpretrain'):
     from .model_index import register_model_index

@@ -7,22 +7,41 @@ imports its ``locations``. The registries hang directly on the roots (not on MMP
 an environment without MMPretrain can use the models.
 """
 
-from mmengine.registry import DATASETS as MMENGINE_DATASETS
-from mmengine.registry import HOOKS as MMENGINE_HOOKS
-from mmengine.registry import MODELS as MMENGINE_MODELS
-from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
-from mmengine.registry import Registry
+from mmengine import registry as roots
+from mmengine.registry import DefaultScope, Registry
 
 __all__ = ['DATASETS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'find_class', 'is_kind']
 
-MODELS = Registry('model', parent=MMENGINE_MODELS, scope='mmscale', locations=['mmscale.models'])
-DATASETS = Registry(
-    'dataset', parent=MMENGINE_DATASETS, scope='mmscale', locations=['mmscale.datasets']
-)
-TRANSFORMS = Registry(
-    'transform', parent=MMENGINE_TRANSFORMS, scope='mmscale', locations=['mmscale.datasets']
-)
-HOOKS = Registry('hook', parent=MMENGINE_HOOKS, scope='mmscale', locations=['mmscale.engine'])
+LOCATIONS = {
+    'MODELS': ['mmscale.models'],
+    'DATASETS': ['mmscale.datasets'],
+    'TRANSFORMS': ['mmscale.datasets'],
+    'HOOKS': ['mmscale.engine'],
+}
+
+
+class _Registry(Registry):
+    """One in which short names of MMPretrain are known while ``mmscale`` is the scope.
+
+    MMEngine builds what a file behind ``_base_ = 'mmscale::...'`` says in this scope, and our
+    configs are configs of MMPretrain. ``type='mmscale.ResNet'`` stays an error elsewhere.
+    """
+
+    def get(self, key: str):
+        found, scope = super().get(key), DefaultScope.get_current_instance()
+        if found is None and '.' not in key and scope and scope.scope_name == self.scope:
+            return super().get(f'mmpretrain.{key}')
+        return found
+
+
+# Of each root: MMEngine warns of a scope that one of them does not have.
+_CHILDREN = {
+    name: _Registry(root.name, parent=root, scope='mmscale', locations=LOCATIONS.get(name, []))
+    for name, root in vars(roots).items()
+    if isinstance(root, Registry) and root.parent is None
+}
+MODELS, DATASETS = _CHILDREN['MODELS'], _CHILDREN['DATASETS']
+TRANSFORMS, HOOKS = _CHILDREN['TRANSFORMS'], _CHILDREN['HOOKS']
 
 
 def find_class(kind, registry: Registry, scope: str | None = None):

@@ -1,7 +1,9 @@
 # Copyright (c) mmscale contributors.
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -149,6 +151,38 @@ def test_bad_arguments_give_one_line(arguments, message, monkeypatch, tmp_path):
     monkeypatch.delenv('WORLD_SIZE', raising=False)
     line = exit_message(monkeypatch, 'tools/train.py', *arguments, '--work-dir', tmp_path)
     assert line.startswith(message)
+
+
+@pytest.fixture
+def behind_scope(tmp_path) -> Path:
+    """A config on an installed one of ours, in a folder from which there is no path to it."""
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        f"_base_ = 'mmscale::{CONFIG.removeprefix('configs/')}'\n"
+        'test_dataloader = dict(batch_size=77)\n'
+    )
+    return path
+
+
+def test_a_config_on_an_installed_one(behind_scope, tmp_path, trained):
+    options = ['train_cfg.max_epochs=1', 'param_scheduler.total_steps=1']
+    result = train(tmp_path / 'work', config=behind_scope, options=options)
+    assert result.returncode == 0, result.stderr
+    words = ('--work-dir', tmp_path / 'test', '--cfg-options', *SMALL)
+    accuracies = [
+        re.search(r'accuracy/top1: ([0-9.]+)', found.stdout + found.stderr)[1]
+        for config in (CONFIG, behind_scope)
+        for found in [run_tool('tools/test.py', config, trained / 'epoch_1.pth', *words)]
+    ]
+    assert accuracies[0] == accuracies[1]
+
+
+def test_names_of_another_toolbox_are_not_ours(tmp_path, monkeypatch):
+    """Those that are known behind ``mmscale::`` alone."""
+    words = ('tools/train.py', CONFIG, '--work-dir', tmp_path, '--cfg-options')
+    assert 'mmscale.ResNet' in exit_message(
+        monkeypatch, *words, 'model.backbone.type=mmscale.ResNet'
+    )
 
 
 def test_weights_of_which_none_fits_are_no_start(trained, tmp_path, monkeypatch):
