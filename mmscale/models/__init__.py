@@ -20,7 +20,7 @@ from .layers import (
     ScaleConv,
     ScaleMaxPool2d,
 )
-from .necks import ScaleGlobalPooling, ScalePooling
+from .necks import ScaleGlobalPooling, ScaleLevels, ScalePooling
 
 __all__ = [
     'BilinearPyramidLift',
@@ -34,6 +34,7 @@ __all__ = [
     'ScaleConv',
     'ScaleConvNet',
     'ScaleGlobalPooling',
+    'ScaleLevels',
     'ScaleMaxPool2d',
     'ScalePooling',
     'ScaleResNet',

@@ -5,6 +5,7 @@ The names of all parameters are those of MMPretrain's ResNet, so that its checkp
 MMSegmentation and timm name the layers of a deep stem in other ways, and load too.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -17,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmscale.models.layers import ScaleAvgPool2d, ScaleMaxPool2d
 from mmscale.models.layers.residual_block import ConvNormAct, ResidualBlock, block_layout
 from mmscale.models.layers.run_layers import ScaleSequential, activate, run_layers
-from mmscale.registry import MODELS
+from mmscale.models.necks import ScaleLevels
+from mmscale.registry import MODELS, is_kind
 from mmscale.scale_space import PackedLevels, ScaleGrid, Signal
 
 from .arguments import (
@@ -88,7 +90,8 @@ class ScaleResNet(BaseModule):
         scale_pooling (dict, optional): Pools each output over its levels to the feature map that
             the ordinary network has at this stage, of the same size, for necks and heads that know
             no scale: ``mode`` and ``scale_dropout`` of :class:`ScalePooling`, ``dict()`` for its
-            maximum over levels. Defaults to None, scale spaces.
+            maximum over levels. ``dict(type='mmscale.ScaleLevels')`` keeps the levels of a pyramid
+            apart instead, as maps of further strides. Defaults to None, scale spaces.
         frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
             counting from 0. -1 freezes nothing.
         norm_cfg (dict): The norms: ``'mmscale.ScaleBN'``, which ``'BN'`` stands for, or
@@ -123,6 +126,8 @@ class ScaleResNet(BaseModule):
         >>> model(torch.rand(1, 3, 64, 64))[0].shape
         torch.Size([1, 512, 3, 2, 2])
     """
+
+    stem_stride = 4
 
     def __init__(
         self,
@@ -236,19 +241,25 @@ class ScaleResNet(BaseModule):
         self.feat_dim = channels
         self.scale_pooling = None
         if scale_pooling is not None:
-            unknown = set(scale_pooling) - {'mode', 'scale_dropout'}
-            if unknown:
-                raise ValueError(
-                    f'scale_pooling takes mode and scale_dropout, got {sorted(unknown)[0]}: the '
-                    'maps are always those of the ordinary network'
-                )
-            pooling = dict(type='mmscale.ScalePooling', align='image', scale_space=self.grid)
-            self.scale_pooling = MODELS.build(pooling | scale_pooling)
+            self.scale_pooling = self._make_scale_pooling(scale_pooling, strides)
         check_norms(self, norm_cfg)
         self._freeze_stages()
 
     def _conv_cfg(self, interaction: int) -> dict:
         return dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=interaction)
+
+    def _make_scale_pooling(self, scale_pooling: dict, strides: Sequence[int]) -> nn.Module:
+        if is_kind(scale_pooling.get('type'), ScaleLevels, MODELS):
+            strides = [self.stem_stride * math.prod(strides[: i + 1]) for i in self.out_indices]
+            return MODELS.build(dict(scale_pooling, strides=strides, scale_space=self.grid))
+        unknown = set(scale_pooling) - {'mode', 'scale_dropout'}
+        if unknown:
+            raise ValueError(
+                f'scale_pooling takes mode and scale_dropout, or type=mmscale.ScaleLevels, got '
+                f'{sorted(unknown)[0]}: the maps are always those of the ordinary network'
+            )
+        pooling = dict(type='mmscale.ScalePooling', align='image', scale_space=self.grid)
+        return MODELS.build(pooling | scale_pooling)
 
     def _make_aa(self, stride: int) -> nn.Module | None:
         """What takes over a stride, or None where there is none to take over."""

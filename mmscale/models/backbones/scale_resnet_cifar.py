@@ -18,6 +18,8 @@ class ScaleResNet_CIFAR(ScaleResNet):
     ``deep_stem`` and ``aa_stem`` must stay False.
     """
 
+    stem_stride = 1
+
     def _make_stem(self, in_channels: int, stem_channels: int, conv_cfg: dict) -> None:
         if self.deep_stem:
             raise ValueError('deep_stem must be False: ScaleResNet_CIFAR has a 3x3 stem')

@@ -1,4 +1,4 @@
 # Copyright (c) mmscale contributors.
-from .scale_pooling import ScaleGlobalPooling, ScalePooling
+from .scale_pooling import ScaleGlobalPooling, ScaleLevels, ScalePooling
 
-__all__ = ['ScaleGlobalPooling', 'ScalePooling']
+__all__ = ['ScaleGlobalPooling', 'ScaleLevels', 'ScalePooling']

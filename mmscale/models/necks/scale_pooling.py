@@ -2,6 +2,9 @@
 """Pooling over scale: where a network stops being equivariant and becomes invariant."""
 
 import math
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
 from numbers import Real
 
 import torch
@@ -117,6 +120,59 @@ class ScalePooling(BaseModule):
                 for k, level in enumerate(levels)
             ]
         return _reduce(levels, self.mode, self.scale_dropout if self.training else 0)
+
+
+@MODELS.register_module()
+class ScaleLevels(BaseModule):
+    """Keeps the levels of pyramids apart: one feature map for each stride, from fine to coarse.
+
+    Pooling to one map loses the level, which is the size of an object, and a detector predicts
+    that. Here what two stages have at one stride, the earlier one at a coarser level, lies side by
+    side in the channels, the later stage first: stages of strides 8, 16 and 32 with three levels of
+    base 2 give maps of strides 8, 16, 32, 64 and 128, and an FPN of ``num_outs=5`` takes all of
+    them as they are. With ResNet-50's 512, 1024 and 2048 channels its ``in_channels`` are 512,
+    1536, 3584, 3072 and 2048.
+
+    Args:
+        strides (Sequence[int]): Of the inputs at level 0, in pixels, growing.
+        scale_space (dict | ScaleGrid): The levels of the backbone, of an integer base.
+
+    Shape:
+        - Input: a tuple of pyramids of S tensors ``(N, C_i, H_k, W_k)``, one for each stride.
+        - Output: a tuple of ``(N, C, H', W')``, one for each stride that any of them has.
+
+    Raises:
+        ValueError: If the base is no integer, or the inputs are not as described.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[int],
+        scale_space: dict | ScaleGrid,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg)
+        self.grid = ScaleGrid.build(scale_space)
+        if self.grid.base != int(self.grid.base):
+            raise ValueError(
+                f'base must be an integer, or no two stages share a stride; got {self.grid.base}'
+            )
+        self.strides = tuple(strides)
+        if not self.strides or any(a >= b for a, b in pairwise(self.strides)):
+            raise ValueError(f'strides must grow from stage to stage, got {self.strides}')
+
+    def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
+        if len(inputs) != len(self.strides) or not all(is_pyramid(x) for x in inputs):
+            raise ValueError(
+                f'expected one pyramid for each of the strides {self.strides}: dense levels have '
+                'one size, and no map of another stride'
+            )
+        maps = defaultdict(list)
+        for stride, x in reversed(list(zip(self.strides, inputs, strict=True))):
+            check_signal(x, self.grid)
+            for level, factor in zip(split_levels(x), self.grid.factors):
+                maps[stride * factor].append(level)
+        return tuple(torch.cat(maps[stride], dim=1) for stride in sorted(maps))
 
 
 @MODELS.register_module()
