@@ -1,0 +1,13 @@
+_base_ = './retinanet_r18-w16_fpn_1xb8-24e.py'
+custom_imports = dict(imports=['mmscale'])
+
+# The ordinary backbone with a low-pass before each stride.
+model = dict(
+    backbone=dict(
+        type='mmscale.ScaleResNet',
+        scale_space=dict(base=2.0, num_scales=1, zero_scale=0.5),
+        lift=dict(type='mmscale.GaussianPyramidLift'),
+        aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
+        scale_pooling=dict(),
+    )
+)
