@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmscale.ops import binomial
+
 from .so2_basis import field_size, sampled_basis
 
 # Added to |f|^2, so that the root has a gradient where a feature is zero.
@@ -81,8 +83,7 @@ def blur_pool(x: Tensor) -> Tensor:
     Returns:
         Tensor: ``(N, C, ceil(H / 2), ceil(W / 2))``.
     """
-    taps = [x.new_tensor((1, 2, 1) if size % 2 else (1, 3, 3, 1)) for size in x.shape[-2:]]
-    rows, columns = (tap / tap.sum() for tap in taps)
+    rows, columns = (binomial(3 if size % 2 else 4).to(x) for size in x.shape[-2:])
     channels = x.shape[1]
     kernel = torch.outer(rows, columns).expand(channels, 1, -1, -1)
     return F.conv2d(F.pad(x, (1, 1, 1, 1), mode='replicate'), kernel, stride=2, groups=channels)
