@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 import mmscale  # noqa: F401  (registers the constructor)
@@ -68,10 +69,13 @@ def ordinary_so2() -> nn.Module:
     ))  # fmt: skip
 
 
-def settings(model: nn.Module, options: dict) -> dict[str, tuple[float, float]]:
+def settings(
+    model: nn.Module, options: dict, constructor: str = 'DefaultOptimWrapperConstructor'
+) -> dict[str, tuple[float, float]]:
     """Learning rate and weight decay of each parameter."""
     optimizer = dict(type='SGD', lr=1.0, weight_decay=1.0)
-    wrapper = build_optim_wrapper(model, dict(optimizer=optimizer, paramwise_cfg=options))
+    config = dict(optimizer=optimizer, paramwise_cfg=options, constructor=constructor)
+    wrapper = build_optim_wrapper(model, config)
     names = {parameter: name for name, parameter in model.named_parameters()}
     groups = wrapper.optimizer.param_groups
     assert sum(len(group['params']) for group in groups) == len(names)
@@ -85,6 +89,29 @@ def test_each_parameter_is_treated_as_its_counterpart(options):
     assert set(found.values()) != {(1.0, 1.0)}  # the option does something
     found = settings(so2(), options)
     assert found == settings(ordinary_so2(), options)
+
+
+def test_layer_wise_decay_is_that_of_an_ordinary_resnet():
+    found = []
+    for backbone in (
+        dict(type='ResNet'),
+        dict(type='mmscale.ScaleResNet', scale_space=dict(num_scales=2)),
+    ):
+        config = dict(
+            type='ImageClassifier',
+            backbone=dict(backbone, depth=50, stem_channels=4, base_channels=4),
+            neck=dict(type='mmscale.ScaleGlobalPooling'),
+            head=dict(type='LinearClsHead', num_classes=5, in_channels=8),
+        )
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            model = MODELS.build(config)
+        constructor = 'mmpretrain.LearningRateDecayOptimWrapperConstructor'
+        options = dict(layer_decay_rate=0.5, norm_decay_mult=0.0)
+        found.append(settings(model, options, constructor))
+    ordinary, ours = found
+    assert ours == ordinary
+    assert ours['head.fc.weight'] == (1.0, 1.0) and ours['backbone.bn1.weight'][1] == 0.0
+    assert ours['backbone.conv1.weight'][0] == min(rate for rate, _ in ours.values()) < 0.1
 
 
 def test_the_random_numbers_of_a_run_are_not_drawn():

@@ -3,6 +3,7 @@ import copy
 
 import pytest
 import torch
+from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.registry import MODELS
 from naive import largest_difference
 from networks import as_if_trained
@@ -203,6 +204,20 @@ def test_synchronised_norms(lift):
 
 
 @lifts
+def test_mmengine_synchronises_norms_and_takes_it_back(lift):
+    """``sync_bn='torch'`` of a config does the first; whoever loads such a model the second."""
+    model = as_if_trained(ScaleResNet(18, lift=lift, **SMALL))
+    expected = split_levels(model(image(dtype=torch.float64))[0])
+    norms = sum(isinstance(m, _BatchNorm) for m in model.modules())
+    model = convert_sync_batchnorm(model)
+    assert sum(isinstance(m, nn.SyncBatchNorm) for m in model.modules()) == norms > 0
+    model = revert_sync_batchnorm(model).eval()
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
+    found = split_levels(model(image(dtype=torch.float64))[0])
+    assert largest_difference(found, expected) < 1e-12
+
+
+@lifts
 def test_the_state_does_not_depend_on_the_mode(lift):
     model = ScaleResNet(50, lift=lift, frozen_stages=1, **SMALL)
     train = list(model.train().state_dict())
@@ -211,11 +226,12 @@ def test_the_state_does_not_depend_on_the_mode(lift):
 
 
 @lifts
-def test_mixed_precision(lift):
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_mixed_precision(lift, dtype):
     model = ScaleResNet(50, lift=lift, interaction=2, deep_stem=True, avg_down=True, **SMALL)
     # Maps of two pixels and more: PyTorch 2.11's bfloat16 gradient of a 3x3 convolution of stride 2
     # is undefined on the CPU where the input is one pixel wide.
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    with torch.autocast('cpu', dtype=dtype):
         outputs = model.train()(image(size=(96, 80)))
         loss = loss_of(outputs)
     loss.backward()
