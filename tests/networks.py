@@ -3,6 +3,7 @@
 
 import torch
 from mmengine.model import PretrainedInit
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -33,6 +34,28 @@ def as_if_trained(model: nn.Module, seed: int = 0) -> nn.Module:
                 module.weight.copy_(torch.rand(shape, generator=generator) + 0.5)
                 module.bias.copy_(torch.randn(shape, generator=generator) * 0.1)
     return model
+
+
+def small_classifier(lift: str, **backbone) -> nn.Module:
+    """MMPretrain's classifier in training, the same at each call; its norms stay as they are."""
+    torch.manual_seed(0)
+    config = dict(
+        type='ImageClassifier',
+        backbone=dict(
+            type='mmscale.ScaleResNet_CIFAR',
+            depth=18,
+            stem_channels=4,
+            base_channels=4,
+            scale_space=dict(base=2, num_scales=2),
+            lift=dict(type=f'mmscale.{lift}'),
+            norm_eval=True,
+            **backbone,
+        ),
+        neck=dict(type='mmscale.ScaleGlobalPooling'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=32),
+    )
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return as_if_trained(MODELS.build(config)).train()
 
 
 def with_offsets(conv: nn.Module, std: float = 0.2) -> nn.Module:
