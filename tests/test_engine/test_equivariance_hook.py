@@ -131,6 +131,19 @@ def test_table_is_logged(tmp_path, trained):
     assert row == ['backbone.layer4', *(f'{metrics[key]:.2e}' for key in KEYS[3:])]
 
 
+def test_figures_reach_tensorboard(tmp_path, trained):
+    reader = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    options = {'load_from': trained}
+    options['visualizer.vis_backends'] = [dict(type='TensorboardVisBackend')]
+    runner = Runner.from_cfg(make_config(tmp_path, options=options))
+    metrics = runner.val()
+    runner.visualizer.close()
+    (folder,) = tmp_path.glob('*/vis_data')
+    events = reader.EventAccumulator(str(folder)).Reload()
+    for key in KEYS:
+        assert [e.value for e in events.Scalars(key)] == [pytest.approx(metrics[key], rel=1e-6)]
+
+
 @pytest.mark.parametrize('num_images', [1, 6, 100])
 def test_batch_size_does_not_matter(tmp_path, trained, num_images):
     results = []
