@@ -5,8 +5,11 @@ import re
 
 import pytest
 import torch
+from mmpretrain import get_model
 
-from .conftest import CONFIG, SMALL, exit_message, logged_scalars, run_here, run_tool
+from mmscale.datasets import ScaleDigits
+
+from .conftest import CONFIG, ROOT, SMALL, exit_message, logged_scalars, run_here, run_tool
 
 # The validation data of the training run, as the test set.
 ON_VALIDATION_DATA = (
@@ -56,6 +59,22 @@ def test_two_processes_with_flips(trained, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert 'accuracy/top1' in json.loads(out.read_text())
+
+
+def test_flips_give_the_mean_score_of_an_image_and_its_mirror_image(trained, tmp_path, monkeypatch):
+    checkpoint, out = str(trained / 'epoch_1.pth'), tmp_path / 'predictions.pkl'
+    run_here(monkeypatch, 'tools/test.py', CONFIG, checkpoint, '--tta', '--work-dir', tmp_path,
+             '--out', out, '--cfg-options', 'test_dataloader.dataset.indices=20')  # fmt: skip
+    found = torch.stack([p['pred_score'] for p in pickle.loads(out.read_bytes())])
+
+    model = get_model(str(ROOT / CONFIG), pretrained=checkpoint).eval()
+    digits = ScaleDigits(split='test', indices=20)
+    x = torch.stack([torch.from_numpy(digits[i]['img'])[None] for i in range(20)])
+    with torch.no_grad():
+        inputs = model.data_preprocessor(dict(inputs=x))['inputs']
+        views = [model(view).softmax(1) for view in (inputs, inputs.flip(-1))]
+    torch.testing.assert_close(found, (views[0] + views[1]) / 2)
+    assert (found - views[0]).abs().max() > 1e-3
 
 
 def checkpoint_of(trained, path, change) -> str:
