@@ -96,8 +96,9 @@ def check_resumed(checkpoint: Mapping, path: str, loop: BaseLoop):
         if 'total_steps' in state and _last_iteration(state, loop) < loop.max_iters:
             raise ValueError(
                 f'checkpoint {path}: its cycle of {state["total_steps"]} {_unit(state)} ends '
-                f'before the training, {_length(loop)}, and cannot be made longer: resume with as '
-                'many as it was begun with, or begin anew from its weights, with load_from'
+                f'before the training, {_length(loop)}, and cannot be made longer: resume with the '
+                'length, batch size and number of processes that it was begun with, or begin anew '
+                'from its weights, with load_from'
             )
 
 

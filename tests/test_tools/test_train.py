@@ -1,4 +1,5 @@
 # Copyright (c) mmscale contributors.
+import os
 import re
 import subprocess
 import sys
@@ -79,6 +80,50 @@ def test_two_processes_train_one_model_on_half_the_batches_each(tmp_path):
     # One cycle starts at a 25th of its peak, and twice the batch size doubles the peak.
     assert training[0]['lr'] == pytest.approx(2 * 0.01 / 25)
     assert weights(tmp_path / 'epoch_1.pth')
+
+
+FALL = """
+import os
+import signal
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+@HOOKS.register_module()
+class Fall(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if get_rank() == 1 and runner.epoch == 1 and batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+FALL_CONFIG = """
+_base_ = {base!r}
+custom_imports = dict(imports=['mmscale', 'fall'])
+custom_hooks = [dict(type='mmscale.EpochSeedHook'), dict(type='mmengine.Fall')]
+"""
+
+
+def test_a_process_that_is_killed_ends_the_others_and_leaves_its_checkpoint(tmp_path, monkeypatch):
+    """One of two, within the second of two epochs of four iterations."""
+    (tmp_path / 'fall.py').write_text(FALL)
+    config, work_dir = tmp_path / 'falls.py', tmp_path / 'work'
+    config.write_text(FALL_CONFIG.format(base=str(ROOT / CONFIG)))
+    options = ('train_dataloader.dataset.indices=80', 'train_dataloader.batch_size=10',
+               'train_cfg.max_epochs=2', 'train_cfg.val_interval=10')  # fmt: skip
+    monkeypatch.setenv('PYTHONPATH', f'{tmp_path}{os.pathsep}{os.environ.get("PYTHONPATH", "")}')
+    result = run_tool('tools/dist_train.sh', config, 2, '--work-dir', work_dir,
+                      '--cfg-options', *options)  # fmt: skip
+    assert result.returncode != 0
+    assert [path.name for path in work_dir.glob('*.pth')] == ['epoch_1.pth'], result.stderr
+
+    # A process by itself has twice the iterations, for which the cycle was not made.
+    arguments = ('--work-dir', work_dir, '--resume', '--cfg-options', *options)
+    line = exit_message(monkeypatch, 'tools/train.py', CONFIG, *arguments)
+    assert 'resume with the length, batch size and number of processes that it was' in line
+    result = run_tool('tools/dist_train.sh', CONFIG, 2, *arguments)
+    assert result.returncode == 0, result.stderr
+    first, second = weights(work_dir / 'epoch_1.pth'), weights(work_dir / 'epoch_2.pth')
+    assert (work_dir / 'last_checkpoint').read_text().endswith('epoch_2.pth')
+    assert not any(torch.equal(first[n], second[n]) for n in first if n.endswith('conv1.weight'))
 
 
 def test_no_workers_and_no_validation(tmp_path):
