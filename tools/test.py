@@ -13,6 +13,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
+from mmscale.datasets.base import leaf_datasets
 from mmscale.engine import checkpoints, launch
 from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.engine.errors import one_line_errors
@@ -99,17 +100,18 @@ def enable_visualization(cfg, args: argparse.Namespace):
 
 def enable_tta(cfg):
     """Wraps the model and its pipeline for test-time augmentation."""
-    dataset = cfg.test_dataloader.dataset
+    datasets = leaf_datasets(cfg.test_dataloader.dataset)
     missing = [name for name in ('tta_model', 'tta_pipeline') if cfg.get(name) is None]
     if missing and not launch.is_of_mmpretrain(cfg):
         raise ValueError(f"--tta: the config has no {missing[0]}, and is not one of MMPretrain's")
     if 'tta_pipeline' in missing:
-        *transforms, pack = deepcopy(dataset.pipeline)
+        *transforms, pack = deepcopy(datasets[0].pipeline)
         flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip', prob=0.0)]
         cfg.tta_pipeline = [*transforms, dict(type='TestTimeAug', transforms=[flips, [pack]])]
     tta_model = cfg.get('tta_model') or dict(type='mmpretrain.AverageClsScoreTTA')
     cfg.model = ConfigDict(**tta_model, module=cfg.model)
-    dataset.pipeline = cfg.tta_pipeline
+    for dataset in datasets:
+        dataset.pipeline = cfg.tta_pipeline
 
 
 def make_config(args: argparse.Namespace):

@@ -1,7 +1,7 @@
 # Copyright (c) mmscale contributors.
 import numbers
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +10,19 @@ from mmpretrain.datasets import BaseDataset
 from .rescaling import LARGEST_FACTOR, check_factor, check_flag, check_scale_range, check_seed
 
 SPLITS = ('train', 'val', 'test')
+
+
+def leaf_datasets(dataset: Mapping) -> list[Mapping]:
+    """The datasets within wrappers such as RepeatDataset and ConcatDataset, as configs have them.
+
+    Args:
+        dataset (Mapping): ``dataset`` of a dataloader's config.
+
+    Returns:
+        list[Mapping]: Those that have pipelines; ``dataset`` itself where it wraps nothing.
+    """
+    within = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets') or []
+    return [leaf for inner in within for leaf in leaf_datasets(inner)] or [dataset]
 
 
 class RescaledDataset(BaseDataset):

@@ -14,6 +14,7 @@ from mmpretrain.datasets import CIFAR10, MNIST
 from mmpretrain.structures import DataSample
 
 from mmscale.datasets import ScaleCIFAR10, ScaleDigits, ScaleMNIST
+from mmscale.datasets.base import leaf_datasets
 from mmscale.registry import is_kind
 
 from .errors import one_line
@@ -32,10 +33,10 @@ def image_shape(cfg: Config, side: int | None = None) -> tuple[int, int, int]:
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     mean = preprocessor.get('mean')
     channels = cfg.model.backbone.get('in_channels', 3) if mean is None else len(mean)
-    dataset, scope = cfg.test_dataloader.dataset, scope_of(cfg)
+    dataset, scope = leaf_datasets(cfg.test_dataloader.dataset)[0], scope_of(cfg)
     crops = [
         step.crop_size
-        for step in dataset.pipeline
+        for step in dataset.get('pipeline') or ()
         if is_kind(step.type, CenterCrop, TRANSFORMS, scope)
     ]
     known = crops[-1] if crops else dataset.get('image_size')

@@ -22,7 +22,7 @@ from mmpretrain.registry import DATASETS, TRANSFORMS
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from mmscale.datasets.base import RescaledDataset
+from mmscale.datasets.base import RescaledDataset, leaf_datasets
 from mmscale.scale_space import Signal
 
 from .breakdown import error_breakdown
@@ -126,7 +126,8 @@ class FolderImages(Dataset):
     def __init__(self, paths: list[Path], model: Model):
         self.paths = paths
         loader = model.cfg.get('test_dataloader') or {}
-        steps = list(loader.get('dataset', {}).get('pipeline') or [dict(type='PackInputs')])
+        dataset = leaf_datasets(loader.get('dataset', {}))[0]
+        steps = list(dataset.get('pipeline') or [dict(type='PackInputs')])
         with model.scope:
             self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])
         # A dataset that lies in memory has no step that loads: it hands over what the model takes.

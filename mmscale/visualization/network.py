@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmscale.datasets.base import leaf_datasets
 from mmscale.engine import checkpoints, launch
 
 CONFIG_SUFFIXES = ('.py', '.yml', '.yaml', '.json')
@@ -128,6 +129,6 @@ def input_channels(backbone: nn.Module) -> int:
 
 def _reads_bgr(cfg) -> bool:
     """Image files are loaded in the order B, G, R; datasets that lie in memory are R, G, B."""
-    pipeline = cfg.get('test_dataloader', {}).get('dataset', {}).get('pipeline')
-    types = [str(transform.get('type')) for transform in pipeline or ()]
+    dataset = leaf_datasets((cfg.get('test_dataloader') or {}).get('dataset', {}))[0]
+    types = [str(transform.get('type')) for transform in dataset.get('pipeline') or ()]
     return not types or any('LoadImage' in name for name in types)

@@ -106,6 +106,13 @@ def test_reads_size_and_kind_off_the_config(config, shape, description):
     assert compare_models.describe(cfg) == description
 
 
+def test_reads_size_within_wrappers():
+    cfg = compare_models.find_config(str(ROOT / 'configs/so2/so2convnet_1xb128-20e_scalemnist.py'))
+    repeated = dict(type='RepeatDataset', times=2, dataset=cfg.test_dataloader.dataset)
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[repeated])
+    assert compare_models.image_shape(cfg) == (1, 28, 28)
+
+
 @pytest.mark.parametrize(
     'number, text',
     [

@@ -61,6 +61,21 @@ def test_two_processes_with_flips(trained, tmp_path):
     assert 'accuracy/top1' in json.loads(out.read_text())
 
 
+WRAPPED = """_base_ = '{base}'
+digits = dict(type='mmscale.ScaleDigits', split='test', pipeline=[dict(type='PackInputs')])
+test_dataloader = dict(
+    dataset=dict(
+        _delete_=True,
+        type='ConcatDataset',
+        datasets=[
+            dict(digits, indices=20),
+            dict(type='RepeatDataset', times=1, dataset=dict(digits, indices=10)),
+        ],
+    )
+)
+"""
+
+
 def test_flips_give_the_mean_score_of_an_image_and_its_mirror_image(trained, tmp_path, monkeypatch):
     checkpoint, out = str(trained / 'epoch_1.pth'), tmp_path / 'predictions.pkl'
     run_here(monkeypatch, 'tools/test.py', CONFIG, checkpoint, '--tta', '--work-dir', tmp_path,
@@ -75,6 +90,14 @@ def test_flips_give_the_mean_score_of_an_image_and_its_mirror_image(trained, tmp
         views = [model(view).softmax(1) for view in (inputs, inputs.flip(-1))]
     torch.testing.assert_close(found, (views[0] + views[1]) / 2)
     assert (found - views[0]).abs().max() > 1e-3
+
+    # The same digits behind wrappers, which have no pipeline of their own.
+    config = tmp_path / 'wrapped.py'
+    config.write_text(WRAPPED.format(base=str(ROOT / CONFIG)))
+    run_here(monkeypatch, 'tools/test.py', config, checkpoint, '--tta', '--work-dir', tmp_path,
+             '--out', out)  # fmt: skip
+    again = torch.stack([p['pred_score'] for p in pickle.loads(out.read_bytes())])
+    assert torch.equal(again, torch.cat([found, found[:10]]))
 
 
 def checkpoint_of(trained, path, change) -> str:
