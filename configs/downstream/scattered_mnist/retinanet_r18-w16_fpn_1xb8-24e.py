@@ -23,10 +23,15 @@ model = dict(
     ),
 )
 
-load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
-meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-pack = dict(type='PackDetInputs', meta_keys=meta_keys)
-pipeline = [*load, pack]
+pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='Resize', scale=(256, 256)),  # changes nothing, and tells the head so
+    dict(
+        type='PackDetInputs',
+        meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+    ),
+]
 dataset = dict(
     _delete_=True,
     type='CocoDataset',

@@ -1,0 +1,57 @@
+# Copyright (c) mmscale contributors.
+"""Detectors of digits of many sizes: from the tool that makes the data to the first mAP."""
+
+import math
+import runpy
+import sys
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from test_datasets.synthetic import expect_synthetic_mnist, write_mnist
+
+from .conftest import ROOT
+
+pytest.importorskip('mmdet', reason='needs the environment of `make test-downstream`')
+
+CONFIGS = sorted((ROOT / 'configs/downstream/scattered_mnist').glob('*.py'))
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A folder with data/scattered_mnist in it, as the configs expect."""
+    folder = tmp_path_factory.mktemp('scattered')
+    write_mnist(folder / 'mnist')
+    tool = ROOT / 'tools/dataset_converters/scatter_objects.py'
+    with pytest.MonkeyPatch.context() as patch:
+        expect_synthetic_mnist(patch)
+        target = folder / 'data/scattered_mnist'
+        target.parent.mkdir()
+        words = (tool, 'mnist', folder / 'mnist', target, '--train', 4, '--val', 2, '--test', 2)
+        patch.setattr(sys, 'argv', [str(word) for word in words])
+        runpy.run_path(str(tool), run_name='__main__')
+    return folder
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_trains_and_detects(path, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    cfg = Config.fromfile(path)
+    cfg.work_dir = str(tmp_path)
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.train_dataloader.batch_size = 2
+    # What a network that has learned nothing finds, so that there is something to be judged.
+    cfg.model.test_cfg.score_thr = 0.0
+    for mode in ('train', 'val', 'test'):
+        cfg[f'{mode}_dataloader'].update(num_workers=0, persistent_workers=False)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    scalars = runner.message_hub.log_scalars
+    assert math.isfinite(scalars['train/loss'].current())
+    assert {f'val/coco/bbox_mAP_{size}' for size in 'sml'} <= scalars.keys()
+
+    model = runner.model.eval()
+    shapes = [y.shape[-1] for y in model.extract_feat(torch.rand(1, 3, 256, 256))]
+    strides = [stride for stride, _ in model.bbox_head.prior_generator.strides]
+    assert shapes == [256 // stride for stride in strides] == [32, 16, 8, 4, 2]
