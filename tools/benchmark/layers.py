@@ -18,7 +18,7 @@ from timing import progress, time_in_turn
 from torch import Tensor
 
 from mmscale.ops import scale_conv2d
-from mmscale.scale_space import ScaleGrid, Signal, gaussian_lift, gaussian_pyramid_lift, map_levels
+from mmscale.scale_space import ScaleGrid, Signal, gaussian_lift, gaussian_pyramid_lift, is_pyramid
 
 SECTION = 'Scale convolution'
 GRID = ScaleGrid(base=2, num_scales=4)
@@ -63,14 +63,7 @@ def level_sides(form: str, side: int) -> list[int]:
 
 def tensors_of(x: Signal) -> list[Tensor]:
     """The tensors that a signal is kept in: one if it is dense, otherwise those of the pyramid."""
-    found = []
-
-    def collect(tensor: Tensor) -> Tensor:
-        found.append(tensor)
-        return tensor
-
-    map_levels(collect, x)
-    return found
+    return list(x) if is_pyramid(x) else [x]
 
 
 def scale_convolution(form: str, interaction: int, case: Case, device: str) -> Candidate:
@@ -79,7 +72,8 @@ def scale_convolution(form: str, interaction: int, case: Case, device: str) -> C
     image = torch.randn(case.batch, case.channels, case.side, case.side, device=device)
     before = torch.randn(case.channels, case.channels, 1, 1, 1, device=device)
     x = scale_conv2d(lift(image, GRID), before, scale_space=GRID)
-    x = map_levels(lambda tensor: tensor.detach().requires_grad_(), x)
+    levels = tuple(tensor.detach().requires_grad_() for tensor in tensors_of(x))
+    x = levels if is_pyramid(x) else levels[0]
     weight = random_weight(case, interaction, device)
     return Candidate(
         lambda: tensors_of(scale_conv2d(x, weight, scale_space=GRID)), [*tensors_of(x), weight]
