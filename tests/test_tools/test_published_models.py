@@ -1,5 +1,6 @@
 # Copyright (c) mmscale contributors.
 import hashlib
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import yaml
 from mmpretrain import get_model
 
 from mmscale.datasets import ScaleDigits
+from mmscale.studies import ledger, summary
+from mmscale.studies.cells import read_study
 
 from .conftest import ROOT, exit_message, run_tool
 
@@ -94,6 +97,20 @@ def test_accuracies_of_the_index_are_those_of_the_ledger():
     }
     found = {c: a for c, a in fill_metrics.accuracies(study).items() if c in known}
     assert found and {c: known[c]['Top 1 Accuracy'] for c in found} == found
+
+
+def test_errors_of_the_first_page_are_those_of_the_ledger():
+    study = read_study(ROOT / 'studies' / 'realizations_scalemnist.py', ROOT)
+    entries = ledger.read(ROOT / 'studies' / 'results' / 'realizations_scalemnist.json')
+    runs = summary.by_run(entries)
+    found = re.findall(r'`(\S+_scalemnist.py)` \| \W*([\d.]+) ± ([\d.]+) %',
+                       (ROOT / 'README.md').read_text())  # fmt: skip
+    expected = {}
+    for name, entries in runs.items():
+        error = summary.test_error(entries)
+        assert error.count == len(study.seeds), name
+        expected[study.runs[name].config] = f'{error.mean:.2f}', f'{error.deviation:.2f}'
+    assert {config: errors for config, *errors in found} == {c: [*e] for c, e in expected.items()}
 
 
 def test_only_the_entry_of_the_config_is_filled():
