@@ -248,14 +248,21 @@ def unfold_levels(x: Tensor, num_levels: int) -> Tensor:
 
 
 def map_levels(fn: Callable[..., Tensor], *signals: Signal) -> Signal:
-    """Applies a function of single pixels to one or several signals of the same form."""
+    """Applies a function of single pixels to one or several signals of the same form.
+
+    Raises:
+        ValueError: If the signals differ in form, or in the number or size of their levels.
+    """
+    forms = [(x.dense, x.sizes) for x in map(PackedLevels.pack, signals)]
+    if any(form != forms[0] for form in forms):
+        raise ValueError(f'signals must have levels of the same sizes, got {forms}')
     return on_packed(lambda x, *others: x.map(fn, *others), *signals)
 
 
 def apply_jointly(fn: Callable[[Tensor], Tensor], x: Signal) -> Signal:
     """Applies a function that must see all levels at once, such as a norm or stochastic depth.
 
-    Dense signals are passed as they are, pyramids as ``(N, C, sum of H_k W_k)``.
+    Dense signals are passed as ``(N, C, S, H, W)``, pyramids as ``(N, C, sum of H_k W_k)``.
     """
 
     def apply(levels: PackedLevels) -> PackedLevels:

@@ -48,8 +48,11 @@ def test_map_levels():
     doubled = map_levels(torch.add, PYRAMID, PYRAMID)
     assert isinstance(doubled, tuple)
     assert largest_difference(doubled, tuple(2 * level for level in PYRAMID)) == 0
-    with pytest.raises(RuntimeError):
-        map_levels(torch.add, PYRAMID, PYRAMID[:2])
+    # Turned by a quarter, the levels have as many pixels; one pixel would fit anything.
+    turned, one = tuple(level.mT for level in PYRAMID), (PYRAMID[0][..., :1, :1],)
+    for other in (PYRAMID[:2], turned, one, DENSE):
+        with pytest.raises(ValueError, match='levels of the same sizes'):
+            map_levels(torch.add, PYRAMID, other)
 
 
 def test_apply_jointly_shows_all_pixels_of_all_levels_at_once():
