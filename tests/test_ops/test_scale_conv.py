@@ -169,8 +169,8 @@ def test_few_pixels_of_many_channels_have_derivatives(pyramid):
 def test_no_tap_is_computed_that_no_output_can_see(pyramid):
     """A 7x7 kernel on maps of 1 to 8 pixels; the counter does not know of borders.
 
-    Of one channel: levels of a pyramid with fewer pixels than channels are one matrix product, which
-    multiplies what is outside, too.
+    Of one channel: levels of a pyramid with fewer pixels than channels are one matrix product,
+    which multiplies what is outside, too.
     """
     grid = ScaleGrid(2, 4)
     x = pyramid_of(8, 8, grid, 1) if pyramid else randn(1, 1, 4, 8, 8)
