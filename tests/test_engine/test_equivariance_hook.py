@@ -18,6 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
+from tensorboard.backend.event_processing import event_accumulator
 from torch import nn
 
 from mmscale.engine import EquivarianceHook
@@ -132,14 +133,13 @@ def test_table_is_logged(tmp_path, trained):
 
 
 def test_figures_reach_tensorboard(tmp_path, trained):
-    reader = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
     options = {'load_from': trained}
     options['visualizer.vis_backends'] = [dict(type='TensorboardVisBackend')]
     runner = Runner.from_cfg(make_config(tmp_path, options=options))
     metrics = runner.val()
     runner.visualizer.close()
     (folder,) = tmp_path.glob('*/vis_data')
-    events = reader.EventAccumulator(str(folder)).Reload()
+    events = event_accumulator.EventAccumulator(str(folder)).Reload()
     for key in KEYS:
         assert [e.value for e in events.Scalars(key)] == [pytest.approx(metrics[key], rel=1e-6)]
 

@@ -1,8 +1,7 @@
 # Copyright (c) mmscale contributors.
 """ResNet on scale spaces.
 
-The names of all parameters are those of MMPretrain's ResNet, so that its checkpoints load. Those of
-MMSegmentation and timm name the layers of a deep stem in other ways, and load too.
+The names of all parameters are those of MMPretrain's ResNet, so that its checkpoints load.
 """
 
 import math
@@ -32,6 +31,7 @@ from .arguments import (
     per_stage,
 )
 from .layer_depth import layer_depth
+from .pretrained import check_loaded, rename_keys
 
 # depth: (convolutions of a block, blocks of each stage)
 ARCHITECTURES = {
@@ -320,32 +320,12 @@ class ScaleResNet(BaseModule):
             module.requires_grad_(False)
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        for old, new in self._names_elsewhere(f'{prefix}conv1.0.weight' in state_dict).items():
-            for name in [name for name in state_dict if name.startswith(f'{prefix}{old}.')]:
-                rest = name.removeprefix(f'{prefix}{old}.')
-                if '.' not in rest:  # else `old` is a module of ours, which holds others
-                    state_dict[f'{prefix}{new}.{rest}'] = state_dict.pop(name)
+        rename_keys(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _names_elsewhere(self, in_timm: bool) -> dict[str, str]:
-        """What timm, or MMSegmentation, calls some layers, and their names here."""
-        names = {}
-        for i, module in enumerate(self.stem if self.deep_stem else ()):
-            conv, norm = f'stem.{i}.conv', f'stem.{i}.{module.norm_name}'
-            stem = 'conv1' if in_timm else 'stem'
-            names[f'{stem}.{3 * i}'] = conv
-            names['bn1' if in_timm and i == 2 else f'{stem}.{3 * i + 1}'] = norm
-        for layer in self.res_layers if in_timm else ():
-            shortcut = getattr(self, layer)[0].downsample
-            if shortcut is not None and len(shortcut) == 2:
-                # timm counts the pooling of a shortcut where there is nothing to pool, too.
-                first = f'{layer}.0.downsample'
-                names |= {f'{first}.1': f'{first}.0', f'{first}.2': f'{first}.1'}
-        return names
 
     def init_weights(self) -> None:
         if is_pretrained(self.init_cfg):
-            hook = self.register_load_state_dict_post_hook(self._check_loaded)
+            hook = self.register_load_state_dict_post_hook(check_loaded)
             try:
                 super().init_weights()
             finally:
@@ -356,18 +336,6 @@ class ScaleResNet(BaseModule):
         for module in self.modules() if self.zero_init_residual else ():
             if isinstance(module, ResidualBlock):
                 constant_init(module.last_norm, 0)
-
-    def _check_loaded(self, _, keys) -> None:
-        """Raises ``ValueError`` if a checkpoint has no values for what is not zero at first."""
-        own = self.state_dict()
-        missing = [key for key in keys.missing_keys if key in own and 'conv_offset' not in key]
-        missing = [key for key in missing if not key.endswith('num_batches_tracked')]
-        if missing and not self.partial_pretrained:
-            raise ValueError(
-                f'init_cfg={self.init_cfg}: the checkpoint has no values for {len(missing)} of '
-                f'{len(own)} weights, {missing[0]} among them, which would stay random. Its keys '
-                'may need a prefix= in init_cfg; partial_pretrained=True leaves them random'
-            )
 
     def stem_forward(self, x: Signal) -> Signal:
         """The stem, from a scale space to the input of the first stage."""

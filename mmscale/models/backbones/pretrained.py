@@ -1,0 +1,56 @@
+# Copyright (c) mmscale contributors.
+"""Checkpoints of other ResNets in ScaleResNet.
+
+Parameters have the names of MMPretrain's ResNet, which are torchvision's and MMDetection's, too.
+MMSegmentation and timm name the layers of a deep stem in other ways.
+"""
+
+from torch import nn
+
+
+def rename_keys(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
+    """Gives what timm and MMSegmentation name otherwise the names that it has here.
+
+    Args:
+        backbone (ScaleResNet): That is to be loaded.
+        state_dict (dict): The checkpoint, changed in place.
+        prefix (str): What precedes the names of the backbone in it.
+    """
+    for old, new in _names_elsewhere(backbone, f'{prefix}conv1.0.weight' in state_dict).items():
+        for name in [name for name in state_dict if name.startswith(f'{prefix}{old}.')]:
+            rest = name.removeprefix(f'{prefix}{old}.')
+            if '.' not in rest:  # else `old` is a module of ours, which holds others
+                state_dict[f'{prefix}{new}.{rest}'] = state_dict.pop(name)
+
+
+def _names_elsewhere(backbone: nn.Module, in_timm: bool) -> dict[str, str]:
+    """What timm, or MMSegmentation, calls some layers, and their names here."""
+    names = {}
+    for i, module in enumerate(backbone.stem if backbone.deep_stem else ()):
+        conv, norm = f'stem.{i}.conv', f'stem.{i}.{module.norm_name}'
+        stem = 'conv1' if in_timm else 'stem'
+        names[f'{stem}.{3 * i}'] = conv
+        names['bn1' if in_timm and i == 2 else f'{stem}.{3 * i + 1}'] = norm
+    for layer in backbone.res_layers if in_timm else ():
+        shortcut = getattr(backbone, layer)[0].downsample
+        if shortcut is not None and len(shortcut) == 2:
+            # timm counts the pooling of a shortcut where there is nothing to pool, too.
+            first = f'{layer}.0.downsample'
+            names |= {f'{first}.1': f'{first}.0', f'{first}.2': f'{first}.1'}
+    return names
+
+
+def check_loaded(backbone: nn.Module, keys) -> None:
+    """Raises ``ValueError`` if a checkpoint has no values for what is not zero at first.
+
+    A hook of ``register_load_state_dict_post_hook``, which gives the incompatible ``keys``.
+    """
+    own = backbone.state_dict()
+    missing = [key for key in keys.missing_keys if key in own and 'conv_offset' not in key]
+    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
+    if missing and not backbone.partial_pretrained:
+        raise ValueError(
+            f'init_cfg={backbone.init_cfg}: the checkpoint has no values for {len(missing)} of '
+            f'{len(own)} weights, {missing[0]} among them, which would stay random. Its keys '
+            'may need a prefix= in init_cfg; partial_pretrained=True leaves them random'
+        )
