@@ -62,12 +62,16 @@ class PackedLevels:
         size, batch_size = maps.shape[-2:], maps.shape[0] // num_levels
         return cls(_as_pixels(_as_rows(maps)), batch_size, [size] * num_levels, dense=True)
 
+    def join(self) -> 'PackedLevels':
+        """Lays the levels one behind the other; what is made of them lies so, too."""
+        if self._maps is not None:
+            self._pixels, self._maps = _join(self._maps), None
+        return self
+
     @property
     def pixels(self) -> Tensor:
         """All pixels, ``(1, C, P, 1)``."""
-        if self._maps is not None:
-            self._pixels, self._maps = _join(self._maps), None
-        return self._pixels
+        return self.join()._pixels
 
     @property
     def joined(self) -> bool:
@@ -120,7 +124,7 @@ class PackedLevels:
                 runs[-1][1] += 1
             else:
                 runs.append([run, 1])
-        if len(runs) == len(self):
+        if not self.joined and len(runs) == len(self):
             levels = zip(self, factors)
             return PackedLevels._of_maps([fn(x, factor) for x, factor in levels], self.dense)
         *maps, rest = self._split([(size, count) for (size, _), count in runs])

@@ -359,7 +359,7 @@ class ScaleResNet(BaseModule):
         Returns:
             tuple: One scale space for each of ``out_indices``.
         """
-        x = self.stem_forward(PackedLevels.pack(x))
+        x = self.stem_forward(PackedLevels.pack(x).join())
         outputs = []
         for i, name in enumerate(self.res_layers):
             x = run_layers([getattr(self, name)], x)
