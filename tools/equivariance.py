@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Accuracy and equivariance error of models against scale.
+"""Accuracy, AP or mIoU, and equivariance error of models against scale.
 
 ``python tools/equivariance.py CONFIG [CHECKPOINT] [CONFIG [CHECKPOINT] ...]``
 
@@ -26,6 +26,7 @@ import mmscale
 from mmscale.engine import checkpoints, launch
 from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import report, study
+from mmscale.evaluation.accuracy import measure_accuracy
 from mmscale.evaluation.equivariance import FACTORS, check_factors
 from mmscale.evaluation.features import check_layers
 from mmscale.evaluation.scaling import RESAMPLINGS
@@ -57,6 +58,9 @@ def parse_args() -> argparse.Namespace:
         help="images in place of the config's test data; there is no accuracy then")  # fmt: skip
     add('--accuracy-images', type=int, default=1000,
         help='at most, spread evenly over the test data, for each factor' + default)  # fmt: skip
+    add('--metric', metavar='NAME',
+        help='of detectors and segmentors, that of the test_evaluator that is tabulated and drawn, '
+        'such as coco/bbox_mAP_s; default: the mean AP or IoU; all are in the JSON')  # fmt: skip
     add('--no-accuracy', action='store_true', help='measure the error alone')
     add('--canvas', choices=CANVASES, default='shrink',
         help='of the error: images shrink, or keep their size' + default)  # fmt: skip
@@ -113,6 +117,7 @@ def check_arguments(args: argparse.Namespace) -> Settings:
         batch_size=args.batch_size,
         between_levels=args.between_levels,
         breakdown=args.breakdown,
+        metric=args.metric,
     )
 
 
@@ -213,7 +218,7 @@ def measure(model: Model, name: str, settings: Settings, args: argparse.Namespac
     header = describe(model, settings, args)
     path = args.out / 'models' / f'{Path(model.path).stem}-{header["fingerprint"][:12]}.json'
     result = {**read_result(path, header['fingerprint']), **header, 'name': name}
-    parts = dict(layers=study.measure_errors, accuracy=study.measure_accuracy)
+    parts = dict(layers=study.measure_errors, accuracy=measure_accuracy)
     missing = [key for key in parts if key not in result]
     print(f'{name}: {"measuring" if missing else "measured already, see"} {path}', flush=True)
     model.network.to(args.device)

@@ -9,7 +9,10 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmscale.models.layers import DeformScaleConv, ScaleConv
+from mmscale.models.necks import ScaleGlobalPooling, ScaleLevels, ScalePooling
 from mmscale.scale_space import ScaleGrid, Signal, is_pyramid
+
+SCALE_POOLINGS = (ScalePooling, ScaleGlobalPooling, ScaleLevels)
 
 
 def modules_of(phi: Callable) -> list[nn.Module]:
@@ -57,7 +60,9 @@ class Features:
 
     Outputs that are tuples of several signals get an entry each, ``'name[0]'``, ``'name[1]'``, ....
     A tuple of maps ``(N, C, H_k, W_k)`` of equal channels, at most as many as the grid has levels,
-    is one pyramid where there is a grid. A layer that runs several times counts as it ran last.
+    is one pyramid where there is a grid, until a module has pooled over scale: behind it, tuples
+    are several maps, such as those of a feature pyramid network. A layer that runs several times
+    counts as it ran last.
     A model of MMEngine that needs data samples, as two-stage detectors do, stops where it misses
     them: the layers that ran before, such as those of the backbone, are there.
 
@@ -86,11 +91,14 @@ class Features:
 
     def __call__(self, batch) -> dict[str, Signal]:
         outputs, self.truncation = {}, {}
-        spoiled = 0
+        spoiled, self._pooled = 0, False
 
         def count(module, args, output):
             nonlocal spoiled
             spoiled += module.interaction - 1
+
+        def end(module, args, output):
+            self._pooled = True
 
         def capture(name):
             def hook(module, args, output):
@@ -99,7 +107,7 @@ class Features:
             return hook
 
         stop = None
-        with _hooks(self.phi, count, {name: capture(name) for name in self.layers or ()}):
+        with _hooks(self.phi, count, end, {name: capture(name) for name in self.layers or ()}):
             try:
                 result = self.phi(batch)
             except (AssertionError, AttributeError, KeyError, TypeError) as error:
@@ -140,14 +148,15 @@ class Features:
         if all(isinstance(part, Tensor) for part in output):
             maps = all(part.ndim == 4 for part in output)
             same = len({part.shape[1] for part in output}) == 1
-            if maps and same and self.grid is not None and len(output) <= self.grid.num_scales:
+            levels = 0 if self.grid is None or self._pooled else self.grid.num_scales
+            if maps and same and len(output) <= levels:
                 return [tuple(output)]
             return list(output)
         return [signal for part in output for signal in self._signals(part)]
 
 
 @contextmanager
-def _hooks(phi, count: Callable, captures: dict[str, Callable]):
+def _hooks(phi, count: Callable, end: Callable, captures: dict[str, Callable]):
     handles, modules = [], modules_of(phi)
     # Offsets are predicted beside their convolution, from the same levels.
     beside = {module.conv_offset for module in modules if isinstance(module, DeformScaleConv)}
@@ -155,6 +164,8 @@ def _hooks(phi, count: Callable, captures: dict[str, Callable]):
         for module in modules:
             if isinstance(module, ScaleConv) and module.interaction > 1 and module not in beside:
                 handles.append(module.register_forward_hook(count))
+            if isinstance(module, SCALE_POOLINGS):
+                handles.append(module.register_forward_hook(end))
         for name, hook in captures.items():
             handles.append(phi.get_submodule(name).register_forward_hook(hook))
         yield

@@ -3,9 +3,11 @@
 
 The *result* of a model is a dict of plain values: its ``name``, the ``factors``, the ``layers`` as
 a dict of curves by name, and curves or None for the ``lift`` and the ``body`` of a network on
-scale spaces and for the ``accuracy`` in percent. A *curve* has the lists ``mean``,
-``standard_error`` and ``n``, one entry a factor, None where there is no number. That of a layer
-also has ``truncated``: the curve of the levels that were cut off at the coarse end, or None.
+scale spaces and for the ``accuracy``, in percent or of the ``metric`` that it names. One of a
+detector or segmentor has ``metrics``, too: the curves of all that its evaluator finds, by name.
+A *curve* has the lists ``mean``, ``standard_error`` and ``n``, one entry a factor, None where there
+is no number. That of a layer also has ``truncated``: the curve of the levels that were cut off at
+the coarse end, or None.
 All results of a study have the same factors.
 A result may have a ``breakdown``, too: a dict of the curves of the ``whole`` error of the backbone
 and of its parts, which add up to it, or None.
@@ -64,6 +66,22 @@ def accuracy_curve(right: list[int], count: int) -> dict:
     )
 
 
+def metric_curve(name: str, values: list[float], count: int) -> dict:
+    """What an evaluator has found on all of ``count`` images, at each factor, and its name."""
+    nothing = [None] * len(values)
+    return dict(
+        mean=[_number(value) for value in values],
+        standard_error=nothing,
+        n=[count] * len(values),
+        metric=name,
+    )
+
+
+def metric_name(found: dict) -> str:
+    """What the curve of a model's accuracy is of."""
+    return found.get('metric', 'accuracy in %')
+
+
 def _number(value: float) -> float | None:
     """JSON has no nan."""
     return value if math.isfinite(value) else None
@@ -86,10 +104,24 @@ def layer_names(results: list[dict]) -> list[str]:
     return list(dict.fromkeys(chain.from_iterable(result['layers'] for result in results)))
 
 
+def metric_names(results: list[dict]) -> list[str]:
+    """What the accuracies of all models are of, each once."""
+    found = (result['accuracy'] for result in results)
+    return list(dict.fromkeys(metric_name(one) for one in found if one))
+
+
+def _of_metric(results: list[dict], metric: str) -> list[dict | None]:
+    """The accuracy of each model that is of this metric."""
+    found = (result['accuracy'] for result in results)
+    return [one if one and metric_name(one) == metric else None for one in found]
+
+
 def curves(result: dict) -> Iterator[tuple[str, str, dict]]:
     """Layer, part and curve of all that was measured of a model."""
-    if result['accuracy']:
+    if result['accuracy'] and not result.get('metrics'):
         yield '', 'accuracy', result['accuracy']
+    for metric, found in (result.get('metrics') or {}).items():
+        yield '', metric, found
     for layer, found in result['layers'].items():
         yield layer, 'network', found
         if found['truncated']:
@@ -117,7 +149,10 @@ def to_csv(results: list[dict]) -> str:
 def table(results: list[dict]) -> str:
     """Means, a block for each thing measured and a line for each model that has it."""
     layers, names = layer_names(results), [result['name'] for result in results]
-    blocks = [('accuracy in %', '.1f', [result['accuracy'] for result in results])]
+    blocks = [
+        (metric, '.1f' if metric == 'accuracy in %' else '.3g', _of_metric(results, metric))
+        for metric in metric_names(results)
+    ]
     for layer in layers:
         found = [result['layers'].get(layer) for result in results]
         blocks.append((f'equivariance error, {layer}', '.1e', found))
@@ -170,22 +205,22 @@ def draw(results: list[dict], chance: float | None = None, note: str = '') -> Fi
         note (str): How the error was measured, to stand in its title.
     """
     layers = layer_names(results)
-    with_accuracy = any(result['accuracy'] for result in results)
+    metrics = metric_names(results)
     factors = [factor for factor in results[0]['factors'] if factor > 1]
     deep = len(layers) > 1
-    columns = 1 + with_accuracy
+    columns = 1 + len(metrics)
     width = max(5.6 * columns, 2.3 * len(factors) + 0.8 if deep else 0)
     legend_columns = 2 if len(results) > 4 and width > 8 else 1
     height = 3.9 + 2.9 * deep + 0.2 * math.ceil(len(results) / legend_columns)
     figure = Figure(figsize=(width, height), layout='constrained')
     rows = figure.subfigures(1 + deep, 1, height_ratios=[3.9, 2.9][: 1 + deep], squeeze=False)
     panels = list(rows[0, 0].subplots(1, columns, squeeze=False)[0])
-    if with_accuracy:
-        _draw_accuracy(panels[0], results, chance)
+    for axes, metric in zip(panels, metrics):
+        _draw_accuracy(axes, results, metric, chance)
     _draw_error(panels[-1], results, layers[-1], note)
     for axes in panels:
         axes.set_xlabel('scale factor s: everything is s times smaller')
-        ticks = results[0]['factors'] if axes is panels[0] and with_accuracy else factors
+        ticks = factors if axes is panels[-1] else results[0]['factors']
         axes.set_xticks(ticks, [f'{tick:g}' for tick in ticks], fontsize=8)
     if deep:
         _draw_depth(rows[1, 0], results, layers, factors)
@@ -216,15 +251,19 @@ def _plot(axes, x, found: list, bars: list, style: dict) -> None:
     axes.errorbar(x, np.where(means > 0, means, math.nan), _values(bars), **style)
 
 
-def _draw_accuracy(axes, results: list[dict], chance: float | None) -> None:
-    for result, style in zip(results, _styles(results)):
-        found = result['accuracy']
+def _draw_accuracy(axes, results: list[dict], metric: str, chance: float | None) -> None:
+    of_metric = _of_metric(results, metric)
+    for result, found, style in zip(results, of_metric, _styles(results)):
         if found:
             bars = _values(found['standard_error'])
             axes.errorbar(result['factors'], _values(found['mean']), bars, **style)
-    counts = sorted({result['accuracy']['n'][0] for result in results if result['accuracy']})
+    counts = sorted({found['n'][0] for found in of_metric if found})
     numbers = ' or '.join(map(str, counts))
-    axes.set(title=f'Accuracy on {numbers} images', ylabel='accuracy (%)', ylim=(0, 102))
+    if metric == 'accuracy in %':
+        axes.set(title=f'Accuracy on {numbers} images', ylabel='accuracy (%)', ylim=(0, 102))
+    else:
+        axes.set(title=f'{metric} on {numbers} images', ylabel=metric)
+        axes.set_ylim(bottom=0)
     if chance is not None:
         axes.axhline(chance, color='black', lw=0.8, ls=':')
         axes.text(0.02, chance + 1, 'chance', transform=axes.get_yaxis_transform(), va='bottom',

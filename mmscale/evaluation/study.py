@@ -1,18 +1,19 @@
 # Copyright (c) mmscale contributors.
-"""Measures one model for a study over scale: images, equivariance errors, accuracy.
+"""What is measured in a study over scale, its models and images, and their equivariance errors.
 
 What is wrong with model or images raises ``ValueError`` of one line.
 """
 
 import hashlib
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby, islice
 from pathlib import Path
 
 import mmcv
-import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -20,16 +21,15 @@ from mmengine.registry import DefaultScope
 from mmengine.utils import ProgressBar
 from mmpretrain.registry import DATASETS, TRANSFORMS
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 
-from mmscale.datasets.base import RescaledDataset, leaf_datasets
+from mmscale.datasets.base import leaf_datasets
 from mmscale.scale_space import Signal
 
 from .breakdown import error_breakdown
 from .equivariance import equivariance_error
 from .features import find_grid
-from .report import accuracy_curve, breakdown_curves, curve
-from .scaling import scale_signal
+from .report import breakdown_curves, curve
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 
@@ -45,6 +45,8 @@ class Settings:
         folder (Path | None): Of these images; None for the test data of the configs.
         accuracy_images (int | None): The accuracy is measured on at most so many, spread evenly
             over the test data, at each factor; None for no accuracy.
+        metric (str | None): Of a detector or segmentor, that of its evaluator that stands in table
+            and figure; None for its mean AP or IoU.
         canvas, resampling, between_levels, border, squared, batch_size: Of
             :func:`mmscale.evaluation.equivariance_error`.
         breakdown (bool): Whether the error of networks on scale spaces is broken down, too, by
@@ -63,6 +65,7 @@ class Settings:
     batch_size: int
     between_levels: str = 'cubic'
     breakdown: bool = False
+    metric: str | None = None
 
     @property
     def error_arguments(self) -> dict:
@@ -165,19 +168,18 @@ def build_test_data(model: Model, **overrides) -> Dataset:
 
 
 def batches(model: Model, dataset: Dataset, batch_size: int) -> Iterator[dict]:
-    """Inputs and data samples as the model's preprocessor hands them to the network."""
-    for batch in DataLoader(dataset, batch_size, collate_fn=pseudo_collate):
-        shapes = sorted({tuple(image.shape) for image in batch['inputs']})
-        if len(shapes) > 1:
-            raise ValueError(
-                f'the test pipeline of {model.path} must bring all images to one size, got '
-                f'{" and ".join("x".join(map(str, shape[1:])) for shape in shapes[:2])}'
-            )
-        yield model.network.data_preprocessor(batch, False)
+    """Inputs and data samples as the model's preprocessor hands them to the network.
+
+    Images of different sizes are in different batches: in one they would be padded.
+    """
+    samples = (dataset[i] for i in range(len(dataset)))
+    for _, alike in groupby(samples, lambda sample: sample['inputs'].shape):
+        while batch := list(islice(alike, batch_size)):
+            yield model.network.data_preprocessor(pseudo_collate(batch), False)
 
 
-def read_images(model: Model, settings: Settings) -> tuple[Tensor, str]:
-    """The images on which the error is measured, and where they are from."""
+def read_images(model: Model, settings: Settings) -> tuple[list[Tensor], str]:
+    """The images on which the error is measured, in batches, and where they are from."""
     if settings.folder:
         dataset = FolderImages(list_images(settings.folder, settings.num_images), model)
         source = f'of {settings.folder}'
@@ -186,7 +188,13 @@ def read_images(model: Model, settings: Settings) -> tuple[Tensor, str]:
         source = f'the first test images of {type(dataset).__name__}'
         dataset = Subset(dataset, range(min(settings.num_images, len(dataset))))
     parts = [batch['inputs'] for batch in batches(model, dataset, settings.batch_size)]
-    return torch.cat(parts), source
+    sizes = {batch.shape[2:] for batch in parts}
+    return parts, source if len(sizes) == 1 else f'{source}, of {len(sizes)} sizes'
+
+
+def largest(images: list[Tensor]) -> list[int]:
+    """Height and width of the largest of all images."""
+    return max(([*batch.shape[2:]] for batch in images), key=math.prod)
 
 
 def measure_errors(model: Model, settings: Settings) -> dict:
@@ -200,19 +208,19 @@ def measure_errors(model: Model, settings: Settings) -> dict:
     result = dict(
         images=dict(
             source=source,
-            count=len(images),
-            size=list(images.shape[2:]),
-            sha256=digest([images.cpu().numpy().tobytes()]),
+            count=sum(map(len, images)),
+            size=largest(images),
+            sha256=digest(batch.cpu().numpy().tobytes() for batch in images),
         ),
         lift=None,
         body=None,
         breakdown=None,
     )
     rounds = 3 + settings.breakdown if lifts else 1
-    with progress('  equivariance error', len(images) * rounds) as bar:
+    with progress('  equivariance error', result['images']['count'] * rounds) as bar:
 
         def each(transform: Callable[[Tensor], Signal] = lambda batch: batch) -> Iterator[Signal]:
-            for batch in images.split(settings.batch_size):
+            for batch in images:
                 yield transform(batch)
                 bar.update(len(batch))
 
@@ -230,54 +238,3 @@ def measure_errors(model: Model, settings: Settings) -> dict:
                 found = error_breakdown(backbone, each(), **settings.breakdown_arguments)
                 result['breakdown'] = breakdown_curves(found)
     return result
-
-
-def why_no_accuracy(model: Model, settings: Settings) -> str | None:
-    """None where the accuracy can be measured."""
-    if settings.folder:
-        return 'images of a folder have no labels'
-    if settings.accuracy_images is None:
-        return 'not asked for'
-    if model.checkpoint is None:
-        return 'the model is untrained'
-    if not getattr(model.network, 'with_head', False):
-        return 'the model has no head'
-    return None
-
-
-@torch.no_grad()
-def measure_accuracy(model: Model, settings: Settings) -> dict:
-    """The curve of the accuracy, and a note on how the images were scaled or why there is none."""
-    reason = why_no_accuracy(model, settings)
-    if reason:
-        return dict(accuracy=None, accuracy_note=f'no accuracy: {reason}')
-    dataset = build_test_data(model)
-    count = min(settings.accuracy_images, len(dataset))
-    chosen = [i * len(dataset) // count for i in range(count)]
-    rescaled = isinstance(dataset, RescaledDataset)
-    right = [0] * len(settings.factors)
-    with progress('  accuracy', count * len(settings.factors)) as bar:
-        for place, factor in enumerate(settings.factors):
-            if rescaled:
-                dataset = build_test_data(model, scale=1 / factor)
-            for batch in batches(model, Subset(dataset, chosen), settings.batch_size):
-                inputs = batch['inputs']
-                if not rescaled:
-                    inputs = scale_signal(
-                        inputs, factor, canvas='keep', resampling=settings.resampling
-                    )
-                samples = model.network(inputs, batch['data_samples'], mode='predict')
-                if not all(_has_one_label(sample) for sample in samples):
-                    reason = 'there is not one label and one prediction an image'
-                    return dict(accuracy=None, accuracy_note=f'no accuracy: {reason}')
-                right[place] += sum(int(s.pred_label == s.gt_label) for s in samples)
-                bar.update(len(samples))
-    way = 'made by the dataset at scale 1/s' if rescaled else 'scaled, on a canvas of their size'
-    return dict(
-        accuracy=accuracy_curve(right, count), accuracy_note=f'accuracy on {count} images, {way}'
-    )
-
-
-def _has_one_label(sample) -> bool:
-    labels = [sample.get(key) for key in ('gt_label', 'pred_label')]
-    return all(label is not None and label.numel() == 1 for label in labels)

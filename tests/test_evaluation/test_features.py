@@ -5,10 +5,11 @@ from torch import nn
 
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.features import Features, check_layers, find_grid
-from mmscale.models import DeformScaleConv, ScaleConv, ScaleConvNet, ScaleResNet
+from mmscale.models import DeformScaleConv, ScaleConv, ScaleConvNet, ScalePooling, ScaleResNet
 from mmscale.scale_space import ScaleGrid
 
 GRID = ScaleGrid(2, 3)
+PYRAMID = dict(type='mmscale.GaussianPyramidLift')
 
 
 def net(**kwargs):
@@ -34,6 +35,28 @@ class TestForms:
     )
     def test_with_a_grid(self, output, names):
         assert list(Features(lambda x: output, grid=GRID)(self.image)) == names
+
+    def test_behind_a_pooling_over_scale_tuples_are_outputs(self):
+        """A feature pyramid network has as many maps of equal channels, and they are no levels."""
+
+        class Detector(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.backbone = net(lift=PYRAMID)
+                self.pooling, self.neck = ScalePooling(), Pyramid()
+
+            def forward(self, x):
+                return self.neck(self.pooling(self.backbone(x)))
+
+        class Pyramid(nn.Module):
+            def forward(self, inputs):
+                return tuple(inputs[0][..., :: 2**i, :: 2**i] for i in range(3))
+
+        model = Detector().eval()
+        features = Features(model, ['neck', 'backbone'], GRID)
+        for _ in range(2):  # what a run has seen is forgotten in the next
+            assert list(features(self.image)) == ['backbone', 'neck[0]', 'neck[1]', 'neck[2]']
+        assert list(Features(model, grid=GRID)(self.image)) == ['[0]', '[1]', '[2]']
 
     def test_without_a_grid_tuples_are_outputs(self):
         maps = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 2, 2)

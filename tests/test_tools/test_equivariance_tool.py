@@ -13,7 +13,8 @@ from networks import as_if_trained
 
 from mmscale.datasets import ScaleDigits
 from mmscale.evaluation import equivariance_error, error_breakdown, scale_signal
-from mmscale.evaluation.study import Model, Settings, measure_accuracy
+from mmscale.evaluation.accuracy import measure_accuracy
+from mmscale.evaluation.study import Model, Settings
 
 from .conftest import CONFIG as PLAIN
 from .conftest import ROOT, exit_message, run_tool
@@ -400,8 +401,26 @@ def test_bad_folders_give_one_line(monkeypatch, tmp_path):
     assert message(folder).startswith(f'{folder} holds no images, which are files that end in .jpg')
     (folder / 'b.png').write_bytes(b'not an image')
     assert f'the image {folder / "b.png"} cannot be read: ' in message(folder)
-    for name, side in (('a.png', 20), ('b.png', 32)):
-        mmcv.imwrite(np.zeros((side, side), np.uint8), str(folder / name))
-    assert f'test pipeline of {PLAIN} must bring all images to one size, got 20x20 and 32x32' in (
-        message(folder)
-    )
+
+
+def test_images_of_several_sizes(networks, tmp_path, monkeypatch):
+    """The error is that of each image for itself: none is padded to the size of another."""
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    pixels = torch.randint(0, 255, (3, 40, 40), dtype=torch.uint8).numpy()
+    for name, image in zip('abc', (pixels[0], pixels[1, :32], pixels[2])):
+        mmcv.imwrite(image, str(folder / f'{name}.png'))
+    found = []
+    for chosen in (folder, *(tmp_path / name for name in 'abc')):
+        if chosen != folder:
+            chosen.mkdir()
+            (folder / f'{chosen.name}.png').rename(chosen / 'image.png')
+        in_process(
+            monkeypatch, PLAIN, '--images', chosen, '--factors', 2, '--out', tmp_path / 'out'
+        )
+        found.append(read_study(tmp_path / 'out')[0])
+    together, *alone = found
+    means = [result['layers']['backbone']['mean'][0] for result in alone]
+    assert together['layers']['backbone']['mean'][0] == pytest.approx(sum(means) / 3, rel=1e-4)
+    assert together['images']['source'].endswith('of 2 sizes')
+    assert together['images']['size'] == [40, 40] and together['images']['count'] == 3

@@ -1,0 +1,85 @@
+# Copyright (c) mmscale contributors.
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmengine.structures import BaseDataElement
+from torch.nn.functional import interpolate
+
+from mmscale.evaluation import report
+from mmscale.evaluation.accuracy import _main_metric, _shrink, _told
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5))
+def test_images_shrink_as_boxes_do(height, width, factor):
+    """Aligned at the corner, as PyTorch interpolates without align_corners, and not at a pixel."""
+    images = torch.rand(2, 3, factor * height, factor * width, dtype=torch.float64)
+    found = _shrink(images, factor, 'bilinear')
+    expected = interpolate(images, (height, width), mode='bilinear', align_corners=False)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('factor', [1.0, 1.1, 2.0, 3.0])
+@pytest.mark.parametrize('resampling', ['matched', 'ideal'])
+def test_a_blob_is_where_its_box_is(factor, resampling):
+    side, centre = 96, torch.tensor([40.0, 61.0])  # in pixels from the corner
+    axis = torch.arange(side, dtype=torch.float64) + 0.5
+    rows, columns = (torch.exp(-((axis - c) ** 2) / 72) for c in centre)
+    small = _shrink((rows[:, None] * columns)[None, None], factor, resampling)[0, 0]
+    for dim, c in enumerate(centre):
+        places = torch.arange(small.shape[dim], dtype=torch.float64) + 0.5
+        mean = (small.sum(1 - dim) * places).sum() / small.sum()
+        assert abs(mean - c / factor) < 1e-3
+
+
+def test_sizes_are_told():
+    meta = dict(
+        img_id=7, ori_shape=(300, 400), img_shape=(150, 200), scale_factor=(0.5, 0.5),
+        pad_shape=(160, 224), batch_input_shape=(160, 224), padding_size=[0, 24, 0, 10],
+    )  # fmt: skip
+    sample = _told(BaseDataElement(metainfo=meta), 2.0, torch.Size((80, 112)))
+    assert sample.metainfo == dict(
+        img_id=7, ori_shape=(300, 400), img_shape=(75, 100), scale_factor=(0.25, 0.25),
+        pad_shape=(80, 112), batch_input_shape=(80, 112), padding_size=[0, 12, 0, 5],
+    )  # fmt: skip
+    # A pipeline that has not resized says nothing of it; to the heads that is a factor of 1.
+    sample = _told(BaseDataElement(metainfo=dict(ori_shape=(9, 9))), 2.0, torch.Size((4, 4)))
+    assert sample.metainfo == dict(ori_shape=(9, 9), scale_factor=(0.5, 0.5))
+
+
+def test_the_metric_by_which_a_task_is_known():
+    coco = dict.fromkeys(('coco/bbox_mAP_50', 'coco/bbox_mAP', 'coco/segm_mAP'))
+    assert _main_metric(coco, None) == 'coco/bbox_mAP'
+    assert _main_metric(coco, 'coco/bbox_mAP_50') == 'coco/bbox_mAP_50'
+    assert _main_metric(dict.fromkeys(('aAcc', 'mIoU', 'mAcc')), None) == 'mIoU'
+    assert _main_metric(dict.fromkeys(('NME', 'PCK')), None) == 'NME'
+    with pytest.raises(ValueError, match='^--metric: must be one of NME, got PCK$'):
+        _main_metric(dict(NME=0), 'PCK')
+    with pytest.raises(ValueError, match='finds no number'):
+        _main_metric({}, None)
+
+
+def test_metrics_in_table_csv_and_figure():
+    factors = (1.0, 2.0)
+    zero = dict(mean=[0.0, 0.1], standard_error=[0.0, 0.01], n=[4, 4], truncated=None)
+    curves = {
+        'mAP': report.metric_curve('mAP', [0.4321, 0.25], 8),
+        'mAP_s': report.metric_curve('mAP_s', [float('nan'), 0.125], 8),
+    }
+    shared = dict(factors=factors, layers=dict(backbone=zero), lift=None, body=None)
+    results = [
+        dict(name='a detector', accuracy=curves['mAP'], metrics=curves, **shared),
+        dict(name='a classifier', accuracy=report.accuracy_curve([9, 5], 10), **shared),
+    ]
+    lines = report.table(results).splitlines()
+    assert lines[0].split() == ['mAP', '1', '2']
+    assert lines[1].split() == ['a', 'detector', '0.432', '0.25']
+    assert lines[4].split() == ['a', 'classifier', '90.0', '50.0']
+    rows = [line.split(',') for line in report.to_csv(results).splitlines()]
+    assert ['a detector', '', 'mAP_s', '1.0', '', '', '8'] in rows
+    assert ['a detector', '', 'mAP', '2.0', '0.25', '', '8'] in rows
+    assert ['a classifier', '', 'accuracy', '2.0', '50.0'] in [row[:5] for row in rows]
+    figure = report.draw(results)
+    assert [axes.get_ylabel() for axes in figure.axes][:2] == ['mAP', 'accuracy (%)']
+    heights = figure.axes[0].lines[0].get_ydata().tolist()
+    assert heights == [0.4321, 0.25]
