@@ -18,6 +18,7 @@ import io
 import json
 import math
 import os
+import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
@@ -285,7 +286,7 @@ def _draw_error(axes, results: list[dict], layer: str, note: str) -> None:
     found = [result['layers'][layer] for result in results if layer in result['layers']]
     counts = {n for one in found for n in one['n'] if n} or {0}
     numbers = ' to '.join(map(str, sorted({min(counts), max(counts)})))
-    lines = [f'Equivariance error of {layer}, {numbers} images', note]
+    lines = [f'Equivariance error of {layer}, {numbers} images', *textwrap.wrap(note, 60)]
     if missing:
         lines.append(f'0 somewhere, and not drawn there: {", ".join(missing)}')
     axes.set_title('\n'.join(filter(None, lines)), fontsize=10)

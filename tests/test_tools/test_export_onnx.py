@@ -62,18 +62,21 @@ def test_the_graph_takes_batches_of_any_size(path, tmp_path, capsys, monkeypatch
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_the_graph_has_the_weights_of_the_checkpoint(tmp_path, monkeypatch):
+def test_graphs_of_several_sizes_have_the_weights_of_the_checkpoint(tmp_path, monkeypatch):
     from mmpretrain import get_model
 
     path, out = config('aa_pyramid', 'scaleconvnet-deep-balanced'), tmp_path / 'network.onnx'
-    run_here(monkeypatch, TOOL, path, CHECKPOINT, '--out', out)
+    run_here(monkeypatch, TOOL, path, CHECKPOINT, '--out', out, '--side', 28, 32)
+    assert {file.name for file in tmp_path.iterdir()} == {'network-28.onnx', 'network-32.onnx'}
     model = get_model(str(ROOT / path), pretrained=str(ROOT / CHECKPOINT)).eval()
-    images = torch.randn(3, 1, 28, 28, generator=torch.Generator().manual_seed(0))
-    session = onnxruntime.InferenceSession(out, providers=['CPUExecutionProvider'])
-    (found,) = session.run(None, {'image': images.numpy()})
-    with torch.no_grad():
-        expected = model.head(model.extract_feat(images)).numpy()
-    assert np.abs(found - expected).max() <= 1e-4 and np.abs(expected).max() > 1
+    for side in (28, 32):
+        images = torch.randn(3, 1, side, side, generator=torch.Generator().manual_seed(0))
+        file = tmp_path / f'network-{side}.onnx'
+        session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
+        (found,) = session.run(None, {'image': images.numpy()})
+        with torch.no_grad():
+            expected = model.head(model.extract_feat(images)).numpy()
+        assert np.abs(found - expected).max() <= 1e-4 and np.abs(expected).max() > 1
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,7 @@ def test_the_graph_has_the_weights_of_the_checkpoint(tmp_path, monkeypatch):
         (['--out', 'a.pth'], '--out: a.pth must end in .onnx'),
         (['--out', 'no/such/a.onnx'], '--out: there is no folder no/such'),
         (['--side', '0'], '--side: must be at least 1'),
-        (['--side', '3'], '--side: the model does not take images'),
+        (['--side', '28', '3'], '--side: the model does not take images (C, H, W) of (1, 3, 3)'),
         (['missing.pth'], 'missing.pth'),
     ],
 )

@@ -3,7 +3,8 @@
 
 The graph takes images as the config's data preprocessor hands them on (normalised, channels as the
 config orders them), any number of one size, and gives logits. It is compared with PyTorch before it
-is written.
+is written. The size is part of the graph, in which levels are read by matrices made for it: of
+several sizes each has a file of its own.
 """
 
 import argparse
@@ -31,7 +32,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='path of the config file')
     parser.add_argument('checkpoint', nargs='?', help='path or address; default: random weights')
     parser.add_argument('--out', type=Path, help='default: the name of the config, with .onnx')
-    parser.add_argument('--side', type=int, help='of the images; default: that of the test data')
+    parser.add_argument(
+        '--side',
+        type=int,
+        nargs='+',
+        help='of the images, in pixels; of several each gets a file, NAME-SIDE.onnx; default: that '
+        'of the test data',
+    )
     launch.add_config_options(parser)
     return parser.parse_args()
 
@@ -54,8 +61,9 @@ def check_arguments(args: argparse.Namespace) -> Path:
         raise ValueError(f'--out: {out} must end in .onnx')
     if not out.parent.is_dir():
         raise ValueError(f'--out: there is no folder {out.parent}')
-    if args.side is not None and args.side < 1:
-        raise ValueError(f'--side: must be at least 1, got {args.side}')
+    for side in args.side or ():
+        if side < 1:
+            raise ValueError(f'--side: must be at least 1, got {side}')
     checkpoints.check_file(args.checkpoint)
     try:
         import onnxruntime  # noqa: F401
@@ -113,26 +121,8 @@ def compare(network: nn.Module, shape: tuple, path: Path) -> tuple[float, dict[s
     return difference, {name: statistics.median(values) for name, values in seconds.items()}
 
 
-@one_line_errors()
-@torch.no_grad()
-def main():
-    args = parse_args()
-    out = check_arguments(args)
-    cfg = launch.load_config(args.config)
-    launch.merge_options(cfg, args.cfg_options)
-    model = launch.build_network(cfg, args.config)
-    shape = image_shape(cfg, args.side)
-    if not hasattr(model, 'extract_feat') or not hasattr(model, 'head'):
-        raise ValueError(f'config: {args.config} is no classifier with a backbone and a head')
-    if args.checkpoint is not None:
-        checkpoints.load_weights(model, args.checkpoint, args.config)
-    network = Logits(model).eval()
-    try:
-        network(torch.zeros(1, *shape))  # makes the matrices that resample levels, which are kept
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
-        ) from error
+def write(network: nn.Module, shape: tuple, out: Path) -> None:
+    """Exports and compares; the file is there once both have been done."""
     part = out.with_name(f'{out.stem}.part.onnx')
     try:
         export(network, shape, part)
@@ -146,6 +136,33 @@ def main():
     print(f'largest difference of logits, batches of {BATCHES}: {difference:.2g}')
     times = ', '.join(f'{name} {1e3 * value:.1f} ms' for name, value in seconds.items())
     print(f'one image, {torch.get_num_threads()} threads, median of {ROUNDS}: {times}')
+
+
+@one_line_errors()
+@torch.no_grad()
+def main():
+    args = parse_args()
+    out = check_arguments(args)
+    cfg = launch.load_config(args.config)
+    launch.merge_options(cfg, args.cfg_options)
+    model = launch.build_network(cfg, args.config)
+    if not hasattr(model, 'extract_feat') or not hasattr(model, 'head'):
+        raise ValueError(f'config: {args.config} is no classifier with a backbone and a head')
+    if args.checkpoint is not None:
+        checkpoints.load_weights(model, args.checkpoint, args.config)
+    network = Logits(model).eval()
+    sides = list(dict.fromkeys(args.side or [None]))
+    shapes = [image_shape(cfg, side) for side in sides]
+    for shape in shapes:
+        try:
+            network(torch.zeros(1, *shape))  # makes the matrices that resample levels: kept
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
+            ) from error
+    for shape in shapes:
+        several = out.with_name(f'{out.stem}-{shape[-1]}.onnx')
+        write(network, shape, out if len(shapes) == 1 else several)
 
 
 if __name__ == '__main__':
