@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Detectors of digits of many sizes: from the tool that makes the data to the first mAP."""
+"""Digits of many sizes: from the tool that makes the data to the first mAP and mIoU."""
 
 import math
 import runpy
@@ -13,9 +13,11 @@ from test_datasets.synthetic import expect_synthetic_mnist, write_mnist
 
 from .conftest import ROOT
 
-pytest.importorskip('mmdet', reason='needs the environment of `make test-downstream`')
+for module in ('mmdet', 'mmseg'):
+    pytest.importorskip(module, reason='needs the environment of `make test-downstream`')
 
-CONFIGS = sorted((ROOT / 'configs/downstream/scattered_mnist').glob('*.py'))
+FOLDER = ROOT / 'configs/downstream/scattered_mnist'
+CONFIGS = {name: sorted(FOLDER.glob(f'{name}_*.py')) for name in ('retinanet', 'fcn')}
 
 
 @pytest.fixture(scope='module')
@@ -34,24 +36,45 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_trains_and_detects(path, folder, tmp_path, monkeypatch):
-    monkeypatch.chdir(folder)
+def train(path, folder) -> Runner:
+    """One epoch of the config, and its validation."""
     cfg = Config.fromfile(path)
-    cfg.work_dir = str(tmp_path)
+    cfg.work_dir = str(folder)
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
     cfg.train_dataloader.batch_size = 2
-    # What a network that has learned nothing finds, so that there is something to be judged.
-    cfg.model.test_cfg.score_thr = 0.0
+    if cfg.default_scope == 'mmdet':
+        # What a network that has learned nothing finds, so that there is something to be judged.
+        cfg.model.test_cfg.score_thr = 0.0
     for mode in ('train', 'val', 'test'):
         cfg[f'{mode}_dataloader'].update(num_workers=0, persistent_workers=False)
     runner = Runner.from_cfg(cfg)
     runner.train()
+    assert math.isfinite(runner.message_hub.log_scalars['train/loss'].current())
+    assert (folder / 'epoch_1.pth').is_file()
+    return runner
+
+
+@pytest.mark.parametrize('path', CONFIGS['retinanet'], ids=lambda path: path.stem)
+def test_trains_and_detects(path, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    runner = train(path, tmp_path)
     scalars = runner.message_hub.log_scalars
-    assert math.isfinite(scalars['train/loss'].current())
     assert {f'val/coco/bbox_mAP_{size}' for size in 'sml'} <= scalars.keys()
 
     model = runner.model.eval()
     shapes = [y.shape[-1] for y in model.extract_feat(torch.rand(1, 3, 256, 256))]
     strides = [stride for stride, _ in model.bbox_head.prior_generator.strides]
     assert shapes == [256 // stride for stride in strides] == [32, 16, 8, 4, 2]
+
+
+@pytest.mark.parametrize('path', CONFIGS['fcn'], ids=lambda path: path.stem)
+def test_trains_and_segments(path, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    runner = train(path, tmp_path)
+    assert 0 < runner.message_hub.log_scalars['val/mIoU'].current() < 100
+
+    model = runner.model.eval()
+    shapes = [y.shape[-1] for y in model.extract_feat(torch.rand(1, 3, 256, 256))]
+    assert shapes == [64, 32, 32, 32]
+    # The widths are those of the ordinary twin.
+    assert sum(p.numel() for p in model.parameters()) == 942_862

@@ -1,0 +1,13 @@
+_base_ = './fcn_r18-w16-d8_1xb8-24e.py'
+custom_imports = dict(imports=['mmscale'])
+
+# The ordinary backbone with a low-pass before each stride.
+model = dict(
+    backbone=dict(
+        type='mmscale.ScaleResNetV1c',
+        scale_space=dict(base=2.0, num_scales=1, zero_scale=0.5),
+        lift=dict(type='mmscale.GaussianPyramidLift'),
+        aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
+        scale_pooling=dict(),
+    )
+)
