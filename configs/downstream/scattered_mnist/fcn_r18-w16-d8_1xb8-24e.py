@@ -1,5 +1,5 @@
-# The ordinary twin: an FCN of a quarter of ResNet-18's width, from random weights, on masks of digits
-# of 16 to 128 pixels on photographs of 256:
+# The ordinary twin: an FCN of a quarter of ResNet-18's width, from random weights, on masks of
+# digits of 16 to 128 pixels on photographs of 256:
 #   python tools/dataset_converters/scatter_objects.py mnist data/mnist data/scattered_mnist
 _base_ = 'mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 
