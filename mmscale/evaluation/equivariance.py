@@ -70,7 +70,8 @@ def equivariance_error(
     .. math:: \Delta(s) = \|L_s \Phi(f) - \Phi(L_s f)\|^2 / \|L_s \Phi(f)\|^2
 
     per sample, over the valid levels of a scale space: those that see no level beyond the
-    coarsest one, on either side. Vectors have the invariance error, ``L_s`` being the identity.
+    coarsest one, on either side; nan, with a warning, at a factor that leaves none. Vectors have
+    the invariance error, ``L_s`` being the identity.
 
     Args:
         phi (Callable): From images (or a scale space) to feature maps, scale spaces, vectors or
@@ -125,8 +126,6 @@ def equivariance_error(
     results = {}
     for name, errors in parts.items():
         valid, truncated = (torch.cat(columns, dim=1) for columns in zip(*errors))
-        if (valid.isnan() & truncated.isnan()).any():
-            warnings.warn(f'{_title(name)} is zero for a sample: its error is nan', stacklevel=2)
         if not squared:
             valid, truncated = valid.sqrt(), truncated.sqrt()
         results[name] = EquivarianceError(factors, valid, truncated)
@@ -192,9 +191,22 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
         _check_finite(name, feature, 1.0)
     errors = {name: [] for name in before}
     for factor in factors:
+        whole = scale.leaves_a_level(batch, factor)
+        left = [name for name in before if whole and scale.leaves_a_level(before[name], factor)]
         # L_1 changes nothing, nor does it the features.
-        after = before if factor == 1 else _run_scaled(features, scale(batch, factor), factor)
+        after = before
+        if factor > 1 and left:
+            after = _run_scaled(features, scale(batch, factor), factor)
         for name, feature in before.items():
+            if name not in left:
+                warnings.warn(
+                    f'no level is left of {_title(name)} at factor {factor:g}, which shifts by '
+                    f'{scale.grid.shift(factor):.3g} levels: its error is nan',
+                    stacklevel=4,
+                )
+                count = len(levels_of(feature)[0])
+                errors[name].append([torch.full((count,), torch.nan, dtype=torch.float64)] * 2)
+                continue
             # A scale space as input ends at the same level of both sides at powers of the base.
             cut = is_image or not scale.is_whole(factor)
             spoiled = features.truncation[name] if cut else 0
@@ -210,7 +222,12 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
                     stacklevel=4,
                 )
             sums = _norms(expected, levels_of(found), valid, border)
-            errors[name].append([difference / reference for difference, reference in sums])
+            ratios = [difference / reference for difference, reference in sums]
+            if (ratios[0].isnan() & ratios[1].isnan()).any():
+                warnings.warn(
+                    f'{_title(name)} is zero for a sample: its error is nan', stacklevel=4
+                )
+            errors[name].append(ratios)
     for name, columns in errors.items():
         yield name, [torch.stack(parts) for parts in zip(*columns)]
 

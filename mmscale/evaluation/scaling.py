@@ -107,6 +107,12 @@ class Scaling:
         """Whether scaling shifts by whole levels, so that none is read between levels."""
         return self.grid is None or self.grid.shift(factor) % 1 == 0
 
+    def leaves_a_level(self, x: Signal, factor: float) -> bool:
+        """Whether anything of a signal is left; maps and vectors have no level to lose."""
+        if self.grid is None or self.grid.num_scales == 1 or not (is_pyramid(x) or x.ndim == 5):
+            return True
+        return self.grid.shift(factor) <= (len(x) if is_pyramid(x) else x.shape[2]) - 1
+
     def _centre(self, size) -> tuple[float, float]:
         """The centre of the image in samples of a feature map.
 

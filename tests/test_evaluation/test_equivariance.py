@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmscale.evaluation import equivariance_error, scale_signal
-from mmscale.models import ScaleConv, ScaleConvNet, ScaleMaxPool2d
+from mmscale.models import ScaleConv, ScaleConvNet, ScaleGlobalPooling, ScaleMaxPool2d
 from mmscale.scale_space import ScaleGrid, gaussian_lift, gaussian_pyramid_lift
 
 GRID = ScaleGrid(base=2, num_scales=4, zero_scale=1.0)
@@ -167,6 +167,28 @@ def test_one_level_is_measured_as_an_ordinary_network(lift, canvas):
     torch.testing.assert_close(a.per_sample, b.per_sample, rtol=1e-4, atol=1e-6)
     body = equivariance_error(model.body, model.lift(images), [2], scale_space=grid, canvas=canvas)
     torch.testing.assert_close(body.per_sample[0], b.per_sample[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_factor_that_leaves_no_level_is_nan_and_the_others_are_measured():
+    grid = dict(base=1.2, num_scales=4)  # 1.73 from the finest level to the coarsest
+    images = torch.rand(2, 1, 24, 24)
+    for lift in ('GaussianLift', 'GaussianPyramidLift'):
+        net = ScaleConvNet(grid, dict(type=f'mmscale.{lift}'), channels=(4,)).eval()
+        few = equivariance_error(net, images, [1, 1.5])
+        with pytest.warns(
+            UserWarning, match='no level is left of output at factor 2, .* 3.8 levels'
+        ):
+            error = equivariance_error(net, images, [1, 1.5, 2])
+        assert torch.equal(error.per_sample[:2], few.per_sample)
+        assert error.per_sample[2].isnan().all() and error.truncated.shape == (3, 2)
+        # The body alone, on the scale space itself; and a vector, which has no levels to lose.
+        with pytest.warns(UserWarning, match='no level is left'):
+            body = equivariance_error(
+                lambda x, net=net: net.body(x)[-1], net.lift(images), [2], scale_space=grid
+            )
+        assert body.per_sample.isnan().all()
+        pooled = nn.Sequential(net, ScaleGlobalPooling())
+        assert equivariance_error(pooled, images, [2]).per_sample.isfinite().all()
 
 
 def test_says_when_no_level_is_valid():
