@@ -68,7 +68,7 @@ def plan(cells: list, entries: list[dict]) -> dict[str, float]:
             try:
                 known[name] = expected_seconds(first, ROOT)
             except Exception as error:  # known before the first of all runs has been trained
-                text = f'study: runs[{name!r}] cannot do a training step: {error}'
+                text = f'study: runs[{name!r}] cannot be trained and measured: {error}'
                 raise ValueError(text) from error
     return {cell.key: known[cell.name] for cell in cells}
 

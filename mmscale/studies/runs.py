@@ -19,7 +19,7 @@ from mmengine.config import Config
 import mmscale
 from mmscale.engine import launch
 from mmscale.engine.cost import count, image_shape, training_step
-from mmscale.evaluation.equivariance import FACTORS
+from mmscale.evaluation.equivariance import FACTORS, equivariance_error
 from mmscale.evaluation.report import write_json
 
 from .cells import LOADERS, Cell, count_images
@@ -32,7 +32,9 @@ TEST_SHARE = 1 / 3
 # Starting a tool and building its network and data.
 OVERHEAD = 15.0
 # Defaults of tools/equivariance.py.
-MEASURED = dict(factors=FACTORS, accuracy_images=1000, num_images=64, no_accuracy=False)
+MEASURED = dict(
+    factors=FACTORS, layers=['backbone'], accuracy_images=1000, num_images=64, no_accuracy=False
+)
 
 
 def load_config(cell: Cell, root: Path) -> Config:
@@ -205,11 +207,19 @@ def commit(root: Path) -> str | None:
 
 
 def expected_seconds(cell: Cell, root: Path, rounds: int = 2) -> float:
-    """How long a cell will take in a process like this one, from training steps that are timed."""
+    """How long a cell will take in a process like this one, from training steps that are timed.
+
+    Raises:
+        ValueError: If the network could not be measured behind its training: with images that
+            are too small for a factor, for example.
+    """
     cfg = load_config(cell, root)
     shape, size = image_shape(cfg), cfg.train_dataloader.batch_size
-    step = training_step(cfg, launch.build_network(cfg, cell.config), shape, size)
+    network = launch.build_network(cfg, cell.config)
+    step = training_step(cfg, network, shape, size)
     step()
+    if cell.equivariance is not None:
+        _try_measurement(network, shape, {**MEASURED, **cell.equivariance})
     per_image = min(step() for _ in range(rounds)) / size
     train, val, test = (count_images(cfg, loader) for loader in LOADERS)
     epochs = cfg.train_cfg.max_epochs
@@ -222,3 +232,17 @@ def expected_seconds(cell: Cell, root: Path, rounds: int = 2) -> float:
     images += TEST_SHARE * tested
     tools = len(commands(cell, Path()))
     return images * per_image + tools * OVERHEAD
+
+
+def _try_measurement(network, shape: tuple[int, int, int], asked: dict) -> None:
+    """Measures one image of noise as the tool will measure those of the test data."""
+    names = ('canvas', 'resampling', 'between_levels', 'border')
+    options = {name: asked[name] for name in names if name in asked}
+    factors, layers = (
+        value if isinstance(value, list | tuple) else [value]
+        for value in (asked['factors'], asked['layers'])
+    )
+    image = torch.rand(1, *shape, device=next(network.parameters()).device)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # the tool says it, of the trained network
+        equivariance_error(network, image, factors, layers=layers, **options)

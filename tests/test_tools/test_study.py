@@ -123,12 +123,29 @@ def test_a_run_that_fails_is_listed_and_the_others_are_run(finished, tmp_path):
     assert cells(tmp_path) == cells(finished[0])[:1]
 
 
-def test_a_run_that_cannot_be_trained_ends_the_study_before_the_first_is(tmp_path):
-    bad = "runs['bad'] = dict(config='{}', options={{'optim_wrapper.optimizer.lr': 'x'}})\n"
-    (tmp_path / 'few.py').write_text(STUDY + bad.format(CONFIG))
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'optim_wrapper.optimizer.lr': 'x'}, ''),
+        # The scale space holds images of 32 pixels and not those of 16, at factor 2.
+        (
+            {
+                'model.backbone.type': 'mmscale.ScaleResNet_CIFAR',
+                'model.backbone.scale_space': dict(base=2.0, num_scales=6),
+            },
+            'at factor 2 the network does not take the scaled images of 16x16 pixels',
+        ),
+    ],
+)
+def test_a_run_that_cannot_be_trained_or_measured_ends_the_study_at_once(
+    options, message, tmp_path
+):
+    bad = f"runs['bad'] = dict(config='{CONFIG}', options={options})\n"
+    (tmp_path / 'few.py').write_text(STUDY + bad)
     result = run_tool(*words(tmp_path))
     assert result.returncode == 1
-    assert "error: study: runs['bad'] cannot do a training step: " in result.stderr
+    expected = f"error: study: runs['bad'] cannot be trained and measured: {message}"
+    assert expected in result.stderr
     assert not (tmp_path / 'few.json').exists()
 
 
