@@ -11,7 +11,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmscale.ops import check_window, scale_conv2d
-from mmscale.ops.scale_conv import splat_kernel
+from mmscale.ops.scale_conv import _conv_between_pixels, splat_kernel
 from mmscale.scale_space import (
     PackedLevels,
     ScaleGrid,
@@ -283,7 +283,8 @@ def test_fractional_base_is_exact_where_its_powers_are_integers():
 
 @pytest.mark.parametrize('pyramid', [False, True])
 @pytest.mark.parametrize(
-    'base, kernel, stride', [(2, (3, 3), (2, 1)), (1.4, (3, 1), (1, 2)), (2, (1, 1), (1, 1))]
+    'base, kernel, stride',
+    [(2, (3, 3), (2, 1)), (1.4, (3, 1), (1, 2)), (2, (1, 1), (1, 1)), (3.5, (3, 3), (2, 1))],
 )
 def test_first_and_second_derivatives(pyramid, base, kernel, stride):
     grid = ScaleGrid(base, 2)
@@ -301,7 +302,7 @@ def test_first_and_second_derivatives(pyramid, base, kernel, stride):
 
 
 @pytest.mark.parametrize('pyramid', [False, True])
-@pytest.mark.parametrize('base', [2, 1.4])
+@pytest.mark.parametrize('base', [2, 1.4, 3.5])
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 def test_autocast(pyramid, base, dtype):
     grid = ScaleGrid(base, 3)
@@ -341,6 +342,38 @@ def test_a_splatted_kernel_reads_what_its_taps_read(step, taps, size):
     expected = sum(weight[0, 0, u, 0] * step * (u - taps // 2) for u in range(taps))
     assert (kernel[0, 0, :, 0] @ ramp - expected).abs() < 1e-10
     assert (kernel.sum() - weight.sum()).abs() < 1e-12
+
+
+@given(
+    distance=st.tuples(st.floats(0.3, 9), st.floats(0.3, 9)),
+    kernel=st.tuples(odd, odd),
+    stride=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    groups=st.sampled_from([1, 2]),
+    bias=st.booleans(),
+    size=st.tuples(st.integers(1, 12), st.integers(1, 12)),
+    last=st.booleans(),
+)
+@settings(deadline=None, max_examples=150)
+def test_an_image_read_between_its_pixels_is_one_under_a_spread_kernel(
+    distance, kernel, stride, groups, bias, size, last
+):
+    x, weight = randn(2, 4, *size), randn(6, 4 // groups, *kernel, seed=1)
+    x = x.to(memory_format=torch.channels_last) if last else x
+    bias = randn(6, seed=2) if bias else None
+    spread = splat_kernel(weight, distance)
+    padding = [n // 2 for n in spread.shape[2:]]
+    expected = F.conv2d(x, spread, bias, stride, padding, 1, groups)
+    found = _conv_between_pixels(x, weight, bias, stride, distance, groups)
+    assert found.shape == expected.shape
+    assert largest_difference([found], [expected]) < 1e-12
+
+
+def test_far_taps_cost_what_near_ones_do():
+    """Spread over whole pixels, a 7x7 kernel of taps 6.75 pixels apart has 43x43."""
+    grid, x, weight = ScaleGrid(1.5, 3), randn(1, 4, 1, 60, 60), randn(4, 4, 1, 7, 7)
+    with FlopCounterMode(display=False) as counter:
+        scale_conv2d(x.expand(-1, -1, 3, -1, -1), weight, dilation=3, scale_space=grid)
+    assert counter.get_total_flops() == 3 * 2 * 49 * 4 * 4 * 60 * 60
 
 
 @pytest.mark.parametrize('pyramid', [False, True])
