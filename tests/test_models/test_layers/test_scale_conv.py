@@ -166,7 +166,7 @@ def test_says_what_it_is():
 
 
 @pytest.mark.parametrize('pyramid', [False, True])
-@pytest.mark.parametrize('base', [2, 2**0.5])
+@pytest.mark.parametrize('base', [2, 2**0.5, 3.5])
 def test_compiles_in_one_graph(pyramid, base):
     torch._dynamo.reset()
     grid = ScaleGrid(base, 3)
