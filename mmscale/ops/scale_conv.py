@@ -88,7 +88,8 @@ def scale_conv2d(
     with the terms of levels above the coarsest one left out and zeros outside the image. In a
     pyramid the samples are :math:`a^k` apart already; level ``k + l`` is first read at the grid of
     level ``k`` by bilinear interpolation, its border repeated. Where :math:`a^k` is no integer, a
-    dense signal is read between its pixels by bilinear interpolation. 1x1 kernels are pointwise.
+    dense signal is read between its pixels by bilinear interpolation; where the taps lie far apart,
+    a training then keeps ``kh kw`` maps of such a level in memory. 1x1 kernels are pointwise.
     Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019; fractional bases are read where
     the published code truncates :math:`a^k` (``ScaleGrid(truncate_dilation=True)``).
 
