@@ -21,7 +21,7 @@ from mmscale.scale_space.resample import keep_constants, resampling_matrix
 
 # Of a kernel that is spread over more than so many times its taps, the image is read between its
 # pixels instead: then the faster, forward and backward, on a CPU.
-MOST_SPREAD = 6
+MOST_SPREAD = 4
 
 
 def as_pair(name: str, value) -> tuple[int, int]:
@@ -196,18 +196,19 @@ def _spread(kernel_size, distance) -> float:
 
 def _conv_between_pixels(level, weight, bias, stride, distance, groups) -> Tensor:
     """The image is read where the taps lie, first along its columns and then along its rows."""
+    sizes = [int(size) for size in level.shape[-2:]]
+    for axis, size in zip((-2, -1), sizes):  # the taps that see the image from anywhere
+        radius = weight.shape[axis] // 2
+        seen = min(radius, math.ceil(size / distance[axis]) - 1)
+        weight = weight.narrow(axis, radius - seen, 2 * seen + 1)
     rows, columns = [
-        _seen_taps(*axis) for axis in zip(weight.shape[-2:], distance, level.shape[-2:])
+        _reading(*axis, level.dtype, level.device)
+        for axis in zip(sizes, weight.shape[-2:], distance, stride)
     ]
-    reach = [math.ceil(taps[-1][1] - 1e-9) for taps in (rows, columns)]
-    padded = F.pad(level, (reach[1], reach[1], reach[0], reach[0]))
-    height, width = level.shape[-2:]
-    read = [_read_shifted(padded, 2, reach[0] + at, height, stride[0]) for _, at in rows]
-    read = torch.stack(read, 2).flatten(1, 2)
-    weight, y = weight.narrow(2, rows[0][0], len(rows)), None
-    for j, at in columns:
-        seen = _read_shifted(read, 3, reach[1] + at, width, stride[1])
-        kernel = weight[..., j].flatten(1)[..., None, None]
+    read = (rows.flatten(0, 1) @ level.contiguous()).unflatten(2, rows.shape[:2]).flatten(1, 2)
+    y = None
+    for kernel, column in zip(weight.unbind(-1), columns):
+        seen, kernel = read @ column.mT, kernel.flatten(1)[..., None, None]
         if y is None:
             y = F.conv2d(seen, kernel, bias, groups=groups)
         else:
@@ -216,22 +217,18 @@ def _conv_between_pixels(level, weight, bias, stride, distance, groups) -> Tenso
     return y if order is None else y.contiguous(memory_format=order)
 
 
-def _seen_taps(count: int, distance: float, size: int) -> list[tuple[int, float]]:
-    """The taps along an axis that see the image from anywhere, each with its place in pixels."""
+@keep_constants
+def _reading(size, count, distance, stride, dtype, device) -> Tensor:
+    """For each of ``count`` taps the matrix that reads an axis where it lies."""
     places = [distance * (i - count // 2) for i in range(count)]
-    return [(i, place) for i, place in enumerate(places) if abs(place) < size]
-
-
-def _read_shifted(x, axis, first, size, stride) -> Tensor:
-    """Reads an axis at ``first``, ``first + stride``, ..., as often as ``size`` pixels hold it."""
-    whole = math.floor(first + 1e-9)
-    share, last = first - whole, stride * ((size - 1) // stride)
-
-    def part(start):
-        places = slice(start, start + last + 1, stride)
-        return x[:, :, places] if axis == 2 else x[..., places]
-
-    return part(whole) if share < 1e-9 else torch.lerp(part(whole), part(whole + 1), share)
+    return torch.stack(
+        [
+            resampling_matrix(
+                size, tuple(z + place for z in range(0, size, stride)), dtype=dtype, device=device
+            )
+            for place in places
+        ]
+    )
 
 
 def _crop_unseen(weight, distance, size) -> tuple[Tensor, tuple[int, int]]:
