@@ -363,8 +363,9 @@ test_dataloader = dict(dataset=dict(
          'cannot be built'),
         ([PLAIN, '--cfg-options', 'test_dataloader.dataset.scale=-1'], 'resnet18-w8_1xb50-10e_'
          f'scaledigits (untrained, seed 0): the test data of {PLAIN} cannot be read: scale must'),
-        ([SCALE, '--factors', '2', '30'], f'{SCALE} (untrained, seed 0): at factor 30 the network '
-         'does not take the scaled images of 2x2 pixels: use larger images, smaller factors'),
+        ([SCALE, '--factors', '2', '--cfg-options', 'model.backbone.scale_space.num_scales=6'],
+         f'{SCALE} (untrained, seed 0): at factor 2 the network does not take the scaled images of '
+         '16x16 pixels: use larger images, smaller factors'),
     ],
 )  # fmt: skip
 def test_bad_arguments_give_one_line(arguments, message, monkeypatch, tmp_path):
