@@ -6,6 +6,7 @@ measures. What is wrong with model or images raises ``ValueError`` of one line.
 """
 
 import copy
+import math
 import sys
 from contextlib import redirect_stdout
 from numbers import Real
@@ -59,7 +60,8 @@ def _why_none(model: Model, settings: Settings) -> str | None:
         return 'the model is untrained'
     if not getattr(model.network, 'with_head', True):
         return 'the model has no head'
-    if model.cfg.get('test_evaluator') is None:
+    is_classifier = hasattr(model.network, 'with_head')
+    if not is_classifier and model.cfg.get('test_evaluator') is None:
         return 'the config has no test_evaluator'
     return None
 
@@ -103,7 +105,7 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
     pipeline brings images: it brings what it finds back to the images as they are on disk.
     """
     evaluator = _build_evaluator(model, dataset)
-    found = {}
+    rows = []
     with progress('  metrics', len(chosen) * len(settings.factors)) as bar:
         for factor in settings.factors:
             ids = []
@@ -116,10 +118,14 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
                 evaluator.process(samples)
                 ids += [sample.get('img_id') for sample in samples]
                 bar.update(len(samples))
-            for name, value in _evaluate(evaluator, ids, model).items():
-                found.setdefault(name, []).append(value)
-            name = _main_metric(found, settings.metric)
-    curves = {key: metric_curve(key, values, len(chosen)) for key, values in found.items()}
+            rows.append(_evaluate(evaluator, ids, model))
+            # Where nothing is found at a factor, an evaluator may have no figure there.
+            names = list(dict.fromkeys(name for row in rows for name in row))
+            name = _main_metric(names, settings.metric)
+    curves = {
+        key: metric_curve(key, [row.get(key, math.nan) for row in rows], len(chosen))
+        for key in names
+    }
     return dict(
         accuracy=curves[name],
         accuracy_note=f'{name} on {len(chosen)} images, made s times smaller; what is found is '
@@ -154,14 +160,14 @@ def _evaluate(evaluator: Evaluator, ids: list, model: Model) -> dict[str, float]
     return {key: float(value) for key, value in found.items() if isinstance(value, Real)}
 
 
-def _main_metric(found: dict, asked: str | None) -> str:
+def _main_metric(found: list[str], asked: str | None) -> str:
     """The name of the metric that stands in table and figure."""
     if asked is not None and asked not in found:
         raise ValueError(f'--metric: must be one of {", ".join(found)}, got {asked}')
     if not found:
         raise ValueError('the test_evaluator finds no number')
     ends = (name for end in MAIN_METRICS for name in found if name.endswith(end))
-    return asked or next(ends, next(iter(found)))
+    return asked or next(ends, found[0])
 
 
 def _shrink(images: Tensor, factor: float, resampling: str) -> Tensor:

@@ -3,11 +3,16 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS
 from mmengine.structures import BaseDataElement
+from torch import nn
 from torch.nn.functional import interpolate
 
-from mmscale.evaluation import report
+from mmscale.evaluation import accuracy, report
 from mmscale.evaluation.accuracy import _main_metric, _shrink, _told
+from mmscale.evaluation.study import Model, Settings
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5))
@@ -48,15 +53,50 @@ def test_sizes_are_told():
 
 
 def test_the_metric_by_which_a_task_is_known():
-    coco = dict.fromkeys(('coco/bbox_mAP_50', 'coco/bbox_mAP', 'coco/segm_mAP'))
+    coco = ['coco/bbox_mAP_50', 'coco/bbox_mAP', 'coco/segm_mAP']
     assert _main_metric(coco, None) == 'coco/bbox_mAP'
     assert _main_metric(coco, 'coco/bbox_mAP_50') == 'coco/bbox_mAP_50'
-    assert _main_metric(dict.fromkeys(('aAcc', 'mIoU', 'mAcc')), None) == 'mIoU'
-    assert _main_metric(dict.fromkeys(('NME', 'PCK')), None) == 'NME'
+    assert _main_metric(['aAcc', 'mIoU', 'mAcc'], None) == 'mIoU'
+    assert _main_metric(['NME', 'PCK'], None) == 'NME'
     with pytest.raises(ValueError, match='^--metric: must be one of NME, got PCK$'):
-        _main_metric(dict(NME=0), 'PCK')
+        _main_metric(['NME'], 'PCK')
     with pytest.raises(ValueError, match='finds no number'):
-        _main_metric({}, None)
+        _main_metric([], None)
+
+
+@METRICS.register_module()
+class _NothingAtTwo(BaseMetric):
+    """Has no figure the second time, as MMDetection's for COCO where nothing was detected."""
+
+    rounds = 0
+
+    def process(self, data_batch, data_samples):
+        self.results += [1] * len(data_samples)
+
+    def compute_metrics(self, results):
+        self.rounds += 1
+        return {} if self.rounds == 2 else dict(round=self.rounds, count=len(results))
+
+
+def test_a_factor_without_a_figure_moves_no_other(monkeypatch):
+    class Network(nn.Module):
+        def forward(self, inputs, samples, mode):
+            assert mode == 'predict'
+            return samples
+
+    def batches_of(model, dataset, batch_size):
+        yield dict(inputs=torch.rand(2, 1, 8, 8), data_samples=[BaseDataElement() for _ in '12'])
+
+    monkeypatch.setattr(accuracy, 'batches', batches_of)
+    monkeypatch.setattr(accuracy, 'build_test_data', lambda model: range(2))
+    cfg = Config(dict(default_scope='mmengine', test_evaluator=dict(type='_NothingAtTwo')))
+    settings = Settings((1, 2, 3), (), 2, None, 2, 'shrink', 'matched', 0, True, 2)
+    found = accuracy.measure_accuracy(Model('a.py', cfg, 'a.pth', Network()), settings)
+    assert found['metrics']['round']['mean'] == [1, None, 3]
+    assert found['metrics']['count']['mean'] == [2, None, 2]
+    assert found['accuracy']['metric'] == 'round'
+    none = Model('a.py', Config(dict(test_evaluator=None)), 'a.pth', Network())
+    assert 'no test_evaluator' in accuracy.measure_accuracy(none, settings)['accuracy_note']
 
 
 def test_metrics_in_table_csv_and_figure():

@@ -319,6 +319,7 @@ def test_other_datasets_are_scaled_on_their_canvas(networks, tmp_path):
     config = tmp_path / 'files.py'
     config.write_text(f"""
 _base_ = '{ROOT}/configs/dss/{SCALE}.py'
+test_evaluator = None
 test_dataloader = dict(dataset=dict(
     _delete_=True, type='CustomDataset', data_prefix='{tmp_path}/data',
     pipeline=[dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]))
