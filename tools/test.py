@@ -163,7 +163,9 @@ def main():
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()
         if args.out and args.out_item == 'metrics':
-            mmengine.dump(metrics, args.out)
+            part = f'{args.out}.part'
+            mmengine.dump(metrics, part, file_format=Path(args.out).suffix[1:])
+            os.replace(part, args.out)
     launch.leave_process_group()
 
 

@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """What a model costs: parameters, multiply-adds, training steps that can be timed."""
 
+import copy
 import time
 from collections.abc import Callable
 
@@ -8,6 +9,7 @@ import torch
 from mmcv.transforms import CenterCrop
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from mmpretrain.datasets import CIFAR10, MNIST
@@ -71,22 +73,35 @@ def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), int(analyzer.total())
 
 
+def _random_batch(shape: tuple, batch_size: int, num_classes: int) -> dict:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=generator)
+    samples = [DataSample().set_gt_label(i % num_classes) for i in range(batch_size)]
+    return dict(inputs=list(images), data_samples=samples)
+
+
+def first_batch(cfg: Config, batch_size: int) -> dict:
+    """The first images of the training data of a config, as its pipeline gives them."""
+    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
+        dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
+    return pseudo_collate([dataset[i] for i in range(batch_size)])
+
+
 def training_step(
     cfg: Config, model: torch.nn.Module, shape: tuple, batch_size: int
 ) -> Callable[[], float]:
-    """A function that does one step on a random batch and returns the seconds it took."""
+    """A function that does one step on one batch and returns the seconds it took.
+
+    The batch is random, but for detectors and segmentors: theirs is the first of their data.
+    """
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     with DefaultScope.overwrite_default_scope(scope_of(cfg)):
         model.init_weights()
         optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    num_classes = cfg.model.head.num_classes
-    generator = torch.Generator().manual_seed(0)
-    batch = dict(
-        inputs=list(
-            torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=generator)
-        ),
-        data_samples=[DataSample().set_gt_label(i % num_classes) for i in range(batch_size)],
-    )
+    if 'head' in cfg.model:
+        batch = _random_batch(shape, batch_size, cfg.model.head.num_classes)
+    else:
+        batch = first_batch(cfg, batch_size)
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
 
     def step() -> float:

@@ -18,10 +18,15 @@ A study is a Python file, read as MMEngine reads configs, with the names
 - ``equivariance`` (dict or None): Arguments of ``tools/equivariance.py``, without the dashes; None
   for no measurement over scale.
 - ``test`` (bool): Whether ``tools/test.py`` runs, too, over the config's whole test data.
+- ``tests`` (dict[str, dict], optional): More such tests by name, and the options with which each
+  runs: other test data, for example.
+- ``columns`` (dict[str, list[str]], optional): Of the table of these tests: for each the name of a
+  test and of a metric of its evaluator.
 - ``pictures`` (list[dict]): See :mod:`mmscale.studies.pictures`.
 """
 
 import ast
+import copy
 import json
 import numbers
 import re
@@ -46,6 +51,8 @@ DEFAULTS = dict(
     checkpoint='last',
     equivariance=None,
     test=False,
+    tests={},
+    columns={},
     pictures=[],
     comparisons=[],
 )
@@ -68,7 +75,7 @@ class Cell:
         seed (int): Of the training.
         config (str): Path from the root of the repository.
         options (dict): Flat, as ``--cfg-options`` takes them; all that differs from the config.
-        checkpoint, equivariance, test: Of the study.
+        checkpoint, equivariance, test, tests: Of the study.
         digests (dict[str, str]): SHA-256 of the resolved ``config``, of the ``code`` and of the
             ``data``.
     """
@@ -80,12 +87,14 @@ class Cell:
     checkpoint: str
     equivariance: dict | None
     test: bool
+    tests: dict
     digests: dict = field(compare=False)
 
     @property
     def key(self) -> str:
         """Changes if anything changes that the numbers depend on; 12 hexadecimal digits."""
         asked = [self.name, self.seed, self.checkpoint, self.equivariance, self.test, self.digests]
+        asked += [self.tests] if self.tests else []
         return digest([json.dumps(asked, sort_keys=True).encode()])[:12]
 
     @property
@@ -94,10 +103,10 @@ class Cell:
         words = re.sub(r'[^A-Za-z0-9.]+', '-', self.name).strip('-').lower()
         return f'{words}_seed{self.seed}_{self.key}'
 
-    @property
-    def words(self) -> list[str]:
-        """The options as they stand behind ``--cfg-options``."""
-        return [f'{key}={_word(value)}' for key, value in self.options.items()]
+
+def as_words(options: dict) -> list[str]:
+    """Options as they stand behind ``--cfg-options``."""
+    return [f'{key}={_word(value)}' for key, value in options.items()]
 
 
 def _word(value) -> str:
@@ -132,6 +141,12 @@ def read_study(path: Path, root: Path) -> Config:
         raise ValueError(
             f'study: checkpoint must be one of {CHECKPOINTS}, got {study.checkpoint!r}'
         )
+    for title, place in study.columns.items():
+        if place[0] not in study.tests:
+            raise ValueError(
+                f'study: columns[{title!r}] is of the test {place[0]!r}, which is none of tests: '
+                f'{", ".join(study.tests)}'
+            )
     for name, run in study.runs.items():
         if not isinstance(run, dict) or not isinstance(run.get('config'), str):
             raise ValueError(f'study: runs[{name!r}] must be a dict with a config, got {run!r}')
@@ -178,6 +193,8 @@ def _make_cell(study: Config, name: str, seed: int, root: Path) -> Cell:
         if study.checkpoint == 'best':
             options['default_hooks.checkpoint.save_best'] = 'auto'
         options['randomness.seed'] = seed
+        for more in study.tests.values():
+            launch.merge_options(copy.deepcopy(cfg), dict(more))
         digests = dict(config=_digest_config(cfg), code=digest_code(), data=digest_data(cfg))
     except (ValueError, OSError) as error:
         raise ValueError(f'study: runs[{name!r}]: {error}') from error
@@ -189,6 +206,7 @@ def _make_cell(study: Config, name: str, seed: int, root: Path) -> Cell:
         checkpoint=study.checkpoint,
         equivariance=study.equivariance and dict(study.equivariance),
         test=study.test,
+        tests={name: dict(more) for name, more in study.tests.items()},
         digests=digests,
     )
 
@@ -249,9 +267,11 @@ def _sample_bytes(count: int, samples: list[dict]) -> Iterable[bytes]:
     for sample in samples:
         for key in sorted(sample):
             value = sample[key]
-            if key.endswith('path'):  # wherever the folder lies
+            if key.endswith('path') and value is not None:  # wherever the folder lies
                 yield str(Path(value).stat().st_size).encode()
             elif isinstance(value, np.ndarray):
                 yield np.ascontiguousarray(value).tobytes()
             elif isinstance(value, numbers.Number | str):
                 yield str(value).encode()
+            elif key == 'instances':  # the boxes of a detector
+                yield json.dumps(value, sort_keys=True).encode()

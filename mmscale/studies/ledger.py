@@ -89,6 +89,9 @@ def to_csv(entries: list[dict]) -> str:
             writer.writerow([*start, '', f'validation accuracy, {name}', '', value, '', ''])
         for name, value in (entry.get('test') or {}).items():
             writer.writerow([*start, '', f'test {name}', '', value, '', ''])
+        for test, found in (entry.get('tests') or {}).items():
+            for name, value in found.items():
+                writer.writerow([*start, '', f'test {test}: {name}', '', value, '', ''])
         if 'factors' in entry:
             for layer, part, found in curves(dict(lift=None, body=None, **entry)):
                 values = zip(found['mean'], found['standard_error'], found['n'])

@@ -9,6 +9,10 @@
   ``model``, a column for each ``factor`` and a line for each ``value`` of the runs, which have
   these keys in the study; runs without a factor are the setting around which the others vary,
   drawn in every panel of their model at ``values[factor]``.
+- 'columns': the ``columns`` of the study that the picture names, a line a run, with ``label``
+  (default: 'result') at its axis; a panel for each value that the runs have of the key ``panels``.
+
+'scale' may name the ``layer`` whose error is drawn; default: the last.
 
 ``name`` becomes part of the file's name. Runs have ``style``, a dict of arguments of Matplotlib.
 """
@@ -22,7 +26,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from mmengine.config import Config
 
-from mmscale.evaluation.report import write_text
+from mmscale.evaluation.report import metric_name, write_text
 from mmscale.visualization import save_figure
 
 from . import summary, tables
@@ -72,7 +76,7 @@ def draw_scale(study: Config, runs: dict, picture: Config) -> Figure | None:
     if not chosen or not summary.factors(entries):
         return None
     factors = np.array(summary.factors(entries))
-    layer = summary.layers(entries)[-1]
+    layer = picture.get('layer', summary.layers(entries)[-1])
     rows = math.ceil(len(chosen) / 5)
     figure = Figure(figsize=(11.5, 4.4 + 0.22 * rows), layout='constrained')
     left, right = figure.subplots(1, 2)
@@ -87,7 +91,11 @@ def draw_scale(study: Config, runs: dict, picture: Config) -> Figure | None:
         if error is not None:
             shown = error.mean > 0  # at 1 it is 0, off a logarithmic axis
             right.errorbar(factors[shown], error.mean[shown], _bars(error, shown), **style)
-    left.set(title='Accuracy', ylabel='accuracy (%)')
+    metric = summary.metric_over_scale(entries)
+    if metric == metric_name({}):
+        left.set(title='Accuracy', ylabel='accuracy (%)')
+    else:
+        left.set(title=metric, ylabel=metric, ylim=(0, None))
     right.set(title=f'Equivariance error of {layer}', yscale='log', ylabel=r'error $\Delta(s)$')
     for axes in (left, right):
         axes.set_xlabel('scale factor s: everything is s times smaller')
@@ -193,13 +201,49 @@ def draw_factors(study: Config, runs: dict, picture: Config) -> Figure | None:
     return figure
 
 
-KINDS = dict(scale=draw_scale, scatter=draw_scatter, factors=draw_factors)
+def draw_columns(study: Config, runs: dict, picture: Config) -> Figure | None:
+    """Results of several tests side by side: of objects of several sizes, for example."""
+    columns = {title: study.columns[title] for title in picture.columns}
+    found = {
+        run: [summary.tested(entries, *place) for place in columns.values()]
+        for run, entries in runs.items()
+    }
+    found = {run: spreads for run, spreads in found.items() if all(spreads)}
+    if not found:
+        return None
+    values = list(dict.fromkeys(study.runs[run].get(picture.panels) for run in found))
+    figure = Figure(figsize=(1.2 + 4.4 * len(values), 4.6), layout='constrained')
+    panels = figure.subplots(1, len(values), sharey=True, squeeze=False)[0]
+    looks, labels, places = styles(study, found), {}, np.arange(len(columns))
+    for axes, value in zip(panels, values):
+        chosen = [run for run in found if study.runs[run].get(picture.panels) == value]
+        for number, run in enumerate(chosen):
+            shifts = places + 0.06 * (number - (len(chosen) - 1) / 2)  # bars beside one another
+            mean, deviation = (
+                np.array([getattr(spread, name) for spread in found[run]])
+                for name in ('mean', 'deviation')
+            )
+            bars = None if np.isnan(deviation).all() else deviation
+            label = study.runs[run].get('label', run)
+            labels[label] = axes.errorbar(shifts, mean, bars, ms=5, lw=1.3, capsize=2, **looks[run])
+        axes.set(title=value, xlim=(-0.4, len(columns) - 0.6), ylim=(0, None))
+        axes.set_xticks(places, columns)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel(picture.get('label', 'result'))
+    figure.suptitle(f'{picture.get("title", study.title)}{_seeds(runs, list(found))}', fontsize=11)
+    figure.legend(labels.values(), labels, loc='outside lower center', ncols=5, frameon=False,
+                  fontsize=8)  # fmt: skip
+    return figure
+
+
+KINDS = dict(scale=draw_scale, scatter=draw_scatter, factors=draw_factors, columns=draw_columns)
 
 
 def accuracy(entry: dict) -> float:
-    """The one number of a cell: test accuracy, or else the mean over the scale factors, in %."""
-    if entry.get('test'):
-        return entry['test']['accuracy/top1']
+    """The one number of a cell: of its test, or else the mean over the scale factors."""
+    for found in [entry.get('test'), *entry.get('tests', {}).values()]:
+        if found and (metric := summary.main_metric(found)):
+            return found[metric]
     if entry.get('accuracy'):
         return float(np.mean(entry['accuracy']['mean']))
     return (entry.get('validation') or {}).get('last', math.nan)
@@ -208,6 +252,9 @@ def accuracy(entry: dict) -> float:
 def in_short(entry: dict) -> str:
     """What a cell gave, for the terminal."""
     if entry.get('accuracy'):
-        values = ' '.join(f'{value:.1f}' for value in entry['accuracy']['mean'])
-        return f'accuracy {values} at {" ".join(f"{s:g}" for s in entry["factors"])}'
-    return f'accuracy {accuracy(entry):.2f}'
+        metric, of_classes = metric_name(entry['accuracy']), metric_name({})
+        name, form = ('accuracy', '.1f') if metric == of_classes else (metric, '.3g')
+        means = entry['accuracy']['mean']
+        values = ' '.join('-' if value is None else format(value, form) for value in means)
+        return f'{name} {values} at {" ".join(f"{s:g}" for s in entry["factors"])}'
+    return f'result {accuracy(entry):.4g}'

@@ -18,11 +18,12 @@ from mmengine.config import Config
 
 import mmscale
 from mmscale.engine import launch
-from mmscale.engine.cost import count, image_shape, training_step
+from mmscale.engine.cost import count, first_batch, image_shape, training_step
 from mmscale.evaluation.equivariance import FACTORS, equivariance_error
 from mmscale.evaluation.report import write_json
 
-from .cells import LOADERS, Cell, count_images
+from . import summary
+from .cells import LOADERS, Cell, as_words, count_images
 from .processes import epochs_in, run_logged
 
 PACKAGES = ('torch', 'numpy')
@@ -50,13 +51,20 @@ def cost(cell: Cell, root: Path) -> dict:
     cfg = load_config(cell, root)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        parameters, flops = count(launch.build_network(cfg, cell.config), image_shape(cfg))
+        parameters, flops = count(launch.build_network(cfg, cell.config), _shape_of(cfg))
     return dict(parameters=parameters, multiply_adds=flops)
+
+
+def _shape_of(cfg: Config) -> tuple[int, int, int]:
+    """``(C, H, W)`` of the images of a config, where it does not say so that of the first."""
+    if launch.is_of_mmpretrain(cfg):
+        return image_shape(cfg)
+    return tuple(first_batch(cfg, 1)['inputs'][0].shape)
 
 
 def commands(cell: Cell, folder: Path) -> dict[str, list[str]]:
     """What a cell runs, behind ``python``, from the root of the repository."""
-    options = ['--cfg-options', *cell.words]
+    options = ['--cfg-options', *as_words(cell.options)]
     found = dict(
         train=['tools/train.py', cell.config, '--work-dir', str(folder), '--resume', *options]
     )
@@ -74,11 +82,18 @@ def commands(cell: Cell, folder: Path) -> dict[str, list[str]]:
             words += [] if value is True else [str(v) for v in values]
         words += ['--out', str(folder / 'equivariance')]
         found['equivariance'] = words + options
-    if cell.test:
-        words = ['tools/test.py', cell.config, checkpoint, '--work-dir', str(folder / 'test')]
-        words += ['--out', str(folder / 'metrics.json'), '--out-item', 'metrics']
-        found['test'] = words + options
+    tests = dict(test={}) if cell.test else {}
+    tests |= {f'test_{name}': more for name, more in cell.tests.items()}
+    for name, more in tests.items():
+        words = ['tools/test.py', cell.config, checkpoint, '--work-dir', str(folder / name)]
+        words += ['--out', str(metrics_of(folder, name)), '--out-item', 'metrics']
+        found[name] = [*words, *options, *as_words(more)]
     return found
+
+
+def metrics_of(folder: Path, test: str) -> Path:
+    """What a test of a cell has found."""
+    return folder / f'{test.replace("test", "metrics", 1)}.json'
 
 
 def run_cell(
@@ -122,15 +137,21 @@ def run_cell(
         training_seconds=training_seconds(folder),
         **measured_before(folder),
     )
+
+    def tested(name: str) -> dict:
+        if not metrics_of(folder, name).is_file():
+            start(name)
+        return mmengine.load(metrics_of(folder, name))
+
     if cell.test:
-        if not (folder / 'metrics.json').is_file():
-            start('test')
-        entry['test'] = mmengine.load(folder / 'metrics.json')
+        entry['test'] = tested('test')
+    if cell.tests:
+        entry['tests'] = {name: tested(f'test_{name}') for name in cell.tests}
     if cell.equivariance is not None:
         start('equivariance')  # which keeps what it has measured itself
         (model,) = mmengine.load(folder / 'equivariance' / 'equivariance.json')['models']
-        names = ('factors', 'accuracy', 'accuracy_note', 'layers', 'settings')
-        entry.update({name: model[name] for name in names})
+        names = ('factors', 'accuracy', 'accuracy_note', 'metrics', 'layers', 'settings')
+        entry.update({name: model[name] for name in names if name in model})
         entry['images'] = {key: model['images'][key] for key in ('count', 'source', 'size')}
     entry.update(
         commands={
@@ -170,8 +191,10 @@ def training_seconds(folder: Path) -> float | None:
 
 
 def measured_before(folder: Path) -> dict:
-    """Accuracy in the config's validation after the last epoch, and the best of all epochs."""
-    found = [entry['accuracy/top1'] for entry in scalars(folder) if 'accuracy/top1' in entry]
+    """The figure of the config's validation after the last epoch, and the best of all epochs."""
+    entries = list(scalars(folder))
+    name = summary.main_metric(name for entry in entries for name in entry)
+    found = [entry[name] for entry in entries if name in entry]
     return dict(validation=dict(last=found[-1], best=max(found))) if found else {}
 
 
@@ -214,7 +237,7 @@ def expected_seconds(cell: Cell, root: Path, rounds: int = 2) -> float:
             are too small for a factor, for example.
     """
     cfg = load_config(cell, root)
-    shape, size = image_shape(cfg), cfg.train_dataloader.batch_size
+    shape, size = _shape_of(cfg), cfg.train_dataloader.batch_size
     network = launch.build_network(cfg, cell.config)
     step = training_step(cfg, network, shape, size)
     step()
@@ -224,7 +247,8 @@ def expected_seconds(cell: Cell, root: Path, rounds: int = 2) -> float:
     train, val, test = (count_images(cfg, loader) for loader in LOADERS)
     epochs = cfg.train_cfg.max_epochs
     images = epochs * train
-    tested = test * cell.test + epochs // cfg.train_cfg.get('val_interval', 1) * val
+    validations = epochs // cfg.train_cfg.get('val_interval', 1)
+    tested = test * (cell.test + len(cell.tests)) + val * validations
     if cell.equivariance is not None:
         asked = {**MEASURED, **cell.equivariance}
         of_accuracy = 0 if asked['no_accuracy'] else min(asked['accuracy_images'], test)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmscale.evaluation.report import metric_name
+
 
 @dataclass(frozen=True)
 class Spread:
@@ -44,7 +46,7 @@ def by_run(entries: list[dict]) -> dict[str, list[dict]]:
 
 
 def accuracy_over_scale(entries: list[dict]) -> Spread | None:
-    """Of the entries of one run, in percent; None where it was not measured."""
+    """Of the entries of one run, its :func:`metric_over_scale`; None where it was not measured."""
     if all(entry.get('accuracy') for entry in entries):
         return Spread.of(entry['accuracy']['mean'] for entry in entries)
     return None
@@ -54,6 +56,31 @@ def error_over_scale(entries: list[dict], layer: str) -> Spread | None:
     """Equivariance error of a layer; None where it was not measured."""
     if all(layer in entry.get('layers', {}) for entry in entries):
         return Spread.of(entry['layers'][layer]['mean'] for entry in entries)
+    return None
+
+
+# The figures by which tasks are known: of an entry that has several the first, by its ending.
+MAIN_METRICS = ('accuracy/top1', 'bbox_mAP', 'mIoU')
+
+
+def main_metric(names: Iterable[str]) -> str | None:
+    """Of the names of metrics that by which a task is known; None if there is none."""
+    names = list(names)
+    return next((name for end in MAIN_METRICS for name in names if name.endswith(end)), None)
+
+
+def metric_over_scale(entries: list[dict]) -> str:
+    """What is measured over scale of a classifier, a detector or a segmentor."""
+    return metric_name(next((e['accuracy'] for e in entries if e.get('accuracy')), {}))
+
+
+def tested(entries: list[dict], test: str, metric: str) -> Spread | None:
+    """What one of the tests of a run gives; None where it was not run.
+
+    Nan where the evaluator had no such figure: it has none of a detector that finds nothing.
+    """
+    if all(test in entry.get('tests', {}) for entry in entries):
+        return Spread.of(entry['tests'][test].get(metric, math.nan) for entry in entries)
     return None
 
 

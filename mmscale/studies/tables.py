@@ -7,6 +7,8 @@ from functools import partial
 import numpy as np
 from mmengine.config import Config
 
+from mmscale.evaluation.report import metric_name
+
 from . import summary
 from .summary import Spread
 
@@ -24,7 +26,7 @@ def document(study: Config, name: str, entries: list[dict], pictures: list[tuple
     parts = [f'# {study.title}', _how(study, name, runs)]
     if not runs:
         return '\n\n'.join([*parts, 'No run is finished.']) + '\n'
-    parts += [_costs(study, runs), accuracy(runs), errors(runs)]
+    parts += [_costs(study, runs), columns(study, runs), accuracy(runs), errors(runs)]
     parts += [
         comparison(title, first, second, runs)
         for title, first, second in study.comparisons
@@ -101,7 +103,9 @@ def _costs(study: Config, runs: dict) -> str:
 
 def accuracy(runs: dict) -> str:
     """Accuracy over scale of the entries of each run; empty if it was not measured."""
-    return _over_scale('Accuracy in %', runs, summary.accuracy_over_scale, '.2f')
+    metric = summary.metric_over_scale(_entries(runs))
+    title, form = ('Accuracy in %', '.2f') if metric == metric_name({}) else (metric, '.3g')
+    return _over_scale(title, runs, summary.accuracy_over_scale, form)
 
 
 def errors(runs: dict) -> str:
@@ -111,6 +115,17 @@ def errors(runs: dict) -> str:
         measured = partial(summary.error_over_scale, layer=layer)
         found.append(_over_scale(f'Equivariance error of `{layer}`', runs, measured, '.2g'))
     return '\n\n'.join(found)
+
+
+def columns(study: Config, runs: dict) -> str:
+    """What the further tests of a study give, its ``columns``; empty if it has none."""
+    rows = []
+    for run, found in runs.items():
+        spreads = [summary.tested(found, *place) for place in study.columns.values()]
+        if any(spreads):
+            rows.append([run, str(len(found))])
+            rows[-1] += [''.join(_cells(spread, '.3g')) if spread else '-' for spread in spreads]
+    return markdown(['', 'seeds', *study.columns], rows) if rows else ''
 
 
 def tests(runs: dict) -> str:
@@ -147,9 +162,16 @@ def comparison(title: str, first: str, second: str, runs: dict) -> str:
     a, b = runs[first], runs[second]
     rows = []
     if all(entry.get('accuracy') for entry in a + b):
-        points = summary.difference(a, b, lambda entry: np.array(entry['accuracy']['mean']))
+
+        def over_scale(entry):
+            return np.array(entry['accuracy']['mean'], dtype=float)
+
+        points = summary.difference(a, b, over_scale)
         if points is not None:
-            rows.append(['accuracy, points', *_signed(points)])
+            metric = summary.metric_over_scale(a)
+            of_classes = metric == metric_name({})
+            row = _signed(points, '+.2f' if of_classes else '+.3g')
+            rows.append(['accuracy, points' if of_classes else metric, *row])
     for layer in summary.layers(a + b):
 
         def logs(entry, layer=layer):
@@ -172,8 +194,6 @@ def _ratio(mean: float, spread: float) -> str:
     return text if math.isnan(spread) else f'{text} (×÷ {spread:.2f})'
 
 
-def _signed(points: Spread) -> list[str]:
-    return [
-        f'{m:+.2f}' if math.isnan(e) else f'{m:+.2f} ± {e:.2f}'
-        for m, e in zip(points.mean, points.error)
-    ]
+def _signed(points: Spread, form: str) -> list[str]:
+    pairs = zip(points.mean, points.error)
+    return [cell(mean, error, form).replace('± +', '± ') for mean, error in pairs]

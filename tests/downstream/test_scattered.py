@@ -1,8 +1,11 @@
 # Copyright (c) mmscale contributors.
 """Digits of many sizes: from the tool that makes the data to the first mAP and mIoU."""
 
+import json
 import math
+import os
 import runpy
+import subprocess
 import sys
 
 import pytest
@@ -78,3 +81,37 @@ def test_trains_and_segments(path, folder, tmp_path, monkeypatch):
     assert shapes == [64, 32, 32, 32]
     # The widths are those of the ordinary twin.
     assert sum(p.numel() for p in model.parameters()) == 942_862
+
+
+def test_a_study_of_a_detector_has_its_figures_by_size_and_over_scale(folder, tmp_path):
+    root = f'{folder}/data/scattered_mnist/'
+    options = {f'{mode}_dataloader.dataset.data_root': root for mode in ('train', 'val', 'test')}
+    options |= {
+        f'{mode}_evaluator.ann_file': f'{root}annotations/{mode}.json' for mode in ('val', 'test')
+    }
+    options |= {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1,
+                'train_dataloader.batch_size': 2, 'model.test_cfg.score_thr': 0.0}  # fmt: skip
+    small = {'test_dataloader.dataset.ann_file': 'annotations/test_small.json',
+             'test_dataloader.dataset.data_prefix.img': 'images/test_small/',
+             'test_evaluator.ann_file': f'{root}annotations/test_small.json'}  # fmt: skip
+    config = CONFIGS['retinanet'][0].relative_to(ROOT)
+    (tmp_path / 'few.py').write_text(f"""
+title, seeds, runs = 'Few digits', [0], dict(twin=dict(config='{config}'))
+options = {options}
+tests = dict(all={{}}, small={small})
+columns = dict(AP=['all', 'coco/bbox_mAP'], small=['small', 'coco/bbox_mAP'])
+equivariance = dict(factors=[1, 2], layers=['neck'], num_images=1, accuracy_images=2)
+""")
+    words = ['tools/study.py', tmp_path / 'few.py', '--work-dir', tmp_path / 'w', '--out', tmp_path]
+    subprocess.run(
+        [sys.executable, *map(str, words)], cwd=ROOT, check=True,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+    )  # fmt: skip
+    (cell,) = json.loads((tmp_path / 'few.json').read_text())['cells']
+    assert cell['parameters'] == 1_158_542
+    assert all(0 <= cell['tests'][name]['coco/bbox_mAP'] <= 1 for name in ('all', 'small'))
+    assert cell['validation']['last'] == cell['validation']['best']
+    assert cell['accuracy']['metric'] == 'coco/bbox_mAP' and len(cell['accuracy']['mean']) == 2
+    assert {'coco/bbox_mAP_s', 'coco/bbox_mAP_l'} <= cell['metrics'].keys()
+    assert cell['layers']['neck[0]']['mean'][1] > 0
+    assert '| AP | small |' in (tmp_path / 'few.md').read_text()

@@ -9,7 +9,7 @@ from mmscale.engine import schedules
 from mmscale.engine.launch import load_config, merge_options
 from mmscale.studies import cells
 from mmscale.studies.cells import check_runs, make_cells, read_study
-from mmscale.studies.runs import commit
+from mmscale.studies.runs import commands, commit
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py'
@@ -30,6 +30,8 @@ def write(folder: Path, text: str) -> Path:
 @pytest.mark.parametrize('path', sorted((ROOT / 'studies').glob('*.py')), ids=lambda p: p.stem)
 def test_studies_of_the_repository_are_sound(path):
     study = read_study(path, ROOT)
+    if any('downstream' in run.config for run in study.runs.values()):
+        pytest.importorskip('mmdet', reason='needs the environment of `make test-downstream`')
     for run in study.runs.values():
         cfg = load_config(str(ROOT / run.config))
         merge_options(cfg, {**study.options, **run.get('options', {})})
@@ -53,6 +55,11 @@ def test_studies_of_the_repository_are_sound(path):
         (
             f'title = "t"\nseeds = [0]\ncheckpoint = "x"\nruns = dict(a=dict(config="{DIGITS}"))',
             'checkpoint must be',
+        ),
+        (
+            'title = "t"\nseeds = [0]\ntests = dict(small={})\ncolumns = dict(x=["big", "mIoU"])\n'
+            f'runs = dict(a=dict(config="{DIGITS}"))',
+            "columns\\['x'\\] is of the test 'big', which is none of tests: small",
         ),
     ],
 )
@@ -89,9 +96,23 @@ def test_the_key_changes_with_what_numbers_depend_on_and_with_nothing_else(monke
     assert key_of(options={'optim_wrapper.optimizer.lr': 0.02}) != base
     assert key_of(options={'train_dataloader.dataset.seed': 5}) != base
     assert key_of(epochs=3) != base and key_of(checkpoint='best') != base
+    # Keys of before there were further tests are as they were.
+    assert key_of(tests={}) == base != key_of(tests=dict(small={}))
     assert key_of(test=True) != base and key_of(equivariance=dict(border=1)) != base
     monkeypatch.setattr(cells, 'digest_code', lambda: 'other')
     assert key_of() != base
+
+
+def test_further_tests_run_with_their_own_options_and_unknown_ones_are_named():
+    tests = dict(half={'test_dataloader.dataset.scale': 0.5}, all={})
+    (cell,) = make_cells(study_of(seeds=[0], tests=tests), ROOT)
+    found = commands(cell, Path('w'))
+    assert list(found) == ['train', 'test_half', 'test_all']
+    assert found['test_half'][-1] == 'test_dataloader.dataset.scale=0.5'
+    files = [words[words.index('--out') + 1] for words in list(found.values())[1:]]
+    assert files == ['w/metrics_half.json', 'w/metrics_all.json']
+    with pytest.raises(ValueError, match="runs\\['a'\\]: .*the config has no test_data"):
+        make_cells(study_of(tests=dict(half={'test_data': 1})), ROOT)
 
 
 def test_options_that_are_the_seed_are_another_in_each_cell():
@@ -130,7 +151,7 @@ def test_the_digest_of_data_is_of_its_samples():
 def test_options_are_words_that_the_command_line_reads_back():
     options = {'a.b': 'text', 'c': [1, 2.5], 'd': ('x', 'y'), 'e': True, 'f': None}
     (cell, _) = make_cells(study_of(), ROOT)
-    words = cells.Cell(**{**cell.__dict__, 'options': options}).words
+    words = cells.as_words(options)
     assert words == ['a.b=text', 'c=[1,2.5]', "d=('x','y')", 'e=True', 'f=None']
 
 

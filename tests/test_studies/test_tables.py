@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from scipy import stats
 
-from mmscale.studies import pictures, tables
+from mmscale.studies import ledger, pictures, summary, tables
 
 
 @pytest.fixture
@@ -18,6 +18,7 @@ def study():
             runs=dict(a=dict(config='configs/a.py'), b=dict(config='configs/b.py')),
             comparisons=[('b for a', 'a', 'b')],
             pictures=[dict(kind='scale'), dict(kind='scatter')],
+            columns={},
         )
     )
 
@@ -65,6 +66,32 @@ def test_test_errors_have_a_column(study, make_entry):
     page = tables.document(study, 'two', [*entries, make_entry('b', 0)], [])
     assert lines_of(page, 'a ')[0][-1] == '1.50 ± 0.71'
     assert lines_of(page, 'b ')[0][-1] == '-'
+
+
+def test_further_tests_have_a_table_and_a_picture(study, make_entry, tmp_path):
+    study.columns = {'small': ['few', 'coco/bbox_mAP'], 'large': ['all', 'coco/bbox_mAP']}
+    study.runs = {name: dict(config='c', trained=name) for name in 'ab'}
+    study.pictures = [dict(kind='columns', columns=['small', 'large'], panels='trained')]
+
+    def entry(name, seed, few):
+        tests = {'few': few, 'all': {'coco/bbox_mAP': 0.5}}
+        curve = dict(mean=[0.25, None], standard_error=[None] * 2, n=[9] * 2, metric='mAP')
+        return dict(make_entry(name, seed, tests=tests), accuracy=curve)
+
+    entries = [entry('a', seed, {'coco/bbox_mAP': 0.1 + 0.2 * seed}) for seed in (0, 1)]
+    entries.append(entry('b', 0, {}))  # which has found nothing there
+    page = tables.document(study, 'two', entries, [])
+    assert ['a', '2', '0.2 ± 0.141', '0.5 ± 0'] in lines_of(page, 'a ')
+    assert ['b', '1', '-', '0.5'] in lines_of(page, 'b ')
+    assert ['mAP', '1', '1/2'] in lines_of(page, 'mAP')
+    assert ['b', '0.25', '-'] in lines_of(page, 'b ')
+    assert pictures.in_short(entries[0]) == 'mAP 0.25 - at 1 2'
+    assert pictures.accuracy(entries[0]) == 0.1
+    runs = summary.by_run(entries)
+    figure = pictures.draw_columns(study, runs, study.pictures[0])
+    assert [axes.get_title() for axes in figure.axes] == ['a', 'b']
+    assert np.allclose(figure.axes[0].lines[0].get_ydata(), [0.2, 0.5])
+    assert 'a,0,,test few: coco/bbox_mAP,,0.1,,' in ledger.to_csv(entries)
 
 
 def test_a_study_without_results_has_a_page_that_says_so(study):

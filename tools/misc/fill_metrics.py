@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 from mmscale.engine.errors import one_line_errors
+from mmscale.evaluation.report import write_text
 from mmscale.studies import ledger, summary
 from mmscale.studies.cells import read_study
 
@@ -45,7 +46,7 @@ def main():
     parser.add_argument('study', type=Path, help='path of the study')
     for config, accuracy in accuracies(parser.parse_args().study.resolve()).items():
         path = (ROOT / config).parent / 'metafile.yml'
-        path.write_text(filled(path.read_text(), config, accuracy))
+        write_text(path, filled(path.read_text(), config, accuracy))
         print(f'{config}: {accuracy}')
 
 
