@@ -56,7 +56,7 @@ test: $(STAMPS)/mmscale $(STAMPS)/docs ops
 test-downstream: $(DOWNSTREAM)/stamps/packages
 	@$(call say,detectors and segmentors,about 25 minutes on 2 CPU cores)
 	@OMP_NUM_THREADS=1 $(DOWNSTREAM)/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS) \
-		tests/downstream tests/test_studies \
+		tests/downstream tests/test_studies/test_cells.py \
 		|| $(call failed,the tests of detectors and segmentors,See the summary above.)
 
 benchmark: $(STAMPS)/mmscale
