@@ -121,7 +121,10 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
             rows.append(_evaluate(evaluator, ids, model))
             # Where nothing is found at a factor, an evaluator may have no figure there.
             names = list(dict.fromkeys(name for row in rows for name in row))
-            name = _main_metric(names, settings.metric)
+            name = _main_metric(names, settings.metric) if names else None
+    if name is None:
+        reason = 'the test_evaluator finds no number: is nothing detected?'
+        return dict(accuracy=None, accuracy_note=f'no accuracy: {reason}')
     curves = {
         key: metric_curve(key, [row.get(key, math.nan) for row in rows], len(chosen))
         for key in names
@@ -157,15 +160,20 @@ def _evaluate(evaluator: Evaluator, ids: list, model: Model) -> dict[str, float]
             found = evaluator.evaluate(len(ids))
     except Exception as error:
         raise ValueError(f'the test_evaluator of {model.path}: {one_line(error)}') from error
-    return {key: float(value) for key, value in found.items() if isinstance(value, Real)}
+    return {
+        key: _figure(key, float(value)) for key, value in found.items() if isinstance(value, Real)
+    }
+
+
+def _figure(name: str, value: float) -> float:
+    # So the tools of COCO say that there are no objects of this size.
+    return math.nan if value == -1 and any(part in name for part in ('AP', 'AR')) else value
 
 
 def _main_metric(found: list[str], asked: str | None) -> str:
     """The name of the metric that stands in table and figure."""
     if asked is not None and asked not in found:
         raise ValueError(f'--metric: must be one of {", ".join(found)}, got {asked}')
-    if not found:
-        raise ValueError('the test_evaluator finds no number')
     ends = (name for end in MAIN_METRICS for name in found if name.endswith(end))
     return asked or next(ends, found[0])
 

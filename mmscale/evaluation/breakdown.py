@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """Where the equivariance error of a network on scale spaces comes from."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -35,7 +36,7 @@ class ErrorBreakdown:
     Attributes:
         factors (tuple[float, ...]): The F scale factors.
         whole (Tensor): ``(F, N)``, the error of each sample, no border left out; nan where no
-            level is valid or the feature is zero.
+            level is left or valid, or the feature is zero.
         parts (dict[str, Tensor]): ``(F, N)`` each: ``'lift'``, ``'body'``, ``'between levels'``
             and ``'border'``.
     """
@@ -134,6 +135,13 @@ def _measure(backbone, body, batch, before, scale: Scaling, factor, border) -> T
     if factor == 1:  # L_1 changes nothing
         return torch.zeros(1 + len(PARTS), len(batch), dtype=torch.float64)
     lifted, feature, spoiled = before
+    if not scale.leaves_a_level(feature, factor):
+        warnings.warn(
+            f'no level is left at factor {factor:g}, which shifts by '
+            f'{scale.grid.shift(factor):.3g} levels: its error and its parts are nan',
+            stacklevel=3,
+        )
+        return torch.full((1 + len(PARTS), len(batch)), torch.nan, dtype=torch.float64)
     expected = scale_levels(scale, feature, factor, spoiled)
     offset = scale.grid.shift(factor) % 1
     if offset:

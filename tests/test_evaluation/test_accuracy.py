@@ -60,8 +60,17 @@ def test_the_metric_by_which_a_task_is_known():
     assert _main_metric(['NME', 'PCK'], None) == 'NME'
     with pytest.raises(ValueError, match='^--metric: must be one of NME, got PCK$'):
         _main_metric(['NME'], 'PCK')
-    with pytest.raises(ValueError, match='finds no number'):
-        _main_metric([], None)
+
+
+@METRICS.register_module()
+class _Nothing(BaseMetric):
+    """Has no figure ever, as MMDetection's for COCO where nothing was detected."""
+
+    def process(self, data_batch, data_samples):
+        self.results += [1] * len(data_samples)
+
+    def compute_metrics(self, results):
+        return {}
 
 
 @METRICS.register_module()
@@ -75,7 +84,8 @@ class _NothingAtTwo(BaseMetric):
 
     def compute_metrics(self, results):
         self.rounds += 1
-        return {} if self.rounds == 2 else dict(round=self.rounds, count=len(results))
+        found = dict(round=self.rounds, count=len(results), mAP_s=-1.0 if self.rounds == 3 else 0.5)
+        return {} if self.rounds == 2 else found
 
 
 def test_a_factor_without_a_figure_moves_no_other(monkeypatch):
@@ -94,7 +104,11 @@ def test_a_factor_without_a_figure_moves_no_other(monkeypatch):
     found = accuracy.measure_accuracy(Model('a.py', cfg, 'a.pth', Network()), settings)
     assert found['metrics']['round']['mean'] == [1, None, 3]
     assert found['metrics']['count']['mean'] == [2, None, 2]
+    assert found['metrics']['mAP_s']['mean'] == [0.5, None, None]  # -1: there are no such objects
     assert found['accuracy']['metric'] == 'round'
+    cfg.test_evaluator.type = '_Nothing'
+    found = accuracy.measure_accuracy(Model('a.py', cfg, 'a.pth', Network()), settings)
+    assert found['accuracy'] is None and 'is nothing detected?' in found['accuracy_note']
     none = Model('a.py', Config(dict(test_evaluator=None)), 'a.pth', Network())
     assert 'no test_evaluator' in accuracy.measure_accuracy(none, settings)['accuracy_note']
 

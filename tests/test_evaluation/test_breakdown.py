@@ -55,6 +55,15 @@ class PlusOneInTheLastRow(nn.Module):
         return x
 
 
+def test_a_factor_that_leaves_no_level_is_nan_and_moves_no_other():
+    network = Network(nn.Identity())
+    with pytest.warns(UserWarning, match='no level is left at factor 17, which shifts by 4.09'):
+        found = error_breakdown(network, images(size=96), [1.5, 17.0])
+    assert found.whole[1].isnan().all() and all(p[1].isnan().all() for p in found.parts.values())
+    alone = error_breakdown(network, images(size=96), [1.5])
+    assert torch.equal(found.whole[:1], alone.whole)
+
+
 def parts_of(found):
     return {name: part[:, 0].tolist() for name, part in found.parts.items()}
 
