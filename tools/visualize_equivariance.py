@@ -38,6 +38,7 @@ from mmscale.visualization import (
     rotated_pair,
     save_figure,
     scaled_pair,
+    split_model,
     stride_before,
 )
 
@@ -189,12 +190,6 @@ def load(args: argparse.Namespace) -> dict[str, Network]:
         name: load_network(config, checkpoint, options)
         for name, (config, checkpoint) in zip(names, models)
     }
-
-
-def split_model(model: str) -> tuple[str, str | None]:
-    """``CONFIG`` or ``CONFIG:CHECKPOINT``; the checkpoint may be an address with colons."""
-    config, separator, checkpoint = model.partition('.py:')
-    return (f'{config}.py', checkpoint) if separator else (model, None)
 
 
 def check_arguments(args: argparse.Namespace) -> None:

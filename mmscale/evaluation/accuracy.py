@@ -110,9 +110,9 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
         for factor in settings.factors:
             ids = []
             for batch in batches(model, Subset(dataset, chosen), settings.batch_size):
-                inputs = _shrink(batch['inputs'], factor, settings.resampling)
+                inputs = shrink(batch['inputs'], factor, settings.resampling)
                 samples = [
-                    _told(sample, factor, inputs.shape[-2:]) for sample in batch['data_samples']
+                    told(sample, factor, inputs.shape[-2:]) for sample in batch['data_samples']
                 ]
                 samples = model.network(inputs, samples, mode='predict')
                 evaluator.process(samples)
@@ -178,7 +178,7 @@ def _main_metric(found: list[str], asked: str | None) -> str:
     return asked or next(ends, found[0])
 
 
-def _shrink(images: Tensor, factor: float, resampling: str) -> Tensor:
+def shrink(images: Tensor, factor: float, resampling: str) -> Tensor:
     """Images made ``factor`` times smaller, aligned at their upper left corner, as boxes are."""
     if factor == 1:
         return images
@@ -188,18 +188,18 @@ def _shrink(images: Tensor, factor: float, resampling: str) -> Tensor:
     return kept[..., : sides[0], : sides[1]]
 
 
-def _told(sample: BaseDataElement, factor: float, shape: torch.Size) -> BaseDataElement:
+def told(sample: BaseDataElement, factor: float, shape: torch.Size) -> BaseDataElement:
     """A data sample of an image that was made smaller: what it says of sizes is as it is now."""
     if factor == 1:
         return sample
     meta, shape = sample.metainfo, tuple(shape)
-    told = dict(scale_factor=tuple(part / factor for part in meta.get('scale_factor', (1, 1))))
+    now = dict(scale_factor=tuple(part / factor for part in meta.get('scale_factor', (1, 1))))
     if 'img_shape' in meta:
         sides = (max(1, round(side / factor)) for side in meta['img_shape'][:2])
-        told['img_shape'] = tuple(min(pair) for pair in zip(sides, shape))
-    told |= {key: shape for key in ('pad_shape', 'batch_input_shape') if key in meta}
+        now['img_shape'] = tuple(min(pair) for pair in zip(sides, shape))
+    now |= {key: shape for key in ('pad_shape', 'batch_input_shape') if key in meta}
     for key in ('padding_size', 'img_padding_size'):
         if key in meta:
-            told[key] = [round(side / factor) for side in meta[key]]
-    sample.set_metainfo(told)
+            now[key] = [round(side / factor) for side in meta[key]]
+    sample.set_metainfo(now)
     return sample

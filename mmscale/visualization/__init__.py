@@ -3,7 +3,7 @@
 
 from .cam import levels_as_channels
 from .figure import check_figure_path, save_figure
-from .network import Network, load_network, read_image, to_picture
+from .network import Network, load_network, read_image, split_model, to_picture
 from .pairs import (
     LastOutput,
     Pair,
@@ -37,6 +37,7 @@ __all__ = [
     'rotated_pair',
     'save_figure',
     'scaled_pair',
+    'split_model',
     'stride_before',
     'to_picture',
 ]

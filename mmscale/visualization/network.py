@@ -85,6 +85,12 @@ def to_picture(x: Tensor) -> np.ndarray:
     return x[0] if len(x) == 1 else x.transpose(1, 2, 0)
 
 
+def split_model(model: str) -> tuple[str, str | None]:
+    """``CONFIG`` or ``CONFIG:CHECKPOINT``; the checkpoint may be an address with colons."""
+    config, separator, checkpoint = model.partition('.py:')
+    return (f'{config}.py', checkpoint) if separator else (model, None)
+
+
 def load_network(
     config: str, checkpoint: str | None = None, options: dict | None = None
 ) -> Network:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from mmscale.evaluation import accuracy, report
-from mmscale.evaluation.accuracy import _main_metric, _shrink, _told
+from mmscale.evaluation.accuracy import _main_metric, shrink, told
 from mmscale.evaluation.study import Model, Settings
 
 
@@ -19,7 +19,7 @@ from mmscale.evaluation.study import Model, Settings
 def test_images_shrink_as_boxes_do(height, width, factor):
     """Aligned at the corner, as PyTorch interpolates without align_corners, and not at a pixel."""
     images = torch.rand(2, 3, factor * height, factor * width, dtype=torch.float64)
-    found = _shrink(images, factor, 'bilinear')
+    found = shrink(images, factor, 'bilinear')
     expected = interpolate(images, (height, width), mode='bilinear', align_corners=False)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
@@ -30,7 +30,7 @@ def test_a_blob_is_where_its_box_is(factor, resampling):
     side, centre = 96, torch.tensor([40.0, 61.0])  # in pixels from the corner
     axis = torch.arange(side, dtype=torch.float64) + 0.5
     rows, columns = (torch.exp(-((axis - c) ** 2) / 72) for c in centre)
-    small = _shrink((rows[:, None] * columns)[None, None], factor, resampling)[0, 0]
+    small = shrink((rows[:, None] * columns)[None, None], factor, resampling)[0, 0]
     for dim, c in enumerate(centre):
         places = torch.arange(small.shape[dim], dtype=torch.float64) + 0.5
         mean = (small.sum(1 - dim) * places).sum() / small.sum()
@@ -42,13 +42,13 @@ def test_sizes_are_told():
         img_id=7, ori_shape=(300, 400), img_shape=(150, 200), scale_factor=(0.5, 0.5),
         pad_shape=(160, 224), batch_input_shape=(160, 224), padding_size=[0, 24, 0, 10],
     )  # fmt: skip
-    sample = _told(BaseDataElement(metainfo=meta), 2.0, torch.Size((80, 112)))
+    sample = told(BaseDataElement(metainfo=meta), 2.0, torch.Size((80, 112)))
     assert sample.metainfo == dict(
         img_id=7, ori_shape=(300, 400), img_shape=(75, 100), scale_factor=(0.25, 0.25),
         pad_shape=(80, 112), batch_input_shape=(80, 112), padding_size=[0, 12, 0, 5],
     )  # fmt: skip
     # A pipeline that has not resized says nothing of it; to the heads that is a factor of 1.
-    sample = _told(BaseDataElement(metainfo=dict(ori_shape=(9, 9))), 2.0, torch.Size((4, 4)))
+    sample = told(BaseDataElement(metainfo=dict(ori_shape=(9, 9))), 2.0, torch.Size((4, 4)))
     assert sample.metainfo == dict(ori_shape=(9, 9), scale_factor=(0.5, 0.5))
 
 

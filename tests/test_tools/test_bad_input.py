@@ -39,6 +39,7 @@ WITH_CHECKPOINT = (
     ('tools/equivariance.py', 'CONFIG', 'WEIGHTS', '--out', 'TMP/out'),
     ('tools/visualize_scale_space.py', 'IMAGE', 'DSS', 'WEIGHTS', '--out', 'TMP/a.png'),
     ('tools/visualize_equivariance.py', 'IMAGE', 'DSS:WEIGHTS', '--out', 'TMP/a.png'),
+    ('tools/visualize_predictions.py', 'CONFIG:WEIGHTS', '--out', 'TMP/a.png'),
     ('tools/deployment/export_onnx.py', 'CONFIG', 'WEIGHTS', '--out', 'TMP/a.onnx'),
 )
 # Tools that take neither.
@@ -259,6 +260,8 @@ def misuse(draw: random.Random) -> tuple:
         'tools/test.py': ['--work-dir', '--out', '--out-item', '--show-dir', '--interval', '--tta'],
         'tools/equivariance.py': ['--layers', '--factors', '--num-images', '--images', '--border',
                                   '--batch-size', '--device', '--seed', '--names'],
+        'tools/visualize_predictions.py': ['--out', '--names', '--factors', '--index',
+                                           '--score-thr'],
         'tools/visualize_scale_space.py': ['--out', '--point', '--layer', '--size', '--lift'],
         'tools/visualize_equivariance.py': ['--out', '--names', '--size', '--stage', '--channel',
                                             '--factor', '--angles'],

@@ -1,0 +1,125 @@
+# Copyright (c) mmscale contributors.
+"""Which boxes are right."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmengine.config import Config
+from mmengine.structures import BaseDataElement, InstanceData, PixelData
+from torch import nn
+from torchvision.ops import box_iou
+
+from mmscale.evaluation.study import Model
+from mmscale.visualization import predictions
+from mmscale.visualization.predictions import match, predict_over_scale
+
+
+def boxes_of(rows) -> torch.Tensor:
+    return torch.tensor(rows, dtype=torch.float32).reshape(-1, 4)
+
+
+def test_boxes_choose_by_their_scores():
+    objects = boxes_of([[0, 0, 10, 10], [2, 0, 12, 10], [50, 50, 60, 60]])
+    boxes = boxes_of([
+        [0, 0, 10, 10],  # the first of the objects, but another is surer of it
+        [1, 0, 10, 10],
+        [1, 0, 11, 10],
+        [50, 50, 60, 54],  # less than half of it
+        [50, 50, 60, 60],  # of another class
+    ])  # fmt: skip
+    scores = torch.tensor([0.5, 0.9, 0.4, 0.9, 0.9])
+    labels, classes = torch.tensor([1, 1, 1, 0, 2]), torch.tensor([1, 1, 0])
+    assert match(boxes, scores, labels, objects, classes).tolist() == [1, 0, -1, -1, -1]
+    assert match(boxes[:0], scores[:0], labels[:0], objects, classes).tolist() == []
+    assert match(boxes, scores, labels, objects[:0], classes[:0]).tolist() == [-1] * 5
+
+
+@given(st.integers(0, 8), st.integers(0, 6), st.integers(0, 10_000))
+def test_no_object_has_two_boxes_and_none_is_left_free_beside_a_better_one(found, count, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(number):
+        corners = 6 * torch.rand(number, 2, generator=generator)
+        labels = torch.randint(2, (number,), generator=generator)
+        return torch.cat([corners, corners + 6], 1), labels
+
+    (boxes, labels), (objects, classes) = draw(found), draw(count)
+    scores = torch.rand(found, generator=generator)
+    owner = match(boxes, scores, labels, objects, classes).tolist()
+    owned = [place for place in owner if place >= 0]
+    assert len(owned) == len(set(owned))
+    overlap = box_iou(boxes, objects)
+    free = set(range(count))
+    for box in scores.argsort(descending=True).tolist():
+        suited = {o for o in free if labels[box] == classes[o] and overlap[box, o] >= 0.5}
+        best = max(suited, key=lambda o: overlap[box, o], default=-1)
+        assert owner[box] == best
+        free -= {best}
+
+
+class Found(nn.Module):
+    """Finds one object of 8 pixels at (4, 4), as the image on disk has it, or its pixels."""
+
+    data_preprocessor = None
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind, self.seen = kind, []
+
+    def forward(self, inputs, samples, mode):
+        (sample,) = samples
+        self.seen.append((inputs.shape[-1], sample.metainfo['scale_factor'][0]))
+        if self.kind == 'boxes':
+            bboxes, scores = boxes_of([[4, 4, 12, 12], [0, 0, 9, 9]]), torch.tensor([0.9, 0.1])
+            sample.pred_instances = InstanceData(
+                bboxes=bboxes, scores=scores, labels=torch.tensor([3, 3])
+            )
+        elif self.kind == 'segments':
+            sample.pred_sem_seg = PixelData(data=torch.ones(1, 16, 16, dtype=torch.long))
+        return samples
+
+
+class Data(list):
+    def get_data_info(self, index):
+        return dict(instances=[
+            dict(bbox=[4, 4, 12, 12], bbox_label=3, ignore_flag=0),
+            dict(bbox=[0, 0, 3, 3], bbox_label=1, ignore_flag=0),
+            dict(bbox=[9, 9, 16, 16], bbox_label=1, ignore_flag=1),
+        ])  # fmt: skip
+
+
+@pytest.fixture
+def model_of(monkeypatch):
+    meta = dict(ori_shape=(16, 16), img_shape=(16, 16), scale_factor=(1.0, 1.0))
+
+    def batches_of(model, dataset, batch_size):
+        yield dict(
+            inputs=torch.rand(1, 3, 16, 16) * 255, data_samples=[BaseDataElement(metainfo=meta)]
+        )
+
+    monkeypatch.setattr(predictions, 'batches', batches_of)
+    monkeypatch.setattr(predictions, 'build_test_data', lambda model: Data('ab'))
+    return lambda kind: Model('a.py', Config(), 'a.pth', Found(kind))
+
+
+def test_what_is_found_belongs_to_the_image_on_disk(model_of):
+    model = model_of('boxes')
+    found = predict_over_scale(model, 1, [1, 2], threshold=0.3)
+    assert model.network.seen == [(16, 1.0), (8, 0.5)]
+    assert [seen.picture.shape for seen in found] == [(16, 16, 3), (8, 8, 3)]
+    for seen in found:
+        assert seen.shape == (16, 16) and seen.boxes.tolist() == [[4, 4, 12, 12]]
+        # What is to be ignored is not missed.
+        assert seen.right.tolist() == [True] and seen.missed.tolist() == [[0, 0, 3, 3]]
+    (seen,) = predict_over_scale(model, 1, [1], threshold=0.0)
+    assert seen.right.tolist() == [True, False]
+    (seen,) = predict_over_scale(model_of('segments'), 0, [2])
+    assert seen.boxes is None and seen.segments.shape == (16, 16)
+
+
+def test_what_cannot_be_drawn_is_said(model_of):
+    with pytest.raises(ValueError, match='--index: the test data have images 0 to 1, got 2'):
+        predict_over_scale(model_of('boxes'), 2, [1])
+    with pytest.raises(ValueError, match='a.py finds neither boxes .* nor segments'):
+        predict_over_scale(model_of('labels'), 0, [1])

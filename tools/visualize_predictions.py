@@ -1,0 +1,144 @@
+# Copyright (c) mmscale contributors.
+"""Draws what detectors or segmentors find in an image of their test data at several sizes.
+
+``python tools/visualize_predictions.py CONFIG:CHECKPOINT [CONFIG:CHECKPOINT ...]``
+
+A row for each model, a column for each size. Boxes that are right are green, others red; objects
+that were missed are dashed. Segments have the colours of their classes.
+"""
+
+import argparse
+import math
+import textwrap
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use('Agg')
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+import mmscale  # noqa: F401  (checks the environment and registers everything)
+from mmscale.engine import checkpoints, launch
+from mmscale.engine.errors import one_line_errors
+from mmscale.evaluation.study import Model
+from mmscale.visualization import check_figure_path, save_figure, split_model
+from mmscale.visualization.predictions import OVERLAP, Seen, predict_over_scale
+
+RIGHT, WRONG, MISSED = '#19c319', '#ff2a2a', '#ffd400'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Draw what detectors or segmentors find in an image of their test data at '
+        'several sizes'
+    )
+    add, default = parser.add_argument, '; default: %(default)s'
+    add('models', metavar='MODEL', nargs='+',
+        help='CONFIG:CHECKPOINT, path of a config file and path or address of its checkpoint; one '
+        'row each')  # fmt: skip
+    add('--names', nargs='+', metavar='NAME', help='of the rows; default: those of the configs')
+    add('--factors', nargs='+', metavar='S', type=float, default=[1.0, 2.0, 4.0],
+        help='the image is made s times smaller' + default)  # fmt: skip
+    add('--index', type=int, default=0, help='of the image in the test data' + default)
+    add('--score-thr', type=float, default=0.3, help='least score of a box' + default)
+    add('--out', default='work_dirs/predictions.png',
+        help='file for the figure: .png, .svg or .pdf' + default)  # fmt: skip
+    launch.add_config_options(parser)
+    return parser.parse_args()
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    for factor in args.factors:
+        if not 1 <= factor < math.inf:
+            raise ValueError(f'--factors: each must be at least 1, got {factor:g}')
+    if not 0 <= args.score_thr <= 1:
+        raise ValueError(f'--score-thr: must be from 0 to 1, got {args.score_thr:g}')
+
+
+def load(args: argparse.Namespace) -> dict[str, Model]:
+    """The models by name."""
+    pairs = [split_model(model) for model in args.models]
+    names = args.names or [Path(config).stem for config, _ in pairs]
+    if len(names) != len(pairs) or len(set(names)) != len(names):
+        raise ValueError(f'--names: needs {len(pairs)} different names, one a model, got {names}')
+    models = {}
+    for name, (path, checkpoint) in zip(names, pairs):
+        if checkpoint is None:
+            raise ValueError(f'{path}: write CONFIG:CHECKPOINT, untrained models find nothing')
+        cfg = launch.load_config(path)
+        launch.merge_options(cfg, args.cfg_options)
+        checkpoints.check_file(checkpoint)
+        network = launch.build_network(cfg, path)
+        checkpoints.load_weights(network, checkpoint, path)
+        models[name] = Model(path, cfg, checkpoint, network)
+    return models
+
+
+def draw(rows: dict[str, list[Seen]], factors: list[float], title: str) -> Figure:
+    """The figure: a row for each model, a column for each factor."""
+    shape = next(iter(rows.values()))[0].shape
+    width = 3.1 * min(1.6, shape[1] / shape[0])
+    figure = Figure((width * len(factors) + 0.5, 3.1 * len(rows) + 0.9), layout='constrained')
+    grid = figure.subplots(len(rows), len(factors), squeeze=False)
+    for place, (panels, (name, row)) in enumerate(zip(grid, rows.items())):
+        for axes, seen, factor in zip(panels, row, factors):
+            height, width = seen.shape
+            style = dict(extent=(0, width, height, 0), interpolation='nearest')
+            axes.imshow(seen.picture, cmap='gray', vmin=0, vmax=1, **style)
+            if seen.segments is not None:
+                shown = np.ma.masked_equal(seen.segments.numpy(), 0)
+                axes.imshow(shown, cmap='tab10', vmin=1, vmax=10, alpha=0.7, **style)
+            else:
+                draw_boxes(axes, seen)
+            if place == 0:
+                sides = 'x'.join(map(str, seen.picture.shape[:2]))
+                size = f'{sides} pixels' if factor == 1 else f'1/{factor:g}, {sides} pixels'
+                axes.set_title(size, fontsize=9)
+            axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
+        panels[0].set_ylabel('\n'.join(textwrap.wrap(name, 24)), fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def draw_boxes(axes, seen: Seen) -> None:
+    for box, label, right in zip(seen.boxes, seen.labels.tolist(), seen.right.tolist()):
+        colour = RIGHT if right else WRONG
+        axes.add_patch(rectangle(box, color=colour))
+        axes.text(*box[:2].tolist(), label, fontsize=7, color='white', va='bottom', clip_on=True,
+                  bbox=dict(facecolor=colour, edgecolor='none', pad=0.8))  # fmt: skip
+    for box in seen.missed:
+        axes.add_patch(rectangle(box, color=MISSED, ls='--'))
+    missed = f', {len(seen.missed)} missed' if len(seen.missed) else ''
+    wrong = f', {int((~seen.right).sum())} wrong' if not seen.right.all() else ''
+    axes.set_xlabel(f'{int(seen.right.sum())} right{wrong}{missed}', fontsize=8)
+
+
+def rectangle(box: Tensor, **style) -> Rectangle:
+    left, top, right, bottom = box.tolist()
+    return Rectangle((left, top), right - left, bottom - top, fill=False, lw=1.4, **style)
+
+
+@one_line_errors()
+def main():
+    args = parse_args()
+    check_arguments(args)
+    path = check_figure_path(args.out)
+    rows = {
+        name: predict_over_scale(model, args.index, args.factors, args.score_thr)
+        for name, model in load(args).items()
+    }
+    title = f'Image {args.index} of the test data, made smaller for the network'
+    if any(seen.boxes is not None for row in rows.values() for seen in row):
+        title += (
+            f'. Boxes of a score from {args.score_thr:g}:\ngreen with the class and {OVERLAP:g} '
+            'of the union of an object, red without; dashed: objects missed'
+        )
+    save_figure(draw(rows, args.factors, title), path)
+    print(f'figure: {path.resolve()}')
+
+
+if __name__ == '__main__':
+    main()
