@@ -56,7 +56,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def plan(cells: list, entries: list[dict]) -> dict[str, float]:
-    """Expected seconds of each cell by its key: those of another seed, or else measured."""
+    """Expected seconds of each cell by its key: those of another seed, or else measured.
+
+    Args:
+        cells (list[Cell]): That are to run.
+        entries (list[dict]): Of the ledger, without those of cells that have changed since: how
+            these run now, and whether they can be run, is to be seen.
+    """
     torch.set_num_threads(1)
     MMLogger.get_instance('study', log_level='ERROR')  # how each weight is initialised
     here = [entry for entry in entries if entry.get('made', {}).get('device') == device_name()]
@@ -175,7 +181,8 @@ def main():
     found = ledger.states(chosen, ledger.read(path))
     todo = [*found['missing'], *([] if args.keep else found['changed'])]
     todo.sort(key=cells.index)
-    seconds = plan(todo, ledger.read(path))
+    keys = {cell.key for cell in cells}
+    seconds = plan(todo, [entry for entry in ledger.read(path) if entry['key'] in keys])
     print(f'{study.title}: {len(found["done"])} of {sum(map(len, found.values()))} runs are done, '
           f'{len(found["changed"])} have changed, {len(found["missing"])} are missing')  # fmt: skip
     for cell in todo:

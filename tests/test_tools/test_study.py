@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -147,6 +148,17 @@ def test_a_run_that_cannot_be_trained_or_measured_ends_the_study_at_once(
     expected = f"error: study: runs['bad'] cannot be trained and measured: {message}"
     assert expected in result.stderr
     assert not (tmp_path / 'few.json').exists()
+
+
+def test_a_run_that_was_done_and_has_changed_is_tried_again_before_it_is_trained(
+    finished, tmp_path
+):
+    shutil.copy(finished[0] / 'few.json', tmp_path)
+    changed = "runs['ResNet, small']['options'] = {'optim_wrapper.optimizer.lr': 'x'}\n"
+    (tmp_path / 'few.py').write_text(STUDY + changed)
+    result = run_tool(*words(tmp_path, '--dry-run'))
+    assert result.returncode == 1
+    assert "error: study: runs['ResNet, small'] cannot be trained and measured: " in result.stderr
 
 
 @pytest.mark.parametrize(
