@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -70,7 +71,8 @@ def equivariance_error(
     .. math:: \Delta(s) = \|L_s \Phi(f) - \Phi(L_s f)\|^2 / \|L_s \Phi(f)\|^2
 
     per sample, over the valid levels of a scale space: those that see no level beyond the
-    coarsest one, on either side; nan, with a warning, at a factor that leaves none. Vectors have
+    coarsest one, on either side; nan, with a warning, at a factor that leaves none, or at which the
+    network does not take the scaled images, which are too small. Vectors have
     the invariance error, ``L_s`` being the identity.
 
     Args:
@@ -87,7 +89,8 @@ def equivariance_error(
         zero_scale (float): Blur that images and ordinary feature maps are taken to have, in their
             pixels; the one of the scale space where there is one.
         canvas (str): ``'shrink'``: scaled images are smaller, aligned at the origin pixel;
-            ``'keep'``: of the same size, aligned at the centre, filled with zeros.
+            ``'keep'``: of the same size, aligned at the centre, filled with zeros. Features are
+            compared where the scaled image lies, not where the zeros around it do.
         resampling (str): ``'matched'``, ``'gaussian'``, ``'bilinear'``, ``'bicubic'`` or
             ``'ideal'``, of images and features alike, see :func:`scale_signal`.
         between_levels (str): How features are read between the levels of a scale space, at
@@ -108,7 +111,7 @@ def equivariance_error(
 
     Raises:
         ValueError: If an argument is out of range, a layer does not exist, an image is too small
-            for a factor, or features are not finite.
+            for all factors, or features are not finite.
     """
     factors = check_factors(factors)
     grid = find_grid(phi) if scale_space is None else ScaleGrid.build(scale_space)
@@ -190,13 +193,20 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
     for name, feature in before.items():
         _check_finite(name, feature, 1.0)
     errors = {name: [] for name in before}
+    refusals, measured = [], False
     for factor in factors:
         whole = scale.leaves_a_level(batch, factor)
         left = [name for name in before if whole and scale.leaves_a_level(before[name], factor)]
         # L_1 changes nothing, nor does it the features.
         after = before
         if factor > 1 and left:
-            after = _run_scaled(features, scale(batch, factor), factor)
+            try:
+                after = _run_scaled(features, scale(batch, factor), factor)
+                measured = True
+            except ValueError as error:
+                refusals.append(error)
+                warnings.warn(f'{error}: the error there is nan', stacklevel=4)
+                after = None
         for name, feature in before.items():
             if name not in left:
                 warnings.warn(
@@ -204,6 +214,7 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
                     f'{scale.grid.shift(factor):.3g} levels: its error is nan',
                     stacklevel=4,
                 )
+            if name not in left or after is None:
                 count = len(levels_of(feature)[0])
                 errors[name].append([torch.full((count,), torch.nan, dtype=torch.float64)] * 2)
                 continue
@@ -221,13 +232,16 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
                     f'interactions of the network spoil {spoiled}',
                     stacklevel=4,
                 )
-            sums = _norms(expected, levels_of(found), valid, border)
+            frames = _frames(scale, feature, factor, spoiled)
+            sums = _norms(expected, levels_of(found), valid, border, frames)
             ratios = [difference / reference for difference, reference in sums]
             if (ratios[0].isnan() & ratios[1].isnan()).any():
                 warnings.warn(
                     f'{_title(name)} is zero for a sample: its error is nan', stacklevel=4
                 )
             errors[name].append(ratios)
+    if refusals and not measured:
+        raise refusals[0]
     for name, columns in errors.items():
         yield name, [torch.stack(parts) for parts in zip(*columns)]
 
@@ -268,6 +282,29 @@ def scale_levels(scale: Scaling, feature: Signal, factor: float, spoiled: int) -
     return levels
 
 
+def _frames(scale: Scaling, feature: Signal, factor: float, spoiled: int) -> list | None:
+    """Where each level of ``L_s Phi(f)`` reads ``Phi(f)``, and not what lies around it.
+
+    Returns:
+        list[tuple[slice, slice]] | None: Rows and columns of each level; None for all of them.
+    """
+    finest = feature[0] if is_pyramid(feature) else feature
+    if scale.arguments['canvas'] == 'shrink' or finest.ndim < 4:
+        return None
+    levels = feature if is_pyramid(feature) else (feature,)
+    ones = tuple(torch.ones_like(level[:1, :1], dtype=torch.float64) for level in levels)
+    ones = ones if is_pyramid(feature) else ones[0]
+    # Zeros lie around it: what bilinear reading gives of it is 1 where none of them is read.
+    within = scale_levels(partial(scale, resampling='bilinear'), ones, factor, spoiled)
+    inside = [(level[0, 0] - 1).abs() < 1e-9 for level in within]
+    return [(_span(level.any(1)), _span(level.any(0))) for level in inside]
+
+
+def _span(chosen: Tensor) -> slice:
+    places = chosen.nonzero().flatten().tolist() or [0, -1]
+    return slice(places[0], places[-1] + 1)
+
+
 def crop_border(x: Tensor, size: Sequence[int], border: int) -> Tensor:
     if x.ndim < 4:
         return x
@@ -281,12 +318,19 @@ def crop_border(x: Tensor, size: Sequence[int], border: int) -> Tensor:
 
 
 def _norms(
-    expected: list[Tensor], found: list[Tensor], valid: int, border: int
+    expected: list[Tensor], found: list[Tensor], valid: int, border: int, frames: list | None
 ) -> tuple[Tensor, Tensor]:
     """Squared norms of difference and reference, ``(2, N)``, of valid and of truncated levels."""
+    if frames is not None:
+        expected, found = (
+            [level[..., rows, columns] for level, (rows, columns) in zip(levels, frames)]
+            for levels in (expected, found)
+        )
     sums = [torch.zeros(2, len(found[0]), dtype=torch.float64) for _ in range(2)]
     for level, (a, b) in enumerate(zip(expected, found)):
         size = [min(sides) for sides in zip(a.shape[2:], b.shape[2:])]
+        if frames is not None and not min(size):
+            continue  # too small a map to have a sample there
         a, b = (crop_border(part.double().cpu(), size, border) for part in (a, b))
         terms = [part.flatten(1).square().sum(1) for part in (a - b, a)]
         sums[level >= valid] += torch.stack(terms)

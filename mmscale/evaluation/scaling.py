@@ -98,10 +98,10 @@ class Scaling:
         )
         self.size = (batch[0] if is_pyramid(batch) else batch).shape[-2:]
 
-    def __call__(self, x: Signal, factor: float) -> Signal:
+    def __call__(self, x: Signal, factor: float, **changed) -> Signal:
         finest = x[0] if is_pyramid(x) else x
         centre = None if finest.ndim < 4 else self._centre(finest.shape[-2:])
-        return scale_signal(x, factor, centre=centre, **self.arguments)
+        return scale_signal(x, factor, centre=centre, **{**self.arguments, **changed})
 
     def is_whole(self, factor: float) -> bool:
         """Whether scaling shifts by whole levels, so that none is read between levels."""

@@ -5,10 +5,10 @@
   (default: all).
 - 'scatter': the mean error over all factors above 1 against the mean accuracy there, a point a
   run.
-- 'factors': accuracy against scale for each value of each factor that was varied: a row for each
-  ``model``, a column for each ``factor`` and a line for each ``value`` of the runs, which have
-  these keys in the study; runs without a factor are the setting around which the others vary,
-  drawn in every panel of their model at ``values[factor]``.
+- 'factors': accuracy, or with ``measure='error'`` equivariance error, against scale for each value
+  of each factor that was varied: a row for each ``model``, a column for each ``factor`` and a line
+  for each ``value`` of the runs, which have these keys in the study; runs without a factor are the
+  setting around which the others vary, drawn in every panel of their model at ``values[factor]``.
 - 'columns': the ``columns`` of the study that the picture names, a line a run, with ``label``
   (default: 'result') at its axis; a panel for each value that the runs have of the key ``panels``.
 
@@ -169,9 +169,11 @@ def draw_factors(study: Config, runs: dict, picture: Config) -> Figure | None:
     models = list(dict.fromkeys(setting.model for setting in settings.values()))
     names = list(dict.fromkeys(s.factor for s in study.runs.values() if s.get('factor')))
     entries = [entry for found in runs.values() for entry in found]
-    factors = summary.factors(entries)
-    if not names or not factors:
+    factors = np.array(summary.factors(entries))
+    if not names or not len(factors):
         return None
+    of_error = picture.get('measure') == 'error'
+    unit, layer = ('equivariance error' if of_error else 'accuracy (%)'), summary.layers(entries)
     figure = Figure(figsize=(2.9 * len(names) + 0.4, 2.9 * len(models) + 0.6), layout='constrained')
     panels = figure.subplots(len(models), len(names), squeeze=False, sharex=True, sharey='row')
     for row, model in zip(panels, models):
@@ -185,19 +187,27 @@ def draw_factors(study: Config, runs: dict, picture: Config) -> Figure | None:
             colours = matplotlib.colormaps['viridis'](np.linspace(0, 0.85, max(2, len(lines))))
             for colour, value in zip(colours, sorted(lines)):
                 found, best = lines[value]
-                accuracy = summary.accuracy_over_scale(found)
-                if accuracy is not None:
+                if of_error:
+                    curve = summary.error_over_scale(found, layer[-1])
+                else:
+                    curve = summary.accuracy_over_scale(found)
+                if curve is not None:
+                    shown = curve.mean > 0  # at 1 the error is 0, off a logarithmic axis
                     label = f'{value:g}' + ', the setting of the others' * best
-                    axes.errorbar(factors, accuracy.mean, _bars(accuracy), color=colour, marker='o',
-                                  ms=3.5, lw=1.3, capsize=2, ls='--' if best else '-',
-                                  label=label)  # fmt: skip
+                    axes.errorbar(factors[shown], curve.mean[shown], _bars(curve, shown),
+                                  color=colour, marker='o', ms=3.5, lw=1.3, capsize=2,
+                                  ls='--' if best else '-', label=label)  # fmt: skip
+            axes.set_yscale('log' if of_error else 'linear')
             axes.legend(fontsize=6.5, title=name.replace('_', ' '), title_fontsize=7.5)
             axes.grid(alpha=0.3)
-            axes.set_xticks(factors, [f'{s:g}' for s in factors], fontsize=7)
-        row[0].set_ylabel(f'{model}\naccuracy (%)')
+            near = [False, *(np.diff(factors) < 0.2)]
+            ticks = ['' if hidden else f'{s:g}' for s, hidden in zip(factors, near)]
+            axes.set_xticks(factors, ticks, fontsize=7)
+        row[0].set_ylabel(f'{model}\n{unit}')
     for axes in panels[-1]:
         axes.set_xlabel('scale factor s', fontsize=8)
-    figure.suptitle(f'{study.title}{_seeds(runs, list(runs))}', fontsize=11)
+    title = picture.get('title', study.title)
+    figure.suptitle(f'{title}{_seeds(runs, list(runs))}', fontsize=11)
     return figure
 
 

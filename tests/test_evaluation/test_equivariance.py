@@ -32,6 +32,63 @@ def test_identity_has_no_error(canvas):
     assert torch.equal(result.per_sample, torch.zeros_like(result.per_sample))
 
 
+@pytest.mark.parametrize('resampling', ['bilinear', 'matched'])
+@pytest.mark.parametrize('factor', [1.1, 2.0, 2.5, 3.0, 60.0])
+def test_on_the_kept_canvas_what_a_network_makes_of_the_zeros_around_is_no_error(
+    factor, resampling
+):
+    """A bias commutes with scaling wherever there is a signal."""
+    images = smooth_images()
+    error = equivariance_error(
+        lambda x: x + 5, images, [factor], canvas='keep', resampling=resampling,
+        border=int(factor < 60),
+    )  # fmt: skip
+    # Blur and bicubic reading take the zeros outside for signal, within a sample of the edge and
+    # some standard deviations of the blur.
+    bound = 1e-24 if resampling == 'bilinear' else 0.05
+    assert error.per_sample.max() < bound or factor == 60
+    # Of 48 samples, 60 times smaller, not one is left.
+    assert bool(error.per_sample.isnan().all()) == (factor == 60)
+
+
+@pytest.mark.parametrize('lift', [gaussian_lift, gaussian_pyramid_lift])
+def test_on_the_kept_canvas_levels_are_compared_where_they_are(lift):
+    """By hand: the error of one level plus a constant, within the rows that read it."""
+
+    def plus(x):
+        y = lift(x, GRID)
+        return tuple(level + 5 for level in y) if isinstance(y, tuple) else y + 5
+
+    images = smooth_images(1, 32)
+    arguments = dict(factors=[2], canvas='keep', scale_space=GRID, resampling='bilinear')
+    found = equivariance_error(plus, images, **arguments)
+    alone = equivariance_error(lambda x: lift(x, GRID), images, **arguments)
+    plain, shifted = lift(images, GRID), plus(images)
+    sums = torch.zeros(2, dtype=torch.float64)
+    for space, constant in ((plain, 0.0), (shifted, 5.0)):
+        scaled = scale_signal(space, 2, GRID, canvas='keep', resampling='bilinear')
+        levels = scaled if isinstance(scaled, tuple) else scaled.unbind(2)
+        for k, level in enumerate(levels):
+            step = GRID.base**k if isinstance(scaled, tuple) else 1
+            rows = [
+                i
+                for i in range(level.shape[-1])
+                if 0 <= 2 * (i * step - 15.5) + 15.5 <= last(space, k + 1)
+            ]
+            inner = level[..., rows, :][..., rows]
+            sums[int(constant > 0)] += inner.square().sum()
+    # The bias changes the reference alone: the difference is that of the lift.
+    expected = alone.per_sample[0] * sums[0] / sums[1]
+    torch.testing.assert_close(found.per_sample[0], expected, rtol=1e-9, atol=0)
+
+
+def last(space, k) -> float:
+    """Where the last sample of a level lies, in pixels of the finest."""
+    if isinstance(space, tuple):
+        return (space[k].shape[-1] - 1) * GRID.base**k
+    return space.shape[-1] - 1
+
+
 def test_vectors_are_compared_as_they_are():
     """The error of a mean is its own definition, computed here by hand."""
     images = smooth_images()
@@ -158,7 +215,8 @@ def test_one_level_is_measured_as_an_ordinary_network(lift, canvas):
 
     from mmscale.models import ScaleResNet
 
-    images = smooth_images().repeat(1, 3, 1, 1).float()
+    # On the kept canvas a map of 3x3 has one sample that reads within it.
+    images = smooth_images(size=96).repeat(1, 3, 1, 1).float()
     ordinary = ResNet(18, base_channels=4, stem_channels=4)
     grid = dict(num_scales=1)
     model = ScaleResNet(18, grid, dict(type=f'mmscale.{lift}'), base_channels=4, stem_channels=4)
@@ -167,6 +225,24 @@ def test_one_level_is_measured_as_an_ordinary_network(lift, canvas):
     torch.testing.assert_close(a.per_sample, b.per_sample, rtol=1e-4, atol=1e-6)
     body = equivariance_error(model.body, model.lift(images), [2], scale_space=grid, canvas=canvas)
     torch.testing.assert_close(body.per_sample[0], b.per_sample[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_factor_at_which_images_are_too_small_is_nan_and_all_are_an_error():
+    class Large(nn.Module):
+        def forward(self, x):
+            if x.shape[-1] < 16:
+                raise ValueError('less than 16 pixels')
+            return x[..., ::2, ::2]
+
+    images = smooth_images()
+    message = 'at factor 4 the network does not take the scaled images of 12x12 pixels: .*less than'
+    with pytest.warns(UserWarning, match=f'{message}.*: the error there is nan'):
+        found = equivariance_error(Large(), images, [1, 1.5, 4])
+    few = equivariance_error(Large(), images, [1, 1.5])
+    assert torch.equal(found.per_sample[:2], few.per_sample)
+    assert found.per_sample[2].isnan().all()
+    with pytest.warns(UserWarning), pytest.raises(ValueError, match=message):
+        equivariance_error(Large(), images, [1, 4])
 
 
 def test_a_factor_that_leaves_no_level_is_nan_and_the_others_are_measured():

@@ -118,9 +118,14 @@ def test_of_factors_each_value_has_a_line_in_its_panel(make_entry):
     runs['m, seeds 1'] = dict(config='c', model='M', factor='seeds', value=1)
     study = Config(dict(title='t', seeds=[0], runs=runs))
     found = {name: [make_entry(name, 0)] for name in runs}
-    figure = pictures.draw_factors(study, found, None)
+    figure = pictures.draw_factors(study, found, Config())
     texts = [[t.get_text() for t in axes.get_legend().get_texts()] for axes in figure.axes]
     assert texts == [['1.5', '2, the setting of the others'], ['1', '3, the setting of the others']]
+    assert figure.axes[0].get_ylabel() == 'M\naccuracy (%)'
+    assert figure.axes[0].lines[0].get_ydata().tolist() == [90, 80]
+    figure = pictures.draw_factors(study, found, Config(dict(measure='error')))
+    assert figure.axes[0].get_ylabel() == 'M\nequivariance error'
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[2, 0.5]]  # no 0 on a log axis
 
 
 def test_rank_correlation_is_spearmans():
