@@ -59,7 +59,7 @@ def make_config(work_dir, hook=(), hooks=(), options=()) -> Config:
         loader.batch_size = 4
     if hook is not None:
         settings = dict(layers=LAYERS, factors=FACTORS, num_images=NUM_IMAGES)
-        cfg.custom_hooks.append(dict(type='mmscale.EquivarianceHook', **settings, **dict(hook)))
+        cfg.custom_hooks.append({'type': 'mmscale.EquivarianceHook', **settings, **dict(hook)})
     cfg.merge_from_dict(dict(options))
     return cfg
 
@@ -105,9 +105,7 @@ def trained(tmp_path_factory) -> str:
     'options',
     [
         {},
-        dict(
-            canvas='keep', resampling='bilinear', border=1, squared=False, between_levels='linear'
-        ),
+        dict(canvas='keep', resampling='bilinear', squared=False, between_levels='linear'),
     ],
 )
 def test_figures_are_those_measured_by_hand(tmp_path, trained, mode, options):
@@ -120,6 +118,21 @@ def test_figures_are_those_measured_by_hand(tmp_path, trained, mode, options):
     for key, value in expected.items():
         assert metrics[key] == pytest.approx(value, rel=1e-6)
         assert runner.message_hub.get_scalar(f'{mode}/{key}').current() == metrics[key]
+
+
+def test_the_border_is_left_out(tmp_path, trained):
+    layer = LAYERS[0]  # maps of the other are too small
+    hook = dict(layers=[layer], border=1)
+    runner = Runner.from_cfg(make_config(tmp_path, hook, options=dict(load_from=trained)))
+    metrics = runner.val()
+    images = seen_images(runner, runner.val_dataloader)
+    inner, whole = (
+        equivariance_error(runner.model, images, FACTORS[1:], layers=[layer], border=border)[layer]
+        for border in (1, 0)
+    )
+    for factor, mean, other in zip(FACTORS[1:], inner.mean.tolist(), whole.mean.tolist()):
+        assert metrics[f'equivariance/{layer}/s{factor:g}'] == pytest.approx(mean, rel=1e-6)
+        assert abs(mean - other) > 1e-3 * other
 
 
 def test_table_is_logged(tmp_path, trained):

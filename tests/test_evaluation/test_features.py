@@ -172,4 +172,4 @@ def test_not_finite_is_an_error_that_names_the_layer():
 
 def test_an_image_too_small_for_a_factor_is_an_error_that_says_so():
     with pytest.raises(ValueError, match=r'at factor 3 .* scaled images of 3x3 pixels.* larger'):
-        equivariance_error(net(), torch.rand(1, 1, 8, 8), [1.5, 3])
+        equivariance_error(net(), torch.rand(1, 1, 8, 8), [3])
