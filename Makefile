@@ -29,7 +29,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c $(REQ)/constr
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
 PYTEST_ARGS ?=
-# Most of the suite is too small to use a second thread: a process per core halves its time.
+# Most of the suite is too small to use a second thread: it takes a process per core instead.
 WORKERS := --numprocesses logical --maxprocesses 8 --dist worksteal
 # Large blocks stay with the process: otherwise page faults are what the benchmark measures.
 ALLOCATOR ?= MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
@@ -54,7 +54,7 @@ test: $(STAMPS)/mmscale $(STAMPS)/docs ops
 		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
 
 test-downstream: $(DOWNSTREAM)/stamps/packages
-	@$(call say,detectors and segmentors,about 25 minutes on 2 CPU cores)
+	@$(call say,detectors and segmentors,up to 25 minutes on 2 CPU cores)
 	@OMP_NUM_THREADS=1 $(DOWNSTREAM)/bin/python -m pytest $(WORKERS) $(PYTEST_ARGS) \
 		tests/downstream tests/test_studies/test_cells.py \
 		|| $(call failed,the tests of detectors and segmentors,See the summary above.)

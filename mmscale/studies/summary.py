@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmscale.evaluation.accuracy import MAIN_METRICS
 from mmscale.evaluation.report import metric_name
 
 
@@ -59,14 +60,10 @@ def error_over_scale(entries: list[dict], layer: str) -> Spread | None:
     return None
 
 
-# The figures by which tasks are known: of an entry that has several the first, by its ending.
-MAIN_METRICS = ('accuracy/top1', 'bbox_mAP', 'mIoU')
-
-
 def main_metric(names: Iterable[str]) -> str | None:
     """Of the names of metrics that by which a task is known; None if there is none."""
-    names = list(names)
-    return next((name for end in MAIN_METRICS for name in names if name.endswith(end)), None)
+    names, ends = list(names), ('accuracy/top1', *MAIN_METRICS)
+    return next((name for end in ends for name in names if name.endswith(end)), None)
 
 
 def metric_over_scale(entries: list[dict]) -> str:
