@@ -192,7 +192,8 @@ def draw_factors(study: Config, runs: dict, picture: Config) -> Figure | None:
                 else:
                     curve = summary.accuracy_over_scale(found)
                 if curve is not None:
-                    shown = curve.mean > 0  # at 1 the error is 0, off a logarithmic axis
+                    # At 1 the error is 0, off a logarithmic axis.
+                    shown = curve.mean > 0 if of_error else slice(None)
                     label = f'{value:g}' + ', the setting of the others' * best
                     axes.errorbar(factors[shown], curve.mean[shown], _bars(curve, shown),
                                   color=colour, marker='o', ms=3.5, lw=1.3, capsize=2,
