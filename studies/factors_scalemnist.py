@@ -6,7 +6,9 @@ seeds = [0]
 epochs = 10
 # Validated at the end alone: ten validations would take half as long as the training.
 options = {'train_dataloader.dataset.indices': 2000, 'train_cfg.val_interval': 10}
-# At factors above 1.5 images of 28 pixels do not hold eight levels: there is no error there.
+# At factors above 1.5 images of 28 pixels do not hold eight levels: there is no error there. Nor is
+# there with interaction: each of three layers looks up, until no level is left that sees all of its
+# own.
 equivariance = dict(
     factors=[1, 1.1, 1.5, 2, 2.5, 3], layers=['backbone'], num_images=32, accuracy_images=2000
 )

@@ -174,11 +174,11 @@ def draw_factors(study: Config, runs: dict, picture: Config) -> Figure | None:
         return None
     of_error = picture.get('measure') == 'error'
     unit, layer = ('equivariance error' if of_error else 'accuracy (%)'), summary.layers(entries)
-    figure = Figure(figsize=(2.9 * len(names) + 0.4, 2.9 * len(models) + 0.6), layout='constrained')
+    figure = Figure(figsize=(2.9 * len(names) + 0.4, 2.9 * len(models) + 1.5), layout='constrained')
     panels = figure.subplots(len(models), len(names), squeeze=False, sharex=True, sharey='row')
     for row, model in zip(panels, models):
         for axes, name in zip(row, names):
-            lines = {}
+            lines, absent = {}, []
             for run, setting in settings.items():
                 of_factor = setting.get('factor') == name
                 if setting.model == model and (of_factor or not setting.get('factor')):
@@ -193,18 +193,27 @@ def draw_factors(study: Config, runs: dict, picture: Config) -> Figure | None:
                     curve = summary.accuracy_over_scale(found)
                 if curve is not None:
                     # At 1 the error is 0, off a logarithmic axis.
-                    shown = curve.mean > 0 if of_error else slice(None)
+                    shown = curve.mean > 0 if of_error else ~np.isnan(curve.mean)
+                    if not shown.any():
+                        absent.append(f'{value:g}')
                     label = f'{value:g}' + ', the setting of the others' * best
                     axes.errorbar(factors[shown], curve.mean[shown], _bars(curve, shown),
                                   color=colour, marker='o', ms=3.5, lw=1.3, capsize=2,
                                   ls='--' if best else '-', label=label)  # fmt: skip
             axes.set_yscale('log' if of_error else 'linear')
-            axes.legend(fontsize=6.5, title=name.replace('_', ' '), title_fontsize=7.5)
+            if absent:
+                axes.text(0.03, 0.03, f'{", ".join(absent)}: no level left', fontsize=6.5,
+                          transform=axes.transAxes)  # fmt: skip
             axes.grid(alpha=0.3)
             near = [False, *(np.diff(factors) < 0.2)]
             ticks = ['' if hidden else f'{s:g}' for s, hidden in zip(factors, near)]
             axes.set_xticks(factors, ticks, fontsize=7)
         row[0].set_ylabel(f'{model}\n{unit}')
+    for column, name in zip(panels.T, names):
+        # Above the column, where it hides no line, for all of its panels.
+        shown = max((axes.get_legend_handles_labels() for axes in column), key=lambda x: len(x[0]))
+        column[0].legend(*shown, fontsize=6.5, title=name.replace('_', ' '), title_fontsize=7.5,
+                         frameon=False, loc='lower center', bbox_to_anchor=(0.5, 1.0))  # fmt: skip
     for axes in panels[-1]:
         axes.set_xlabel('scale factor s', fontsize=8)
     title = picture.get('title', study.title)
