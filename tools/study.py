@@ -87,7 +87,7 @@ class Workers:
         self.cells = {cell.key: cell for cell in cells}
         self.order = [(cell.name, cell.seed) for cell in cells]
         self.seconds = seconds
-        self.progress = Progress(sum(seconds.values()), at_once=jobs)
+        self.progress = Progress(sum(seconds.values()), at_once=min(jobs, max(1, len(todo))))
         self.failed, self.elsewhere, self.stop = [], [], Event()
         self.folder = args.work_dir / args.study.stem
         self.ledger = args.out / f'{args.study.stem}.json'
@@ -117,6 +117,8 @@ class Workers:
                 time.sleep(POLL)
 
     def work(self, number: int) -> None:
+        # As many whatever is left to run: sums over other threads round otherwise, and a cell that is
+        # run again alone would give other numbers.
         threads = max(1, cores() // self.jobs)
         env = dict(OMP_NUM_THREADS=str(threads))
         if torch.cuda.is_available():
@@ -191,7 +193,7 @@ def main():
     print(f'{in_words(total)} of work, about {in_words(total / jobs)} with {jobs} at a time')
     if args.dry_run:
         return
-    workers = Workers(args, study, todo, cells, seconds, min(jobs, max(1, len(todo))))
+    workers = Workers(args, study, todo, cells, seconds, jobs)
     workers.run()
     pictures.write(study, ledger.read(path), args.out, args.study.stem)
     for cell, text in workers.failed:

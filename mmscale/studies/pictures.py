@@ -193,8 +193,8 @@ def draw_factors(study: Config, runs: dict, picture: Config) -> Figure | None:
                     curve = summary.accuracy_over_scale(found)
                 if curve is not None:
                     # At 1 the error is 0, off a logarithmic axis.
-                    shown = curve.mean > 0 if of_error else ~np.isnan(curve.mean)
-                    if not shown.any():
+                    shown = curve.mean > 0 if of_error else slice(None)
+                    if of_error and not shown.any():
                         absent.append(f'{value:g}')
                     label = f'{value:g}' + ', the setting of the others' * best
                     axes.errorbar(factors[shown], curve.mean[shown], _bars(curve, shown),

@@ -126,6 +126,23 @@ def test_of_factors_each_value_has_a_line_in_its_panel(make_entry):
     figure = pictures.draw_factors(study, found, Config(dict(measure='error')))
     assert figure.axes[0].get_ylabel() == 'M\nequivariance error'
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[2, 0.5]]  # no 0 on a log axis
+    assert not figure.axes[0].texts
+
+
+def test_of_factors_a_value_without_level_is_named_and_legends_stand_above(make_entry):
+    runs = {name: dict(config='c', model=name, values=dict(base=2)) for name in 'MN'}
+    for name in 'MN':
+        runs[f'{name}, base 8'] = dict(config='c', model=name, factor='base', value=8)
+    study = Config(dict(title='t', seeds=[0], runs=runs))
+    found = {name: [make_entry(name, 0)] for name in runs}
+    for name in 'MN':
+        found[f'{name}, base 8'] = [make_entry(f'{name}, base 8', 0, error=(0.0, None))]
+    figure = pictures.draw_factors(study, found, Config(dict(measure='error')))
+    assert [axes.texts[0].get_text() for axes in figure.axes] == ['8: no level left'] * 2
+    legends = [axes.get_legend() for axes in figure.axes]
+    assert legends[1] is None
+    figure.canvas.draw()
+    assert legends[0].get_window_extent().y0 >= figure.axes[0].bbox.y1
 
 
 def test_rank_correlation_is_spearmans():

@@ -88,6 +88,18 @@ def test_what_is_done_is_not_run_again_and_can_be_drawn_again(finished):
     assert (folder / 'few.json').read_bytes() == before
 
 
+def test_one_cell_alone_is_run_as_it_was_beside_others(finished, tmp_path):
+    folder, _ = finished
+    (tmp_path / 'few.py').write_text(STUDY)
+    known = json.loads((folder / 'few.json').read_text())
+    (tmp_path / 'few.json').write_text(json.dumps(dict(known, cells=known['cells'][:1])))
+    result = run_tool(*words(tmp_path))
+    assert result.returncode == 0, result.stdout + result.stderr
+    again = json.loads((tmp_path / 'few.json').read_text())['cells']
+    assert [cell['made']['threads'] for cell in again] == [known['cells'][0]['made']['threads']] * 2
+    assert cells(tmp_path) == cells(folder)
+
+
 def test_a_killed_study_goes_on_to_the_same_ledger(finished, tmp_path):
     (tmp_path / 'few.py').write_text(STUDY)
     command = [sys.executable, *map(str, words(tmp_path))]
