@@ -117,8 +117,8 @@ class Workers:
                 time.sleep(POLL)
 
     def work(self, number: int) -> None:
-        # As many whatever is left to run: sums over other threads round otherwise, and a cell that is
-        # run again alone would give other numbers.
+        # As many whatever is left to run: sums over other threads round otherwise, and a cell that
+        # is run again alone would give other numbers.
         threads = max(1, cores() // self.jobs)
         env = dict(OMP_NUM_THREADS=str(threads))
         if torch.cuda.is_available():
