@@ -44,7 +44,7 @@ help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
 
 quickstart: $(STAMPS)/mmscale
-	@$(call say,quickstart: train and compare four networks,up to 4 minutes on 2 CPU cores)
+	@$(call say,quickstart: train and compare four networks,4 to 5 minutes on 2 CPU cores)
 	@$(BIN)/python tools/quickstart.py \
 		|| $(call failed,the quickstart,The lines above say why.)
 
