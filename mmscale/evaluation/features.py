@@ -9,7 +9,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmscale.models.layers import DeformScaleConv, ScaleConv
-from mmscale.models.necks import ScaleGlobalPooling, ScaleLevels, ScalePooling
+from mmscale.models.necks import ScaleFPN, ScaleGlobalPooling, ScaleLevels, ScalePooling
 from mmscale.scale_space import ScaleGrid, Signal, is_pyramid
 
 SCALE_POOLINGS = (ScalePooling, ScaleGlobalPooling, ScaleLevels)
@@ -61,8 +61,9 @@ class Features:
     Outputs that are tuples of several signals get an entry each, ``'name[0]'``, ``'name[1]'``, ....
     A tuple of maps ``(N, C, H_k, W_k)`` of equal channels, at most as many as the grid has levels,
     is one pyramid where there is a grid, until a module has pooled over scale: behind it, tuples
-    are several maps, such as those of a feature pyramid network. A layer that runs several times
-    counts as it ran last.
+    are several maps, such as those of a feature pyramid network. Of the maps of a
+    :class:`~mmscale.models.ScaleFPN` those of the levels are a pyramid, and the others are left
+    out. A layer that runs several times counts as it ran last.
     A model of MMEngine that needs data samples, as two-stage detectors do, stops where it misses
     them: the layers that ran before, such as those of the backbone, are there.
 
@@ -102,6 +103,8 @@ class Features:
 
         def capture(name):
             def hook(module, args, output):
+                if isinstance(module, ScaleFPN):
+                    output = output[: module.grid.num_scales]
                 self._add(outputs, name, output, spoiled)
 
             return hook

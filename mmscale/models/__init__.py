@@ -20,7 +20,7 @@ from .layers import (
     ScaleConv,
     ScaleMaxPool2d,
 )
-from .necks import ScaleGlobalPooling, ScaleLevels, ScalePooling
+from .necks import ScaleFPN, ScaleGlobalPooling, ScaleLevels, ScalePooling
 
 __all__ = [
     'BilinearPyramidLift',
@@ -33,6 +33,7 @@ __all__ = [
     'ScaleBN',
     'ScaleConv',
     'ScaleConvNet',
+    'ScaleFPN',
     'ScaleGlobalPooling',
     'ScaleLevels',
     'ScaleMaxPool2d',
