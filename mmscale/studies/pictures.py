@@ -12,7 +12,8 @@
 - 'columns': the ``columns`` of the study that the picture names, a line a run, with ``label``
   (default: 'result') at its axis; a panel for each value that the runs have of the key ``panels``.
 
-'scale' may name the ``layer`` whose error is drawn; default: the last.
+'scale' may name the ``layer`` whose error is drawn, or several, of which each run has its first;
+default: the last.
 
 ``name`` becomes part of the file's name. Runs have ``style``, a dict of arguments of Matplotlib.
 """
@@ -76,7 +77,8 @@ def draw_scale(study: Config, runs: dict, picture: Config) -> Figure | None:
     if not chosen or not summary.factors(entries):
         return None
     factors = np.array(summary.factors(entries))
-    layer = picture.get('layer', summary.layers(entries)[-1])
+    layers = picture.get('layer', summary.layers(entries)[-1:])
+    layers = [layers] if isinstance(layers, str) else layers
     rows = math.ceil(len(chosen) / 5)
     figure = Figure(figsize=(11.5, 4.4 + 0.22 * rows), layout='constrained')
     left, right = figure.subplots(1, 2)
@@ -85,7 +87,8 @@ def draw_scale(study: Config, runs: dict, picture: Config) -> Figure | None:
         common = dict(ms=4.5, lw=1.3, capsize=2, elinewidth=0.9, label=run)
         style = {**common, **looks[run]}
         accuracy = summary.accuracy_over_scale(runs[run])
-        error = summary.error_over_scale(runs[run], layer)
+        errors = (summary.error_over_scale(runs[run], layer) for layer in layers)
+        error = next((one for one in errors if one is not None), None)
         if accuracy is not None:
             left.errorbar(factors, accuracy.mean, _bars(accuracy), **style)
         if error is not None:
@@ -96,7 +99,11 @@ def draw_scale(study: Config, runs: dict, picture: Config) -> Figure | None:
         left.set(title='Accuracy', ylabel='accuracy (%)')
     else:
         left.set(title=metric, ylabel=metric, ylim=(0, None))
-    right.set(title=f'Equivariance error of {layer}', yscale='log', ylabel=r'error $\Delta(s)$')
+    right.set(
+        title=f'Equivariance error of {" or ".join(layers)}',
+        yscale='log',
+        ylabel=r'error $\Delta(s)$',
+    )
     for axes in (left, right):
         axes.set_xlabel('scale factor s: everything is s times smaller')
         axes.set_xticks(factors, [f'{s:g}' for s in factors], fontsize=8)

@@ -73,9 +73,7 @@ def test_one_level_is_the_stock_neck():
     # A checkpoint of a stock detector has no `fpn.` in its names.
     found = neck.load_state_dict(stock.state_dict())
     assert not found.missing_keys and not found.unexpected_keys
-    assert all(
-        torch.equal(a, b) for a, b in zip(neck(tuple((x,) for x in inputs)), stock(inputs))
-    )
+    assert all(torch.equal(a, b) for a, b in zip(neck(tuple((x,) for x in inputs)), stock(inputs)))
     again = build(dict(FPN, type='mmscale.ScaleFPN', scale_space=dict(GRID, num_scales=1),
                        num_outs=5))  # fmt: skip
     again.load_state_dict(neck.state_dict())
@@ -103,10 +101,9 @@ def test_more_maps_than_the_coarsest_level_has():
 
 def test_the_maps_of_the_levels_are_measured_as_one_scale_space():
     net = detector()
-    features = Features(net.extract_feat, None, net.backbone.grid)
-    features = Features(net, ['neck'], net.backbone.grid)
-    features.phi.forward = net.extract_feat
-    found = features(torch.rand(1, 3, 128, 128, dtype=torch.float64))
+    net.forward = net.extract_feat
+    image = torch.rand(1, 3, 128, 128, dtype=torch.float64)
+    found = Features(net, ['neck'], net.backbone.grid)(image)
     assert list(found) == ['neck'] and len(found['neck']) == 3
 
 
