@@ -253,10 +253,10 @@ def draw_columns(study: Config, runs: dict, picture: Config) -> Figure | None:
             bars = None if np.isnan(deviation).all() else deviation
             label = study.runs[run].get('label', run)
             labels[label] = axes.errorbar(shifts, mean, bars, ms=5, lw=1.3, capsize=2, **looks[run])
-        axes.set(title=value, xlim=(-0.4, len(columns) - 0.6), ylim=(0, None))
+        axes.set(title=value, xlim=(-0.4, len(columns) - 0.6))
         axes.set_xticks(places, columns)
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel(picture.get('label', 'result'))
+    panels[0].set(ylabel=picture.get('label', 'result'), ylim=(0, None))  # all share it
     figure.suptitle(f'{picture.get("title", study.title)}{_seeds(runs, list(found))}', fontsize=11)
     figure.legend(labels.values(), labels, loc='outside lower center', ncols=5, frameon=False,
                   fontsize=8)  # fmt: skip

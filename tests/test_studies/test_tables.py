@@ -91,7 +91,11 @@ def test_further_tests_have_a_table_and_a_picture(study, make_entry, tmp_path):
     figure = pictures.draw_columns(study, runs, study.pictures[0])
     assert [axes.get_title() for axes in figure.axes] == ['a', 'b']
     assert np.allclose(figure.axes[0].lines[0].get_ydata(), [0.2, 0.5])
+    assert figure.axes[0].get_ylim()[0] == 0
     assert 'a,0,,test few: coco/bbox_mAP,,0.1,,' in ledger.to_csv(entries)
+    entries[2]['tests']['few'] = {'coco/bbox_mAP': 0.9}  # the second panel has the largest
+    figure = pictures.draw_columns(study, summary.by_run(entries), study.pictures[0])
+    assert all(axes.get_ylim()[1] > 0.9 for axes in figure.axes)
 
 
 def test_a_study_without_results_has_a_page_that_says_so(study):
@@ -110,6 +114,17 @@ def test_pictures_and_page_are_written(study, make_entry, tmp_path):
     assert all(path.stat().st_size > 500 for path in written)
     assert (tmp_path / 'two_scale.svg').is_file()
     assert not list(tmp_path.glob('*.part*'))
+
+
+def test_each_run_is_drawn_with_the_layer_that_it_has(study, make_entry):
+    entries = [make_entry('a', 0), make_entry('b', 0)]
+    entries[1]['layers'] = {'neck': dict(entries[1]['layers']['backbone'], mean=[0.0, 0.25])}
+    picture = Config(dict(layer=['neck', 'backbone']))
+    figure = pictures.draw_scale(study, summary.by_run(entries), picture)
+    right = figure.axes[1]
+    assert right.get_title() == 'Equivariance error of neck or backbone'
+    drawn = [line.get_ydata().tolist() for line in right.lines if len(line.get_ydata())]
+    assert [0.5] in drawn and [0.25] in drawn
 
 
 def test_of_factors_each_value_has_a_line_in_its_panel(make_entry):
