@@ -20,7 +20,9 @@ for module in ('mmdet', 'mmseg'):
 
 # MMDetection's and MMSegmentation's own configs, each once.
 BASES = sorted({re.search(r"_base_ = '(.*)'", path.read_text())[1] for path in CONFIGS})
-FIVE_LINES = re.search(r'```python\n(.*?)```', (ROOT / 'docs/downstream.md').read_text(), re.S)[1]
+FIVE_LINES, OF_A_SEGMENTOR = re.findall(
+    r'```python\n(.*?)```', (ROOT / 'docs/downstream.md').read_text(), re.S
+)[:2]
 IN_README = re.search(r'five lines.*?```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)[
     1
 ]
@@ -109,3 +111,20 @@ def test_the_lines_of_the_documentation_are_all_it_takes(data, tmp_path):
     assert changed == {'type', 'scale_space'}
     losses = train(small(path, data, tmp_path))
     assert all(map(math.isfinite, losses))
+
+
+def test_the_lines_of_a_segmentor(data, tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(OF_A_SEGMENTOR)
+    cfg = Config.fromfile(path)
+    base = re.search(r"_base_ = '(.*)'", OF_A_SEGMENTOR)[1]
+    stock = Config.fromfile(twin_of(base, tmp_path))
+    changed = {k for k in cfg.model if cfg.model[k] != stock.model[k]}
+    assert changed == {'backbone'}
+    backbones = cfg.model.backbone, stock.model.backbone
+    changed = {k for k in backbones[0] if backbones[0][k] != backbones[1].get(k)}
+    assert changed == {'type', 'scale_space', 'lift', 'scale_pooling'}
+    net, twin = (build(small(p, data, tmp_path)) for p in (path, twin_of(base, tmp_path)))
+    image = torch.rand(1, 3, SIDE, SIDE)
+    maps = [[y.shape for y in one.eval().extract_feat(image)] for one in (net, twin)]
+    assert maps[0] == maps[1]
