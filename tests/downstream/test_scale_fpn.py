@@ -25,11 +25,9 @@ def build(cfg: dict):
         return MODELS.build(cfg).double().eval()
 
 
-def detector(num_scales: int = 3):
+def detector():
     model = Config.fromfile(CONFIG).model
     model.backbone.update(base_channels=8, stem_channels=8, init_cfg=None)
-    model.backbone.scale_space.num_scales = num_scales
-    model.neck.scale_space.num_scales = num_scales
     model.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
     model.bbox_head.update(in_channels=16, feat_channels=16, stacked_convs=1)
     torch.manual_seed(0)
@@ -111,6 +109,7 @@ def test_the_maps_of_the_levels_are_measured_as_one_scale_space():
     ('options', 'message'),
     [
         (dict(scale_space=dict(base=2**0.5, num_scales=3), num_outs=5), 'base must be 2'),
+        (dict(scale_space=dict(GRID, first_level=-1), num_outs=5), 'first level must be 0'),
         (dict(scale_space=GRID, num_outs=2), 'num_outs must be at least num_scales=3'),
     ],
 )

@@ -27,8 +27,8 @@ class ScaleFPN(BaseModule):
     Object Detection (SNIP), CVPR 2018; of the FPN: Lin et al., CVPR 2017.
 
     Args:
-        scale_space (dict | ScaleGrid): The levels of the backbone, of base 2, from level 0 on or
-            coarser. The backbone has no ``scale_pooling``.
+        scale_space (dict | ScaleGrid): The levels of the backbone, of base 2, from level 0 on. The
+            backbone has no ``scale_pooling``.
         num_outs (int): Maps, at least one for each level.
         fpn_type (str): The FPN. Its maps halve from one to the next.
         **kwargs: Of the FPN: ``in_channels``, ``out_channels``, ``start_level``, ....
@@ -39,8 +39,8 @@ class ScaleFPN(BaseModule):
           of which the first S are the levels of one scale space.
 
     Raises:
-        ValueError: If the base is not 2, there are fewer maps than levels, or the inputs are no
-            pyramids.
+        ValueError: If the base is not 2, level 0 is not the first, there are fewer maps than
+            levels, or the inputs are no pyramids.
     """
 
     def __init__(
@@ -55,6 +55,11 @@ class ScaleFPN(BaseModule):
         self.grid = ScaleGrid.build(scale_space)
         if self.grid.base != 2:
             raise ValueError(f'base must be 2, as that of the maps of an FPN; got {self.grid.base}')
+        if self.grid.levels[0] != 0:
+            raise ValueError(
+                f'the first level must be 0, or the maps have other strides than the head expects; '
+                f'got {self.grid.levels[0]}'
+            )
         if num_outs < self.grid.num_scales:
             raise ValueError(
                 f'num_outs must be at least num_scales={self.grid.num_scales}, got {num_outs}'
@@ -66,7 +71,9 @@ class ScaleFPN(BaseModule):
 
     def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
         if not all(is_pyramid(x) for x in inputs):
-            raise ValueError('expected pyramids, of a backbone without scale_pooling')
+            raise ValueError(
+                'expected pyramids, of a backbone with a pyramid lift and without scale_pooling'
+            )
         for x in inputs:
             check_signal(x, self.grid)
         *finer, coarsest = zip(*map(split_levels, inputs), strict=True)
