@@ -8,6 +8,7 @@ from pathlib import Path
 
 import mmengine
 from mmengine.config import ConfigDict
+from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -162,7 +163,7 @@ def main():
         if args.out and args.out_item != 'metrics':
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()
-        if args.out and args.out_item == 'metrics':
+        if args.out and args.out_item == 'metrics' and is_main_process():
             part = f'{args.out}.part'
             mmengine.dump(metrics, part, file_format=Path(args.out).suffix[1:])
             os.replace(part, args.out)

@@ -3,6 +3,7 @@ import json
 import pickle
 import re
 
+import mmengine
 import pytest
 import torch
 from mmpretrain import get_model
@@ -59,6 +60,15 @@ def test_two_processes_with_flips(trained, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert 'accuracy/top1' in json.loads(out.read_text())
+
+
+def test_only_the_main_process_writes_the_metrics(trained, tmp_path, monkeypatch):
+    out = tmp_path / 'metrics.json'
+    monkeypatch.setattr(mmengine.dist, 'is_main_process', lambda: False)
+    run_here(monkeypatch, 'tools/test.py', CONFIG, str(trained / 'epoch_1.pth'), '--work-dir',
+             tmp_path, '--out', out, '--out-item', 'metrics', '--cfg-options',
+             'test_dataloader.dataset.indices=20')  # fmt: skip
+    assert not list(tmp_path.glob('metrics.json*'))
 
 
 WRAPPED = """_base_ = '{base}'
