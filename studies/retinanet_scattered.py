@@ -35,7 +35,7 @@ def make_runs() -> dict:
         'pyramid': ('scaleresnet18-w16-pyramid_fpn', dict(color='tab:green', marker='^')),
         'levels': ('scaleresnet18-w16-levels_fpn', dict(color='tab:blue', marker='D')),
         'scalefpn': ('scaleresnet18-w16-pyramid_scalefpn', dict(color='tab:orange', marker='P')),
-        'balanced': ('scaleresnet18-w16-balanced_fpn', dict(color='tab:red', marker='v')),
+        'balanced': ('scaleresnet18-w16-balanced_scalefpn', dict(color='tab:red', marker='v')),
     }
     trained = {
         'all': ('digits of all sizes', {}),

@@ -17,7 +17,7 @@ for module in ('mmdet', 'mmseg'):
     pytest.importorskip(module, reason='needs the environment of `make test-downstream`')
 
 CONFIGS = ROOT / 'configs/downstream'
-DETECTOR = CONFIGS / 'scattered_mnist/retinanet_scaleresnet18-w16-balanced_fpn_1xb8-24e.py'
+DETECTOR = CONFIGS / 'scattered_mnist/retinanet_scaleresnet18-w16-pyramid_fpn_1xb8-24e.py'
 SEGMENTOR = CONFIGS / 'fcn_scaleresnet18-d8-balanced_4xb2-80k_cityscapes-512x1024.py'
 MAIN = dict(mmdet='coco/bbox_mAP', mmseg='mIoU')
 

@@ -1,6 +1,8 @@
 # Copyright (c) mmscale contributors.
 """One FPN on every level: a detector whose maps move by a place when the image is halved."""
 
+import math
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -63,6 +65,24 @@ def test_each_level_alone_is_the_stock_network():
     assert all(torch.equal(a, b) for a, b in zip(maps[2:], stock([s[2] for s in stages])))
 
 
+def test_maps_of_half_octaves_move_by_one_and_go_on_by_octaves():
+    torch.manual_seed(0)
+    grid = dict(base=2**0.5, num_scales=5)
+    neck = build(dict(FPN, type='mmscale.ScaleFPN', scale_space=grid, num_outs=9))
+    sizes = [math.ceil(512 / 2 ** (k / 2) - 1e-9) for k in range(6)]
+    stages = [
+        [torch.rand(1, c, -(-n // s), -(-n // s), dtype=torch.float64) for n in sizes]
+        for c, s in zip(STAGES, (8, 16, 32), strict=True)
+    ]
+    large, small = (neck([tuple(x[i : i + 5]) for x in stages]) for i in (0, 1))
+    strides = [8 * 2 ** (n / 2) for n in range(9)]
+    assert [y.shape[-1] for y in large] == [math.ceil(512 / stride - 1e-9) for stride in strides]
+    for k in range(4):
+        assert torch.equal(large[k + 1], small[k])
+    for n, level, octave in ((5, 3, 1), (6, 4, 1), (7, 3, 2), (8, 4, 2)):
+        assert torch.equal(large[n], neck.fpn([x[level] for x in stages])[octave])
+
+
 def test_one_level_is_the_stock_neck():
     neck = build(dict(FPN, type='mmscale.ScaleFPN', scale_space=dict(GRID, num_scales=1),
                       num_outs=5))  # fmt: skip
@@ -108,7 +128,9 @@ def test_the_maps_of_the_levels_are_measured_as_one_scale_space():
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
-        (dict(scale_space=dict(base=2**0.5, num_scales=3), num_outs=5), 'base must be 2'),
+        (dict(scale_space=dict(base=1.5, num_scales=3), num_outs=5), 'base must be 2'),
+        (dict(scale_space=dict(base=3, num_scales=3), num_outs=5), 'base must be 2'),
+        (dict(scale_space=dict(base=2**0.25, num_scales=3), num_outs=5), 'fill no octave'),
         (dict(scale_space=dict(GRID, first_level=-1), num_outs=5), 'first level must be 0'),
         (dict(scale_space=GRID, num_outs=2), 'num_outs must be at least num_scales=3'),
     ],

@@ -1,6 +1,8 @@
 # Copyright (c) mmscale contributors.
 """A feature pyramid network of one set of weights on every level of a scale space."""
 
+import math
+
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -17,8 +19,13 @@ class ScaleFPN(BaseModule):
     ``base**k`` times as coarse as that of level 0, and the head, which RetinaNet and most others
     share over the maps of an FPN, finds an object of half the size on the next finer map, with the
     same scores: backbone, neck and head together are equivariant to the base. The coarsest level
-    gives the maps beyond, too. With three levels and stages of strides 8, 16 and 32, five maps of
-    strides 8 (level 0), 16 (level 1), 32, 64 and 128 (level 2), those of the ordinary network.
+    gives the maps beyond, too. With three levels of base 2 and stages of strides 8, 16 and 32, five
+    maps have the strides 8 (level 0), 16 (level 1), 32, 64 and 128 (level 2), those of the ordinary
+    network.
+
+    With a base of 2^(1/m) the maps lie as close as the levels, and the m coarsest levels give those
+    beyond in turn: five levels of base sqrt(2) give nine maps of strides 8, 8 sqrt(2), 16, ... and
+    128, of which the anchors of the head must know.
 
     It has the parameters of the FPN, and checkpoints of that load; where they have convolutions
     for maps that the levels give here, those are left over.
@@ -27,8 +34,8 @@ class ScaleFPN(BaseModule):
     Object Detection (SNIP), CVPR 2018; of the FPN: Lin et al., CVPR 2017.
 
     Args:
-        scale_space (dict | ScaleGrid): The levels of the backbone, of base 2, from level 0 on. The
-            backbone has no ``scale_pooling``.
+        scale_space (dict | ScaleGrid): The levels of the backbone, of base 2 or a root of it, from
+            level 0 on. The backbone has no ``scale_pooling``.
         num_outs (int): Maps, at least one for each level.
         fpn_type (str): The FPN. Its maps halve from one to the next.
         **kwargs: Of the FPN: ``in_channels``, ``out_channels``, ``start_level``, ....
@@ -39,8 +46,9 @@ class ScaleFPN(BaseModule):
           of which the first S are the levels of one scale space.
 
     Raises:
-        ValueError: If the base is not 2, level 0 is not the first, there are fewer maps than
-            levels, or the inputs are no pyramids.
+        ValueError: If the base is no root of 2, level 0 is not the first, there are fewer maps than
+            levels, more than the levels and fewer levels than an octave has, or the inputs are no
+            pyramids.
     """
 
     def __init__(
@@ -53,8 +61,12 @@ class ScaleFPN(BaseModule):
     ):
         super().__init__(init_cfg)
         self.grid = ScaleGrid.build(scale_space)
-        if self.grid.base != 2:
-            raise ValueError(f'base must be 2, as that of the maps of an FPN; got {self.grid.base}')
+        self.per_octave = round(1 / math.log2(self.grid.base))
+        if not math.isclose(self.grid.base**self.per_octave, 2):
+            raise ValueError(
+                f'base must be 2, as that of the maps of an FPN, or a root of it; got '
+                f'{self.grid.base}'
+            )
         if self.grid.levels[0] != 0:
             raise ValueError(
                 f'the first level must be 0, or the maps have other strides than the head expects; '
@@ -64,10 +76,16 @@ class ScaleFPN(BaseModule):
             raise ValueError(
                 f'num_outs must be at least num_scales={self.grid.num_scales}, got {num_outs}'
             )
+        beyond = num_outs - self.grid.num_scales
+        if beyond and self.grid.num_scales < self.per_octave:
+            raise ValueError(
+                f'num_outs must be num_scales={self.grid.num_scales} where the levels fill no '
+                f'octave, got {num_outs}'
+            )
         stages = len(kwargs['in_channels']) - kwargs.get('start_level', 0)
+        octaves = math.ceil(beyond / self.per_octave)
         self.num_outs = num_outs
-        beyond = num_outs - self.grid.num_scales + 1
-        self.fpn = MODELS.build(dict(kwargs, type=fpn_type, num_outs=max(beyond, stages)))
+        self.fpn = MODELS.build(dict(kwargs, type=fpn_type, num_outs=max(1 + octaves, stages)))
 
     def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
         if not all(is_pyramid(x) for x in inputs):
@@ -76,9 +94,11 @@ class ScaleFPN(BaseModule):
             )
         for x in inputs:
             check_signal(x, self.grid)
-        *finer, coarsest = zip(*map(split_levels, inputs), strict=True)
-        maps = [self.fpn(level)[0] for level in finer]
-        return tuple([*maps, *self.fpn(coarsest)][: self.num_outs])
+        pyramids = [self.fpn(level) for level in zip(*map(split_levels, inputs), strict=True)]
+        finer, coarsest = pyramids[: -self.per_octave], pyramids[-self.per_octave :]
+        maps = [maps[0] for maps in finer]
+        maps += [level for octave in zip(*coarsest, strict=True) for level in octave]
+        return tuple(maps[: self.num_outs])
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         # Checkpoints of ordinary detectors have the weights of the FPN where this module is.
