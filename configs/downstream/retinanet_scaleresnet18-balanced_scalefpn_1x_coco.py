@@ -3,7 +3,7 @@ custom_imports = dict(imports=['mmscale'])
 
 # Half an octave between levels, down to a quarter of the size, and between the maps of the neck.
 scale_space = dict(base=2.0**0.5, num_scales=5, zero_scale=1.0)
-num_maps = 9
+strides = [8 * 2 ** (n / 2) for n in range(9)]
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNet',
@@ -11,6 +11,8 @@ model = dict(
         lift=dict(type='mmscale.GaussianPyramidLift'),
         aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=7),
     ),
-    neck=dict(type='mmscale.ScaleFPN', scale_space=scale_space, num_outs=num_maps),
-    bbox_head=dict(anchor_generator=dict(strides=[8 * 2 ** (n / 2) for n in range(num_maps)])),
+    neck=dict(
+        type='mmscale.ScaleFPN', scale_space=scale_space, num_outs=len(strides), strides=strides
+    ),
+    bbox_head=dict(anchor_generator=dict(strides=strides)),
 )

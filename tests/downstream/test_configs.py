@@ -76,6 +76,7 @@ def test_it_differs_where_it_must_alone(path, data, tmp_path):
         ours.model.neck.type = 'FPN'
         if backbones[0].scale_space.base != 2:  # more maps, between those of the twin
             strides = ours.model.bbox_head.anchor_generator.pop('strides')
+            assert strides == ours.model.neck.pop('strides')
             assert len(strides) == ours.model.neck.pop('num_outs')
             assert strides[::2] == twin.model.bbox_head.anchor_generator.pop('strides')
             assert twin.model.neck.pop('num_outs') == 5

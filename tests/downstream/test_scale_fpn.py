@@ -68,14 +68,14 @@ def test_each_level_alone_is_the_stock_network():
 def test_maps_of_half_octaves_move_by_one_and_go_on_by_octaves():
     torch.manual_seed(0)
     grid = dict(base=2**0.5, num_scales=5)
-    neck = build(dict(FPN, type='mmscale.ScaleFPN', scale_space=grid, num_outs=9))
+    strides = [8 * 2 ** (n / 2) for n in range(9)]
+    neck = build(dict(FPN, type='mmscale.ScaleFPN', scale_space=grid, num_outs=9, strides=strides))
     sizes = [math.ceil(512 / 2 ** (k / 2) - 1e-9) for k in range(6)]
     stages = [
         [torch.rand(1, c, -(-n // s), -(-n // s), dtype=torch.float64) for n in sizes]
         for c, s in zip(STAGES, (8, 16, 32), strict=True)
     ]
     large, small = (neck([tuple(x[i : i + 5]) for x in stages]) for i in (0, 1))
-    strides = [8 * 2 ** (n / 2) for n in range(9)]
     assert [y.shape[-1] for y in large] == [math.ceil(512 / stride - 1e-9) for stride in strides]
     for k in range(4):
         assert torch.equal(large[k + 1], small[k])
@@ -131,6 +131,10 @@ def test_the_maps_of_the_levels_are_measured_as_one_scale_space():
         (dict(scale_space=dict(base=1.5, num_scales=3), num_outs=5), 'base must be 2'),
         (dict(scale_space=dict(base=3, num_scales=3), num_outs=5), 'base must be 2'),
         (dict(scale_space=dict(base=2**0.25, num_scales=3), num_outs=5), 'fill no octave'),
+        # What one forgets who takes another base in a config that is of base 2.
+        (dict(scale_space=dict(base=2**0.5, num_scales=5), num_outs=5), r'11\.31.*got None'),
+        (dict(scale_space=GRID, num_outs=4, strides=[8, 16, 32]), r'\[8, 16, 32, 64\], got'),
+        (dict(scale_space=GRID, num_outs=4, strides=[4, 8, 16, 31]), r'\[4, 8, 16, 32\], got'),
         (dict(scale_space=dict(GRID, first_level=-1), num_outs=5), 'first level must be 0'),
         (dict(scale_space=GRID, num_outs=2), 'num_outs must be at least num_scales=3'),
     ],

@@ -2,9 +2,9 @@ _base_ = './retinanet_scaleresnet18-w16-pyramid_scalefpn_1xb8-24e.py'
 
 # Half an octave between levels, down to a quarter of the size, and between the maps of the neck.
 scale_space = dict(base=2.0**0.5, num_scales=5, zero_scale=1.0)
-num_maps = 9
+strides = [8 * 2 ** (n / 2) for n in range(9)]
 model = dict(
     backbone=dict(scale_space=scale_space, aa_layer=dict(kernel_size=7)),
-    neck=dict(scale_space=scale_space, num_outs=num_maps),
-    bbox_head=dict(anchor_generator=dict(strides=[8 * 2 ** (n / 2) for n in range(num_maps)])),
+    neck=dict(scale_space=scale_space, num_outs=len(strides), strides=strides),
+    bbox_head=dict(anchor_generator=dict(strides=strides)),
 )

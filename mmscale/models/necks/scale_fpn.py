@@ -2,6 +2,7 @@
 """A feature pyramid network of one set of weights on every level of a scale space."""
 
 import math
+from collections.abc import Sequence
 
 from mmengine.model import BaseModule
 from torch import Tensor
@@ -25,7 +26,8 @@ class ScaleFPN(BaseModule):
 
     With a base of 2^(1/m) the maps lie as close as the levels, and the m coarsest levels give those
     beyond in turn: five levels of base sqrt(2) give nine maps of strides 8, 8 sqrt(2), 16, ... and
-    128, of which the anchors of the head must know.
+    128. The head of an ordinary detector would take them for others, so a config hands the
+    ``strides`` of its head to the neck, too, which checks them.
 
     It has the parameters of the FPN, and checkpoints of that load; where they have convolutions
     for maps that the levels give here, those are left over.
@@ -37,6 +39,8 @@ class ScaleFPN(BaseModule):
         scale_space (dict | ScaleGrid): The levels of the backbone, of base 2 or a root of it, from
             level 0 on. The backbone has no ``scale_pooling``.
         num_outs (int): Maps, at least one for each level.
+        strides (Sequence[float], optional): Of the maps, in pixels, as the head has them. Needed
+            where the base is not 2.
         fpn_type (str): The FPN. Its maps halve from one to the next.
         **kwargs: Of the FPN: ``in_channels``, ``out_channels``, ``start_level``, ....
 
@@ -47,14 +51,15 @@ class ScaleFPN(BaseModule):
 
     Raises:
         ValueError: If the base is no root of 2, level 0 is not the first, there are fewer maps than
-            levels, more than the levels and fewer levels than an octave has, or the inputs are no
-            pyramids.
+            levels, more than the levels and fewer levels than an octave has, the strides are not
+            those of the maps, or the inputs are no pyramids.
     """
 
     def __init__(
         self,
         scale_space: dict | ScaleGrid,
         num_outs: int,
+        strides: Sequence[float] | None = None,
         fpn_type: str = 'mmdet.FPN',
         init_cfg: dict | list[dict] | None = None,
         **kwargs,
@@ -82,10 +87,23 @@ class ScaleFPN(BaseModule):
                 f'num_outs must be num_scales={self.grid.num_scales} where the levels fill no '
                 f'octave, got {num_outs}'
             )
+        self._check_strides(strides, num_outs)
         stages = len(kwargs['in_channels']) - kwargs.get('start_level', 0)
         octaves = math.ceil(beyond / self.per_octave)
         self.num_outs = num_outs
         self.fpn = MODELS.build(dict(kwargs, type=fpn_type, num_outs=max(1 + octaves, stages)))
+
+    def _check_strides(self, strides: Sequence[float] | None, num_outs: int) -> None:
+        if strides is None and self.per_octave == 1:  # those that heads have
+            return
+        base, first = self.grid.base, strides[0] if strides else 8
+        expected = [first * base**n for n in range(num_outs)]
+        fits = strides is not None and len(strides) == num_outs
+        if not fits or not all(map(math.isclose, strides, expected)):
+            raise ValueError(
+                f'strides must be those of the head, and those of {num_outs} maps of base {base} '
+                f'are {expected}, got {strides}'
+            )
 
     def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
         if not all(is_pyramid(x) for x in inputs):
