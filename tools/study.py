@@ -84,7 +84,7 @@ class Workers:
 
     def __init__(self, args, study, todo: list, cells: list, seconds: dict, jobs: int):
         self.study, self.todo, self.jobs = study, todo, jobs
-        self.cells = {cell.key: cell for cell in cells}
+        self.cells = {cell.key: cell for cell in todo}
         self.order = [(cell.name, cell.seed) for cell in cells]
         self.seconds = seconds
         self.progress = Progress(sum(seconds.values()), at_once=min(jobs, max(1, len(todo))))
@@ -123,11 +123,8 @@ class Workers:
         env = dict(OMP_NUM_THREADS=str(threads))
         if torch.cuda.is_available():
             env['CUDA_VISIBLE_DEVICES'] = str(number % torch.cuda.device_count())
-        while not self.stop.is_set() and (trial := take(self.queue)):
-            cell = self.cells.get(trial.user_attrs['cell'])
-            if cell is None:  # a machine with another state of the study has asked for it
-                self.queue.tell(trial, state=TrialState.FAIL)
-                continue
+        while not self.stop.is_set() and (trial := take(self.queue, self.cells)):
+            cell = self.cells[trial.user_attrs['cell']]
             with claimed(self.folder / cell.slug) as lock:
                 if lock is None:
                     self.queue.tell(trial, state=TrialState.FAIL, skip_if_finished=True)

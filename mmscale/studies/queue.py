@@ -10,7 +10,7 @@ never beside what it has left running.
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,37 +41,51 @@ def enqueue(queue: optuna.Study, cells: list[Cell], work_dir: Path) -> list[Cell
     Returns:
         list[Cell]: Those that someone else is running.
     """
+    known = {cell.key: cell for cell in cells}
     waiting, running = set(), set()
     for trial in queue.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
-        key = trial.user_attrs.get('cell')
+        cell = known.get(trial.user_attrs.get('cell'))
+        if cell is None:  # of someone else, who runs other cells
+            continue
         if trial.state == TrialState.WAITING:
-            waiting.add(key)
-        elif _is_alive(key, cells, work_dir):
-            running.add(key)
+            waiting.add(cell.key)
+        elif _is_alive(cell, work_dir):
+            running.add(cell.key)
         else:
             queue.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
     for cell in cells:
         if cell.key not in waiting | running:
-            attributes = dict(cell=cell.key, run=cell.name, seed=cell.seed)
-            queue.enqueue_trial(dict(cell=cell.key), user_attrs=attributes)
+            _enqueue(queue, dict(cell=cell.key, run=cell.name, seed=cell.seed))
     return [cell for cell in cells if cell.key in running]
 
 
-def _is_alive(key: str, cells: list[Cell], work_dir: Path) -> bool:
-    for cell in cells:
-        if cell.key == key:
-            with claimed(work_dir / cell.slug) as lock:
-                return lock is None
-    return False  # of an older state of the study
+def _enqueue(queue: optuna.Study, attributes: dict) -> None:
+    queue.enqueue_trial(dict(cell=attributes['cell']), user_attrs=attributes)
 
 
-def take(queue: optuna.Study) -> Trial | None:
-    """The next trial that waits, or None."""
-    while queue.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+def _is_alive(cell: Cell, work_dir: Path) -> bool:
+    with claimed(work_dir / cell.slug) as lock:
+        return lock is None
+
+
+def take(queue: optuna.Study, keys: Collection[str]) -> Trial | None:
+    """The next trial that waits for one of the cells with these keys, or None.
+
+    What waits before it for others goes to the end of the queue.
+    """
+
+    def waits() -> bool:
+        trials = queue.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return any(trial.user_attrs.get('cell') in keys for trial in trials)
+
+    while waits():
         trial = queue.ask()
-        if 'cell' in trial.user_attrs:
+        attributes = trial.user_attrs
+        if attributes.get('cell') in keys:
             return trial
-        queue.tell(trial, state=TrialState.FAIL)  # another worker took the last: this is a new one
+        if attributes:  # or else it is a new one, since another worker took the last
+            _enqueue(queue, attributes)
+        queue.tell(trial, state=TrialState.FAIL)
     return None
 
 

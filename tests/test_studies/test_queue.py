@@ -22,6 +22,7 @@ class Asked:
 
 
 CELLS = [Asked('c'), Asked('a'), Asked('b')]
+KEYS = [cell.key for cell in CELLS]
 
 
 @pytest.fixture
@@ -36,20 +37,34 @@ def keys(queue, *states: TrialState) -> list[str]:
 def test_cells_are_taken_in_their_order_and_each_once(queue, tmp_path):
     assert enqueue(queue, CELLS, tmp_path) == []
     enqueue(queue, CELLS, tmp_path)  # those that wait do not wait twice
-    assert [take(queue).user_attrs['cell'] for _ in CELLS] == ['c', 'a', 'b']
-    assert take(queue) is None
+    assert [take(queue, KEYS).user_attrs['cell'] for _ in CELLS] == ['c', 'a', 'b']
+    assert take(queue, KEYS) is None
 
 
 def test_two_workers_share_a_file(queue, tmp_path):
     other = open_queue('small', f'sqlite:///{tmp_path / "optuna.db"}')
     enqueue(queue, CELLS, tmp_path)
-    assert [take(q).user_attrs['cell'] for q in (queue, other, queue)] == ['c', 'a', 'b']
-    assert take(other) is None
+    assert [take(q, KEYS).user_attrs['cell'] for q in (queue, other, queue)] == ['c', 'a', 'b']
+    assert take(other, KEYS) is None
+
+
+def test_who_runs_some_cells_alone_leaves_those_that_others_wait_for(queue, tmp_path):
+    """As a study does that is started for some of its runs where another was killed, or runs."""
+    enqueue(queue, CELLS, tmp_path)
+    assert take(queue, ['c']).user_attrs['cell'] == 'c'  # is running
+    assert enqueue(queue, CELLS[2:], tmp_path) == []
+    assert keys(queue, TrialState.RUNNING) == ['c']
+    found = take(queue, ['b'])
+    assert found.user_attrs == dict(cell='b', run='run', seed=0)
+    assert take(queue, ['b']) is None
+    assert keys(queue, TrialState.WAITING) == ['a']
+    assert take(queue, KEYS).user_attrs == dict(cell='a', run='run', seed=0)
+    assert take(queue, KEYS) is None
 
 
 def test_what_runs_is_left_alone_as_long_as_its_lock_is_held(queue, tmp_path):
     enqueue(queue, CELLS[:1], tmp_path)
-    take(queue)
+    take(queue, KEYS)
     with claimed(tmp_path / CELLS[0].slug) as lock:
         assert lock is not None
         assert enqueue(queue, CELLS[:1], tmp_path) == CELLS[:1]
