@@ -232,6 +232,8 @@ def _statements(path: Path) -> str:
             value = body[0].value
             if isinstance(value, ast.Constant) and isinstance(value.value, str):
                 del body[0]
+        if isinstance(node, ast.JoinedStr):  # 3.12 ends a format that is an expression with ''
+            node.values = [v for v in node.values if getattr(v, 'value', None) != '']
     # One text in every Python: 3.12 gave definitions type_params, 3.13 leaves out empty lists.
     shown = dict(show_empty=True) if sys.version_info >= (3, 13) else {}
     return ast.dump(tree, **shown).replace(', type_params=[]', '')

@@ -16,7 +16,7 @@ from .conftest import ROOT
 pytest.importorskip('mmdet', reason='needs the environment of `make test-downstream`')
 
 FOLDER = ROOT / 'configs/downstream/scattered_mnist'
-NAMES = ('balanced', 'levels')
+NAMES = ('balanced_scalefpn', 'levels_fpn')
 SIZES = ('img_shape', 'pad_shape', 'batch_input_shape')
 WORKER = """
 import sys
@@ -37,7 +37,7 @@ launch.leave_process_group()
 
 def detector(name: str) -> torch.nn.Module:
     """In eval mode, in which norms keep their statistics and no level is dropped."""
-    cfg = Config.fromfile(FOLDER / f'retinanet_scaleresnet18-w16-{name}_fpn_1xb8-24e.py')
+    cfg = Config.fromfile(FOLDER / f'retinanet_scaleresnet18-w16-{name}_1xb8-24e.py')
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(cfg.model)

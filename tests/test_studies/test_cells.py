@@ -1,4 +1,5 @@
 # Copyright (c) mmscale contributors.
+import ast
 import subprocess
 from pathlib import Path
 
@@ -137,6 +138,21 @@ def test_the_digest_of_code_is_the_same_in_every_python(tmp_path):
     method = f"FunctionDef(name='f', args={arguments}, body=[Pass()], decorator_list=[])"
     found = f"ClassDef(name='A', bases=[], keywords=[], body=[{method}], decorator_list=[])"
     assert cells._statements(path) == f'Module(body=[{found}], type_ignores=[])'
+
+
+@pytest.mark.parametrize('python', ['3.11', '3.12'])
+def test_formats_are_the_same_code_in_every_python(python, tmp_path, monkeypatch):
+    """3.12.1 ends the format of f'{x:{y}}' with an empty string."""
+    path = tmp_path / 'code.py'
+    path.write_text("f'{x:<{y}}'\n")
+    tree = ast.parse(path.read_text())
+    values = tree.body[0].value.values[0].format_spec.values
+    values[:] = [*values[:2], *([ast.Constant('')] if python == '3.12' else [])]
+    monkeypatch.setattr(ast, 'parse', lambda *args, **kwargs: tree)
+    x, y = (f"FormattedValue(value=Name(id='{n}', ctx=Load()), conversion=-1" for n in 'xy')
+    spec = f"JoinedStr(values=[Constant(value='<'), {y})])"
+    found = f'JoinedStr(values=[{x}, format_spec={spec})])'
+    assert cells._statements(path) == f'Module(body=[Expr(value={found})], type_ignores=[])'
 
 
 def test_the_digest_of_data_is_of_its_samples():

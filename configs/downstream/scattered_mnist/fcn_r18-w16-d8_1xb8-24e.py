@@ -10,9 +10,7 @@ loss_decode = dict(class_weight=[0.1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
 model = dict(
     data_preprocessor=dict(size=(256, 256)),
     pretrained=None,
-    backbone=dict(
-        base_channels=16, stem_channels=16, norm_cfg=norm_cfg, zero_init_residual=False
-    ),
+    backbone=dict(base_channels=16, stem_channels=16, norm_cfg=norm_cfg, zero_init_residual=False),
     decode_head=dict(
         in_channels=128, channels=64, num_classes=11, norm_cfg=norm_cfg, loss_decode=loss_decode
     ),
