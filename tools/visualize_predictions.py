@@ -16,8 +16,9 @@ import matplotlib
 
 matplotlib.use('Agg')
 import numpy as np
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
@@ -89,8 +90,10 @@ def draw(rows: dict[str, list[Seen]], factors: list[float], title: str) -> Figur
             style = dict(extent=(0, width, height, 0), interpolation='nearest')
             axes.imshow(seen.picture, cmap='gray', vmin=0, vmax=1, **style)
             if seen.segments is not None:
-                shown = np.ma.masked_equal(seen.segments.numpy(), 0)
-                axes.imshow(shown, cmap='tab10', vmin=1, vmax=10, alpha=0.7, **style)
+                colours = colours_of(seen.classes)
+                range_ = dict(vmin=-0.5, vmax=len(colours) - 0.5)
+                shown = np.ma.masked_equal(seen.segments.numpy(), background(seen.classes))
+                axes.imshow(shown, cmap=ListedColormap(colours), alpha=0.7, **range_, **style)
             else:
                 draw_boxes(axes, seen)
             if place == 0:
@@ -100,7 +103,35 @@ def draw(rows: dict[str, list[Seen]], factors: list[float], title: str) -> Figur
             axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
         panels[0].set_ylabel('\n'.join(textwrap.wrap(name, 24)), fontsize=9)
     figure.suptitle(title, fontsize=10)
+    label_segments(figure, [seen for row in rows.values() for seen in row])
     return figure
+
+
+def colours_of(classes: tuple[str, ...]) -> list:
+    """Of each class, by its place; from the 21st on they come again."""
+    names = [name for name in classes if name != 'background']
+    known = matplotlib.colormaps['tab10' if len(names) <= 10 else 'tab20'].colors
+    return [known[(names.index(name) if name in names else 0) % len(known)] for name in classes]
+
+
+def background(classes: tuple[str, ...]) -> int:
+    """The class that is left blank, -1 if there is none."""
+    return classes.index('background') if 'background' in classes else -1
+
+
+def label_segments(figure: Figure, all_seen: list[Seen]) -> None:
+    """Says which colour is which of the classes that were found."""
+    found = [seen for seen in all_seen if seen.segments is not None]
+    if not found:
+        return
+    classes = found[0].classes
+    numbers = sorted(set().union(*(seen.segments.unique().tolist() for seen in found)))
+    patches = [
+        Patch(color=colours_of(classes)[number], alpha=0.7, label=classes[number])
+        for number in numbers
+        if number != background(classes)
+    ]
+    figure.legend(handles=patches, loc='outside lower center', ncols=5, fontsize=8, frameon=False)
 
 
 def draw_boxes(axes, seen: Seen) -> None:

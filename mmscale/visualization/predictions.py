@@ -34,6 +34,7 @@ class Seen:
         right (Tensor | None): ``(D,)``, which boxes are those of an object.
         missed (Tensor | None): ``(M, 4)``, boxes of the objects that none of them is of.
         segments (Tensor | None): ``(H, W)``, classes of pixels; None of a detector.
+        classes (tuple[str, ...]): Their names, numbers where the dataset has none.
     """
 
     picture: np.ndarray
@@ -43,6 +44,7 @@ class Seen:
     right: Tensor | None = None
     missed: Tensor | None = None
     segments: Tensor | None = None
+    classes: tuple[str, ...] = ()
 
 
 @torch.no_grad()
@@ -77,7 +79,9 @@ def predict_over_scale(
                 f'{model.path} finds neither boxes (pred_instances) nor segments (pred_sem_seg)'
             )
         picture = _picture(inputs[0, :, :height, :width], model.network.data_preprocessor)
-        found.append(Seen(picture, tuple(sample.metainfo['ori_shape'][:2]), **parts))
+        classes = tuple(dataset.metainfo.get('classes') or map(str, range(256)))
+        shape = tuple(sample.metainfo['ori_shape'][:2])
+        found.append(Seen(picture, shape, classes=classes, **parts))
     return found
 
 

@@ -1,6 +1,10 @@
 # Copyright (c) mmscale contributors.
 """Which boxes are right."""
 
+import runpy
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -12,7 +16,9 @@ from torchvision.ops import box_iou
 
 from mmscale.evaluation.study import Model
 from mmscale.visualization import predictions
-from mmscale.visualization.predictions import match, predict_over_scale
+from mmscale.visualization.predictions import Seen, match, predict_over_scale
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def boxes_of(rows) -> torch.Tensor:
@@ -81,6 +87,8 @@ class Found(nn.Module):
 
 
 class Data(list):
+    metainfo = dict(classes=('background', 'one'))
+
     def get_data_info(self, index):
         return dict(instances=[
             dict(bbox=[4, 4, 12, 12], bbox_label=3, ignore_flag=0),
@@ -116,6 +124,7 @@ def test_what_is_found_belongs_to_the_image_on_disk(model_of):
     assert seen.right.tolist() == [True, False]
     (seen,) = predict_over_scale(model_of('segments'), 0, [2])
     assert seen.boxes is None and seen.segments.shape == (16, 16)
+    assert seen.classes == ('background', 'one')
 
 
 def test_what_cannot_be_drawn_is_said(model_of):
@@ -123,3 +132,22 @@ def test_what_cannot_be_drawn_is_said(model_of):
         predict_over_scale(model_of('boxes'), 2, [1])
     with pytest.raises(ValueError, match='a.py finds neither boxes .* nor segments'):
         predict_over_scale(model_of('labels'), 0, [1])
+
+
+@pytest.mark.parametrize('first', ['background', 'road'])
+def test_segments_have_the_names_of_their_classes(first):
+    """The class 0 of a mask is the background where the dataset calls it so, and there alone."""
+    draw = runpy.run_path(str(ROOT / 'tools/visualize_predictions.py'))['draw']
+    segments = torch.tensor([[0, 0], [2, 3]])
+    classes = (first, 'sign', 'car', 'sky')
+    seen = Seen(np.zeros((2, 2, 3)), (2, 2), segments=segments, classes=classes)
+    figure = draw({'a': [seen]}, [1.0], 'title')
+    (legend,) = figure.legends
+    found = [first, 'car', 'sky'] if first == 'road' else ['car', 'sky']
+    assert [text.get_text() for text in legend.get_texts()] == found
+    _, image = figure.axes[0].images
+    blank = image.get_array().mask
+    assert blank.sum() == (2 if first == 'background' else 0)
+    patches = {p.get_label(): p.get_facecolor()[:3] for p in legend.get_patches()}
+    drawn = image.to_rgba(image.get_array())[..., :3]
+    assert patches['car'] == pytest.approx(drawn[1, 0]) != pytest.approx(drawn[1, 1])
