@@ -150,4 +150,5 @@ def test_segments_have_the_names_of_their_classes(first):
     assert blank.sum() == (2 if first == 'background' else 0)
     patches = {p.get_label(): p.get_facecolor()[:3] for p in legend.get_patches()}
     drawn = image.to_rgba(image.get_array())[..., :3]
-    assert patches['car'] == pytest.approx(drawn[1, 0]) != pytest.approx(drawn[1, 1])
+    assert patches['car'] == pytest.approx(drawn[1, 0])
+    assert patches['sky'] == pytest.approx(drawn[1, 1]) and patches['sky'] != patches['car']
