@@ -4,8 +4,8 @@
 _base_ = 'mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 
 norm_cfg = dict(type='BN', requires_grad=True)
-# Nine pixels in ten are background: weighted alike, telling digits from it comes long before telling
-# them from one another.
+# Nine pixels in ten are background: weighted alike, digits are told from it long before they are
+# told from one another.
 loss_decode = dict(class_weight=[0.1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
 model = dict(
     data_preprocessor=dict(size=(256, 256)),
