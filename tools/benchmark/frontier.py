@@ -206,8 +206,8 @@ def draw(rows: list[dict], title: str):
             mew=1.6,
         )
         if row['role']:
-            axes.annotate(row['role'], (row['cost'], max(row['errors'][-1])), (0, -16),
-                          textcoords='offset points', ha='center', fontsize=10)  # fmt: skip
+            axes.annotate(row['role'], (row['cost'], max(row['errors'][-1])), (-9, 0),
+                          textcoords='offset points', ha='right', va='center')  # fmt: skip
     keys = [plt.Line2D([], [], ls='', marker='*', ms=11, color='black', label='ordinary')]
     keys += [
         plt.Line2D(
@@ -229,8 +229,13 @@ def draw(rows: list[dict], title: str):
     axes.set(xscale='log', yscale='log', title=title,
              xlabel='time of a training step, in steps of the ordinary network',
              ylabel=r'worst equivariance error $\Delta(s)$ over the factors')  # fmt: skip
-    ticks = [1, 1.5, 2, 3, 4, 5]
-    axes.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
+    for axis, ticks in (
+        (axes.xaxis, (1, 1.5, 2, 3, 4, 5)),
+        (axes.yaxis, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)),
+    ):
+        low, high = axis.get_view_interval()
+        shown = [tick for tick in ticks if low <= tick <= high]
+        axis.set_ticks(shown, [f'{tick:g}' for tick in shown])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     return figure

@@ -1,5 +1,8 @@
 # Copyright (c) mmscale contributors.
-"""How the time of a training step grows: with levels, image size, interaction and CPU threads."""
+"""How the time of a training step grows: with levels, image size, interaction and CPU threads.
+
+With levels in number, and, over the same two octaves, in density.
+"""
 
 import resnets
 import torch
@@ -10,6 +13,8 @@ from running import parse_args, run_sections
 from timing import progress, time_in_turn
 
 DENSE_LEVELS = (1, 2, 4, 8)
+# Levels an octave; the base is its root of 2.
+DENSITIES = {'2': 1, '√2': 2, '∛2': 3, '∜2': 4}
 INTERACTIONS = (1, 2, 3)
 NUM_SCALES = 4
 
@@ -89,6 +94,38 @@ def over_levels(args) -> list[dict]:
             for count in counts[form]
         ]
     return rows
+
+
+def over_bases(args) -> list[dict]:
+    """Pyramids over the same two octaves, of levels closer and closer, against ResNet."""
+    sizes = settings(args)
+    depth, side = sizes['depth'], sizes['sides'][1]
+    reference = f'ResNet-{depth}'
+    setting = f'training step, {sizes["batch"]} x {side}x{side}'
+    progress(f'growth over the base of a pyramid of two octaves: {reference}, {setting}')
+    threads = torch.get_num_threads()
+    compared = {
+        f'pyramid, base {base}, S = {2 * density + 1}': (
+            scale_resnet(depth, 'pyramid', 2 * density + 1, base=2 ** (1 / density)),
+            side,
+            threads,
+        )
+        for base, density in DENSITIES.items()
+    }
+    names = list(compared)
+    compared[reference] = resnet(depth), side, threads
+    times, work = time_networks(args, compared, seconds=20)
+    return [
+        compare(
+            f'Growth over the base, two octaves, {setting}',
+            name,
+            reference,
+            times[name],
+            times[reference],
+            work=work[name] / work[reference],
+        )
+        for name in names
+    ]
 
 
 def over_sizes(args) -> list[dict]:
@@ -175,7 +212,11 @@ def over_threads(args) -> list[dict]:
 
 
 SECTIONS = dict(
-    levels=over_levels, sizes=over_sizes, interactions=over_interactions, threads=over_threads
+    levels=over_levels,
+    bases=over_bases,
+    sizes=over_sizes,
+    interactions=over_interactions,
+    threads=over_threads,
 )
 
 if __name__ == '__main__':

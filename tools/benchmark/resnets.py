@@ -26,12 +26,14 @@ def resnet(depth: int) -> dict:
     return dict(type='mmpretrain.ResNet', depth=depth)
 
 
-def scale_resnet(depth: int, form: str, num_scales: int, interaction: int = 1) -> dict:
-    """Config of a ScaleResNet of base 2; ``form`` is one of ``LIFTS``."""
+def scale_resnet(
+    depth: int, form: str, num_scales: int, interaction: int = 1, base: float = 2.0
+) -> dict:
+    """Config of a ScaleResNet; ``form`` is one of ``LIFTS``."""
     return dict(
         type='mmscale.ScaleResNet',
         depth=depth,
-        scale_space=dict(base=2.0, num_scales=num_scales),
+        scale_space=dict(base=base, num_scales=num_scales),
         lift=dict(type=LIFTS[form]),
         interaction=interaction,
     )
@@ -43,8 +45,7 @@ def blurred(depth: int, num_scales: int, base: float = 2.0, **low_pass) -> dict:
     One level is the ordinary network.
     """
     return dict(
-        scale_resnet(depth, 'pyramid', num_scales),
-        scale_space=dict(base=base, num_scales=num_scales),
+        scale_resnet(depth, 'pyramid', num_scales, base=base),
         aa_layer=dict(type='mmscale.ScaleBlurPool2d', **low_pass),
     )
 
