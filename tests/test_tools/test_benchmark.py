@@ -1,5 +1,6 @@
 # Copyright (c) mmscale contributors.
 import json
+import os
 import struct
 import sys
 
@@ -238,6 +239,22 @@ def test_a_process_that_fails_says_why(allocating):
     with processes.start_workers('allocating:fails', dict(a=dict(at='step')), 'cpu', 1) as workers:
         with pytest.raises(RuntimeError, match='(?s)failed.*no such step'):
             processes.step_of(workers['a'], 0)()
+
+
+def test_nothing_is_timed_where_memory_is_full(allocating, monkeypatch, tmp_path):
+    total = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    assert 0 < processes.available_memory() < total
+    arguments = dict(a=dict(file=str(tmp_path / 'lines')))
+    with processes.start_workers('allocating:threads_of', arguments, 'cpu', 1) as workers:
+        monkeypatch.setattr(processes, 'available_memory', lambda: 100 * MIB)
+        with pytest.raises(RuntimeError, match='only 100 MiB of memory are left.*at least 512'):
+            processes.step_of(workers['a'], 0)()
+    with pytest.raises(RuntimeError, match='only 100 MiB of memory are left'):
+        with processes.start_workers('allocating:threads_of', arguments, 'cpu', 1):
+            pass
+    monkeypatch.setattr(processes, 'available_memory', lambda: None)  # nobody says
+    with processes.start_workers('allocating:threads_of', arguments, 'cpu', 1) as workers:
+        processes.step_of(workers['a'], 0)()
 
 
 # ---- networks

@@ -21,6 +21,9 @@ from memory import build_and_measure
 from mmengine.logging import MMLogger
 from timing import progress
 
+# Below that the system reads programs from the disk again and again, and that is what is timed.
+LEAST_MEMORY = 512 * 1024**2
+
 
 @dataclass(frozen=True)
 class Worker:
@@ -44,7 +47,7 @@ def start_workers(
         threads (int): CPU threads, where an entry has no ``threads`` of its own.
 
     Raises:
-        RuntimeError: If a process fails, with what it said.
+        RuntimeError: If a process fails, with what it said; if the machine's memory is full.
     """
     context = fork_server()
     with contextlib.ExitStack() as stack:
@@ -103,13 +106,30 @@ def serve(connection: Connection, target: str, arguments: dict, device: str, thr
 
 
 def receive(connection: Connection):
+    """A reply; an error if it is one, or if memory is too full to time anything."""
     try:
         reply = connection.recv()
     except EOFError:
         raise RuntimeError('a process of the benchmark was ended, perhaps for its memory') from None
     if isinstance(reply, str):
         raise RuntimeError(f'a process of the benchmark failed:\n{reply}')
+    available = available_memory()
+    if available is not None and available < LEAST_MEMORY:
+        raise RuntimeError(
+            f'only {available // 1024**2} MiB of memory are left beside the networks that are '
+            f'compared, at least {LEAST_MEMORY // 1024**2} are needed to time them: end what else '
+            f'is running'
+        )
     return reply
+
+
+def available_memory() -> int | None:
+    """Bytes that programs can still take, as Linux counts them; None elsewhere."""
+    path = Path('/proc/meminfo')
+    if not path.is_file():
+        return None
+    fields = dict(line.split(':') for line in path.read_text().splitlines())
+    return int(fields['MemAvailable'].split()[0]) * 1024
 
 
 def step_of(worker: Worker, place: int) -> Callable[[], None]:
