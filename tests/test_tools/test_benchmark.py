@@ -20,6 +20,7 @@ FOLDER = ROOT / 'tools' / 'benchmark'
 sys.path.insert(0, str(FOLDER))
 import data_loading  # noqa: E402
 import deformable  # noqa: E402
+import frontier  # noqa: E402
 import layers  # noqa: E402
 import processes  # noqa: E402
 import resnets  # noqa: E402
@@ -388,8 +389,24 @@ def test_the_frontier_of_the_named_configurations(tmp_path):
     order = ['ordinary', 'ordinary, blur 5 taps', 'economical', 'balanced', 'accurate']
     assert all(worst[better] < worst[than] for than, better in zip(order, order[1:]))
     assert rows['ordinary']['cost'] == 1 and all(row['cost'] > 0 for row in rows.values())
+    assert all(row['amplification'][-1] > 1 for row in rows.values())  # random weights
     assert (tmp_path / 'frontier_cifar18.md').read_text() in result.stdout
     assert (tmp_path / 'frontier_cifar18.png').stat().st_size > 20_000
+
+
+def test_amplification_is_a_share_of_the_signal_over_a_share_of_the_images():
+    images = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0)).double()
+
+    def network(x):  # two outputs, the second of two levels
+        return (5 * x,), (x + 2, 3 * x[..., ::2, ::2])
+
+    first, second = frontier.amplification(network, images)
+    assert first == pytest.approx(1, abs=1e-12)
+    change = images.roll(1, 0)
+    grown = change.square().sum() + 9 * change[..., ::2, ::2].square().sum()
+    signal = (images + 2).square().sum() + 9 * images[..., ::2, ::2].square().sum()
+    before = change.square().sum() / images.square().sum()
+    assert second == pytest.approx(float(grown / signal / before), rel=1e-9)
 
 
 def test_results_are_written_after_every_part(tmp_path, monkeypatch, capsys):

@@ -3,7 +3,9 @@
 
 Networks of random weights and calibrated norms on crops of photographs; the error is that of the
 last feature maps, at each of several factors, the cost that of a training step, in steps of the
-ordinary network. A table, a figure and all numbers are left in the folder of ``--out``.
+ordinary network. How much the network amplifies any small change of the images stands beside them:
+it amplifies errors of its first layers likewise. A table, a figure and all numbers are left in the
+folder of ``--out``.
 """
 
 import argparse
@@ -56,6 +58,9 @@ NETWORKS = {
     ),
     'resnet18': (
         dict(type='mmscale.ScaleResNet', depth=18, out_indices=(1, 2)), 416, 16, 2, FACTORS
+    ),
+    'resnet34': (
+        dict(type='mmscale.ScaleResNet', depth=34, out_indices=(1, 2)), 416, 16, 2, FACTORS
     ),
     'resnet50': (
         dict(type='mmscale.ScaleResNet', depth=50, out_indices=(1, 2)), 416, 16, 2, FACTORS
@@ -117,17 +122,36 @@ def build(args, base: str | None, zero_scale: float, blur: str, seed: int):
     return model
 
 
-def measure(args, configuration: tuple, images: torch.Tensor) -> dict[str, list[float]]:
-    """Mean error at each factor, by output of the network, over images and seeds."""
+def measure(args, configuration: tuple, images: torch.Tensor) -> dict[str, list]:
+    """Errors at each factor and the amplification, by output, means over images and seeds."""
     factors = NETWORKS[args.network][-1]
-    runs = []
+    errors, amplifications = [], []
     for seed in args.seeds:
         model = calibrate_norms(build(args, *configuration, seed), images[:16])
         found = equivariance_error(model, images, factors, border=args.border, batch_size=4)
-        runs.append(found if isinstance(found, tuple) else (found,))
-    return [
-        torch.stack([run[i].mean for run in runs]).mean(0).tolist() for i in range(len(runs[0]))
-    ]
+        found = found if isinstance(found, tuple) else (found,)
+        errors.append(torch.stack([output.mean for output in found]))
+        amplifications.append(torch.stack(amplification(model, images[:4])))
+    return dict(
+        errors=torch.stack(errors).mean(0).tolist(),
+        amplification=torch.stack(amplifications).mean(0).tolist(),
+    )
+
+
+@torch.no_grad()
+def amplification(model, images: torch.Tensor, share: float = 1e-3) -> list[torch.Tensor]:
+    """How much larger a small change of the images is behind the network, by output.
+
+    To each image is added ``share`` of the next. Compared are squared norms of the change, each as
+    a part of that of what is changed.
+    """
+    change = share * images.roll(1, 0)
+    before = change.square().sum() / images.square().sum()
+    found = []
+    for levels, changed in zip(model(images), model(images + change)):
+        signal, other = (torch.cat([x.flatten() for x in y]) for y in (levels, changed))
+        found.append((other - signal).square().sum() / signal.square().sum() / before)
+    return found
 
 
 def step_of(model, batch: int, side: int):
@@ -180,13 +204,13 @@ def table(rows: list[dict], factors: tuple) -> str:
     """Markdown, one part an output of the network."""
     lines = []
     for i in range(len(rows[0]['errors'])):
-        head = ['network', '', 'cost', *(f's = {s:g}' for s in factors), 'worst']
-        lines += [f'| {" | ".join(head)} |', f'|---|---|{"---:|" * (len(factors) + 2)}']
+        head = ['network', '', 'cost', *(f's = {s:g}' for s in factors), 'worst', 'amplifies']
+        lines += [f'| {" | ".join(head)} |', f'|---|---|{"---:|" * (len(factors) + 3)}']
         for row in rows:
             errors = [*row['errors'][i], max(row['errors'][i])]
             cost = '-' if row['cost'] is None else f'{row["cost"]:.2f}'
             cells = [row['name'], row['role'], cost, *(f'{error:.2g}' for error in errors)]
-            lines.append(f'| {" | ".join(cells)} |')
+            lines.append(f'| {" | ".join(cells)} | {row["amplification"][i]:.3g} |')
         lines.append('')
     return '\n'.join(lines)
 
@@ -256,10 +280,10 @@ def main():
         raise ValueError(f'--images: {error}') from error
     images = (images - images.mean((0, 2, 3), True)) / images.std((0, 2, 3), keepdim=True)
     compared = configurations(args.named)
-    errors = {}
+    measured = {}
     for i, configuration in enumerate(compared, start=1):
         progress(f'error {i} of {len(compared)}: {name_of(configuration)}')
-        errors[configuration] = measure(args, configuration, images)
+        measured[configuration] = measure(args, configuration, images)
     found = {} if args.no_cost else costs(args, compared)
     rows = [
         dict(
@@ -267,7 +291,7 @@ def main():
             role=role_of(configuration),
             configuration=configuration,
             cost=found.get((configuration[0], configuration[2])),
-            errors=errors[configuration],
+            **measured[configuration],
         )
         for configuration in compared
     ]
