@@ -20,10 +20,11 @@ NUM_SCALES = 4
 
 
 def settings(args) -> dict:
-    """Depth, batch, a small and a large side of images, and the most levels of a pyramid."""
+    """Depth, batch, a small and a large side of images, the most levels, and bases by name."""
     if args.quick:
-        return dict(depth=18, batch=2, sides=(32, 64), most=2)
-    return dict(depth=50, batch=8 if args.device == 'cuda' else 4, sides=(112, 224), most=8)
+        return dict(depth=18, batch=2, sides=(32, 64), most=2, bases=('2', '√2'))
+    batch = 8 if args.device == 'cuda' else 4
+    return dict(depth=50, batch=batch, sides=(112, 224), most=8, bases=tuple(DENSITIES))
 
 
 def four_levels(depth: int) -> dict[str, dict]:
@@ -104,14 +105,11 @@ def over_bases(args) -> list[dict]:
     setting = f'training step, {sizes["batch"]} x {side}x{side}'
     progress(f'growth over the base of a pyramid of two octaves: {reference}, {setting}')
     threads = torch.get_num_threads()
-    compared = {
-        f'pyramid, base {base}, S = {2 * density + 1}': (
-            scale_resnet(depth, 'pyramid', 2 * density + 1, base=2 ** (1 / density)),
-            side,
-            threads,
-        )
-        for base, density in DENSITIES.items()
-    }
+    compared = {}
+    for base in sizes['bases']:
+        count = 2 * DENSITIES[base] + 1
+        config = scale_resnet(depth, 'pyramid', count, base=2 ** (1 / DENSITIES[base]))
+        compared[f'pyramid, base {base}, S = {count}'] = config, side, threads
     names = list(compared)
     compared[reference] = resnet(depth), side, threads
     times, work = time_networks(args, compared, seconds=20)
