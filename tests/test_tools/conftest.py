@@ -36,7 +36,7 @@ def run_tool(*command) -> subprocess.CompletedProcess:
         env=tool_environment(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,  # of what hangs: how long a run takes is the machine's affair
     )
 
 
