@@ -18,6 +18,7 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import torch
+from growth import DENSITIES
 from mmengine.logging import MMLogger
 from results import machine_line
 from running import describe_run
@@ -31,7 +32,6 @@ from mmscale.registry import MODELS
 from mmscale.visualization import save_figure
 
 FACTORS = (1.1, 1.25, 1.5, 2.0, 2.5, 3.0)
-BASES = {'2': 2.0, '√2': 2**0.5, '∛2': 2 ** (1 / 3), '∜2': 2**0.25}
 BLURS = {
     'none': None,
     '3 taps': dict(kernel_size=3),
@@ -40,7 +40,7 @@ BLURS = {
     'variance 3': dict(variance=3.0),
 }
 COLOURS = dict(zip(BLURS, ('#999999', '#56b4e9', '#0072b2', '#009e73', '#d55e00')))
-MARKERS = dict(zip(BASES, 'osD^'))
+MARKERS = dict(zip(DENSITIES, 'osD^'))
 # (base, zero_scale, blur)
 NAMED = {
     'economical': ('2', 0.5, '5 taps'),
@@ -98,7 +98,7 @@ def configurations(named: bool) -> list[tuple]:
     blurs = ['none', *dict.fromkeys(blur for *_, blur in NAMED.values())] if named else BLURS
     ordinary = [(None, 0.5, blur) for blur in blurs]
     return ordinary + (
-        list(NAMED.values()) if named else [*itertools.product(BASES, (0.5, 1.0), BLURS)]
+        list(NAMED.values()) if named else [*itertools.product(DENSITIES, (0.5, 1.0), BLURS)]
     )
 
 
@@ -107,8 +107,9 @@ def build(args, base: str | None, zero_scale: float, blur: str, seed: int):
     config, _, _, octaves, _ = NETWORKS[args.network]
     grid = dict(num_scales=1)
     if base is not None:
-        levels = {'2': 1, '√2': 2, '∛2': 3, '∜2': 4}[base]
-        grid = dict(base=BASES[base], num_scales=octaves * levels + 1, zero_scale=zero_scale)
+        density = DENSITIES[base]
+        grid = dict(base=2 ** (1 / density), num_scales=octaves * density + 1)
+        grid['zero_scale'] = zero_scale
     options = dict(scale_space=grid, lift=dict(type='mmscale.GaussianPyramidLift'))
     if BLURS[blur] is not None:
         options['aa_layer'] = dict(type='mmscale.ScaleBlurPool2d', **BLURS[blur])
