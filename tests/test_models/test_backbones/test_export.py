@@ -99,6 +99,19 @@ def test_exports_and_traces_for_any_batch(lift, base):
     assert largest_difference(traced(images), expected) < 1e-5
 
 
+def test_is_compiled_ahead_of_time_for_any_batch(tmp_path):
+    backbone = ScaleConvNet(
+        dict(num_scales=2), dict(type='mmscale.GaussianPyramidLift'), channels=(4,)
+    )
+    model, images = nn.Sequential(backbone, ScalePooling()).eval(), torch.randn(5, 1, 21, 18)
+    batch = torch.export.Dim('batch', min=2, max=64)
+    program = torch.export.export(model, (images[:2],), dynamic_shapes=({0: batch},))
+    path = str(tmp_path / 'network.pt2')
+    package = torch._inductor.aoti_compile_and_package(program, package_path=path)
+    found = torch._inductor.aoti_load_package(package)(images)
+    assert largest_difference(found, model(images)) < 1e-5
+
+
 @pytest.mark.parametrize('lift, base', GRIDS)
 def test_exports(lift, base):
     model, image = network(lift, base, (35, 31))
