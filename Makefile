@@ -60,7 +60,7 @@ test-downstream: $(DOWNSTREAM)/stamps/packages
 		|| $(call failed,the tests of detectors and segmentors,See the summary above.)
 
 benchmark: $(STAMPS)/mmscale
-	@$(call say,benchmark on the CPU,up to 10 minutes and 22 GB of memory on 2 CPU cores)
+	@$(call say,benchmark on the CPU,10 to 18 minutes and 22 GB of memory on 2 CPU cores)
 	@$(ALLOCATOR) $(BIN)/python tools/benchmark/run_all.py \
 		|| $(call failed,the benchmark,The lines above say why.)
 
