@@ -5,13 +5,16 @@ import re
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import PARAM_SCHEDULERS, TRANSFORMS
 from torch import nn
+
+from mmscale.datasets import mnist_recipe
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs'
 # Those of detectors and segmentors have tests of their own.
@@ -181,3 +184,14 @@ def test_relative_schedules_keep_the_ratio(schedule):
     others, offsets = rates(f'{schedule}_offset', 10).unbind(1)
     torch.testing.assert_close(others, plain[:, 0])
     torch.testing.assert_close(offsets, 0.1 * others)
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*/*scalemnist-aug.py')), ids=lambda p: p.stem)
+@pytest.mark.parametrize('factor', [0.5, 0.83, 2.0])
+def test_augmented_digits_are_made_like_the_dataset(path, factor):
+    digits = np.random.default_rng(0).integers(0, 256, (3, 28, 28), dtype=np.uint8)
+    augmentation, _ = Config.fromfile(path).train_dataloader.dataset.pipeline
+    transform = TRANSFORMS.build(dict(augmentation, scale_range=(factor, factor)))
+    augmented = [transform(dict(img=digit))['img'] for digit in digits]
+    expected = mnist_recipe.rescale_digits(digits, np.full(3, factor))
+    np.testing.assert_array_equal(augmented, expected)

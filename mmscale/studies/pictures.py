@@ -110,9 +110,9 @@ def draw_scale(study: Config, runs: dict, picture: Config) -> Figure | None:
         axes.grid(alpha=0.3, which='both')
     figure.suptitle(f'{picture.get("title", study.title)}{_seeds(runs, chosen)}', fontsize=11)
     handles, labels = left.get_legend_handles_labels()
-    rows = max(1, math.ceil(len(labels) / 5))
+    rows = math.ceil(len(labels) / 5) or 1
     figure.legend(handles, labels, loc='outside lower center', fontsize=8, frameon=False,
-                  ncols=max(1, math.ceil(len(labels) / rows)))  # fmt: skip
+                  ncols=math.ceil(len(labels) / rows))  # fmt: skip
     return figure
 
 
