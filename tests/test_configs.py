@@ -33,11 +33,14 @@ LIFTS = {
     'antialiased': 'mmscale.GaussianPyramidLift',
     'pyramid': 'mmscale.GaussianPyramidLift',
 }
-BLUR = dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)
+BLURS = {
+    'blur': dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
+    'blur7': dict(type='mmscale.ScaleBlurPool2d', kernel_size=7),
+}
 # Levels an octave, and blur; with a level finer than the image, zero_scale is always 0.5.
 NAMED = {
-    'economical': (1, 0.5, BLUR),
-    'balanced': (2, 1.0, dict(type='mmscale.ScaleBlurPool2d', kernel_size=7)),
+    'economical': (1, 0.5, BLURS['blur']),
+    'balanced': (2, 1.0, BLURS['blur7']),
     'accurate': (4, 0.5, dict(type='mmscale.ScaleBlurPool2d', variance=3.0)),
 }
 OFFSETS = {'dcnv1': 'mmscale.DeformScaleConv', 'dcnv2': 'mmscale.ModulatedDeformScaleConv'}
@@ -81,7 +84,7 @@ def test_the_name_says_what_is_in_the_config(path):
     if named := set(words) & set(NAMED):
         check_named_grid(backbone, cfg.model.neck, *NAMED[named.pop()])
         return
-    assert backbone.get('aa_layer') == (BLUR if 'blur' in words else None)
+    assert backbone.get('aa_layer') == next((BLURS[word] for word in words if word in BLURS), None)
     levels = [int(word[1:]) for word in words if re.fullmatch(r's\d+', word)]
     scale_space = backbone.get('scale_space', dict(num_scales=1))
     assert scale_space['num_scales'] == (levels[0] if levels else 1)
