@@ -19,14 +19,14 @@ def make_runs() -> dict:
     no_dropout = {'model.neck.scale_dropout': 0.0}
     no_blur = {'model.backbone.aa_layer': None}
     shallow = 'configs/aa_pyramid/scaleconvnet-balanced_1xb128-20e_scalemnist.py'
-    deep = 'configs/aa_pyramid/scaleconvnet-deep-balanced_1xb128-20e_scalemnist.py'
-    wide = 'configs/aa_pyramid/scaleconvnet-deep-pyramid-s4-blur7_1xb128-20e_scalemnist.py'
+    deep = 'configs/aa_pyramid/scaleconvnet-deep-pyramid-s4-blur7_1xb128-20e_scalemnist.py'
+    channels = {'model.backbone.channels': (32, 80, 128), 'model.head.in_channels': 128 * 4}
     return {
         'pyramid': dict(config=shallow, options={**levels, **no_dropout, **no_blur}),
         '+ blur': dict(config=shallow, options={**levels, **no_dropout}),
         '+ scale dropout': dict(config=shallow, options=levels),
-        '+ 3x3 twice': dict(config=deep, options=levels),
-        '+ channels': dict(config=wide),
+        '+ 3x3 twice': dict(config=deep),
+        '+ channels': dict(config=deep, options=channels),
     }
 
 

@@ -1,0 +1,10 @@
+_base_ = './scaleconvnet-deep-pyramid-s4-blur7_1xb128-20e_scalemnist.py'
+
+# Whenever an image is read, a factor of its own, log-uniform from a half to twice the size. As the
+# dataset was made: without a low-pass, about the same fixed point.
+rescale = dict(type='mmscale.RandomRescale', center=(14.5, 14.5), antialias=False)
+train_dataloader = dict(dataset=dict(pipeline=[rescale, dict(type='PackInputs')]))
+
+# Images that are new in each epoch take longer to learn.
+train_cfg = dict(max_epochs=40)
+param_scheduler = dict(total_steps=40)
