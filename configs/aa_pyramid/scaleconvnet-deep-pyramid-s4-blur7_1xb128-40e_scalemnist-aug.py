@@ -5,6 +5,6 @@ _base_ = './scaleconvnet-deep-pyramid-s4-blur7_1xb128-20e_scalemnist.py'
 rescale = dict(type='mmscale.RandomRescale', center=(14.5, 14.5), antialias=False)
 train_dataloader = dict(dataset=dict(pipeline=[rescale, dict(type='PackInputs')]))
 
-# Images that are new in each epoch take longer to learn.
+# Each epoch draws new factors: twice the epochs are not twice the same images.
 train_cfg = dict(max_epochs=40)
 param_scheduler = dict(total_steps=40)
