@@ -38,11 +38,14 @@ def open_queue(name: str, storage: str) -> optuna.Study:
 def enqueue(queue: optuna.Study, cells: list[Cell], work_dir: Path) -> list[Cell]:
     """Has cells wait that neither wait nor run; trials whose worker has died have failed.
 
+    What was interrupted waits in its place again, before the cells that come after it, unless some
+    of the cells run elsewhere: then behind those that wait.
+
     Returns:
         list[Cell]: Those that someone else is running.
     """
     known = {cell.key: cell for cell in cells}
-    waiting, running = set(), set()
+    waiting, running, interrupted = set(), set(), False
     for trial in queue.get_trials(deepcopy=False, states=(TrialState.WAITING, TrialState.RUNNING)):
         cell = known.get(trial.user_attrs.get('cell'))
         if cell is None:  # of someone else, who runs other cells
@@ -53,6 +56,11 @@ def enqueue(queue: optuna.Study, cells: list[Cell], work_dir: Path) -> list[Cell
             running.add(cell.key)
         else:
             queue.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+            interrupted = True
+    if interrupted and not running:  # Optuna adds at the end: all of them wait anew
+        while trial := take(queue, waiting):
+            queue.tell(trial, state=TrialState.FAIL)
+        waiting.clear()
     for cell in cells:
         if cell.key not in waiting | running:
             _enqueue(queue, dict(cell=cell.key, run=cell.name, seed=cell.seed))

@@ -73,6 +73,25 @@ def test_what_runs_is_left_alone_as_long_as_its_lock_is_held(queue, tmp_path):
     assert keys(queue, TrialState.WAITING) == keys(queue, TrialState.FAIL) == ['c']
 
 
+def test_what_was_interrupted_goes_on_before_the_others_start(queue, tmp_path):
+    other = Asked('other')  # of a study that does not know these cells
+    enqueue(queue, [*CELLS, other], tmp_path)
+    assert [take(queue, KEYS).user_attrs['cell'] for _ in CELLS[:2]] == ['c', 'a']  # then killed
+    assert enqueue(queue, CELLS, tmp_path) == []
+    assert [take(queue, KEYS).user_attrs['cell'] for _ in CELLS] == ['c', 'a', 'b']
+    assert take(queue, KEYS) is None
+    assert keys(queue, TrialState.WAITING) == ['other']
+
+
+def test_what_was_interrupted_waits_behind_the_others_while_some_run(queue, tmp_path):
+    enqueue(queue, CELLS, tmp_path)
+    assert [take(queue, KEYS).user_attrs['cell'] for _ in CELLS[:2]] == ['c', 'a']
+    with claimed(tmp_path / CELLS[1].slug):
+        assert enqueue(queue, CELLS, tmp_path) == [CELLS[1]]
+        assert [take(queue, KEYS).user_attrs['cell'] for _ in 'bc'] == ['b', 'c']
+        assert take(queue, KEYS) is None
+
+
 def test_a_folder_is_claimed_once_and_by_what_was_started_until_that_ends(tmp_path):
     folder = tmp_path / 'cell'
     with claimed(folder) as lock:
