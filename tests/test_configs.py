@@ -80,6 +80,8 @@ def test_the_name_says_what_is_in_the_config(path):
     widths = [int(word[1:]) for word in words if re.fullmatch(r'w\d+', word)]
     for name in ('stem_channels', 'base_channels') if depth else ():
         assert backbone.get(name, 64) == (widths[0] if widths else 64)
+    if 'deep' in words:
+        assert backbone.channels == ((32, 80, 128) if 'wide' in words else (32, 64, 96))
 
     if named := set(words) & set(NAMED):
         check_named_grid(backbone, cfg.model.neck, *NAMED[named.pop()])
