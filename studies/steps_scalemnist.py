@@ -2,7 +2,7 @@
 # that the one above it has, and one thing more. Seed k stands for realization k, as in
 # realizations_scalemnist.py, where the ordinary CNN is; the epoch is chosen on the 2,000 validation
 # images, and tested once on the 50,000 test images.
-# About four and a half hours on two CPU cores.
+# About six hours on two CPU cores.
 title = 'MNIST-Scale, 28x28, no augmentation: one step at a time'
 seeds = [0, 1, 2]
 seed_options = [f'{split}_dataloader.dataset.realization' for split in ('train', 'val', 'test')]
@@ -20,6 +20,7 @@ def make_runs() -> dict:
     no_blur = {'model.backbone.aa_layer': None}
     shallow = 'configs/aa_pyramid/scaleconvnet-balanced_1xb128-20e_scalemnist.py'
     deep = 'configs/aa_pyramid/scaleconvnet-deep-pyramid-s4-blur7_1xb128-20e_scalemnist.py'
+    wide = 'configs/aa_pyramid/scaleconvnet-deep-wide-pyramid-s4-blur7_1xb128-40e_scalemnist.py'
     channels = {'model.backbone.channels': (32, 80, 128), 'model.head.in_channels': 128 * 4}
     return {
         'pyramid': dict(config=shallow, options={**levels, **no_dropout, **no_blur}),
@@ -27,6 +28,7 @@ def make_runs() -> dict:
         '+ scale dropout': dict(config=shallow, options=levels),
         '+ 3x3 twice': dict(config=deep),
         '+ channels': dict(config=deep, options=channels),
+        '+ 40 epochs': dict(config=wide),
     }
 
 
