@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.autograd.profiler import profile, record_function
 
 
 def build_and_measure(
@@ -46,9 +46,7 @@ def _measure_on_gpu(build) -> tuple[list[Callable], list[int]]:
 
 def _measure_on_cpu(build) -> tuple[list[Callable], list[int]]:
     os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # that there is no GPU is no error
-    with profile(
-        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profiler:
+    with profile(profile_memory=True, use_kineto=True) as profiler:
         steps = build()
         for i, step in enumerate(steps):
             with record_function(f'step {i}'):
