@@ -213,9 +213,11 @@ def main():
         for training in trainings:
             try:
                 training.result()
-            except RuntimeError as error:
+            except BaseException as error:  # an interrupt, too: what waits must not start
                 pool.shutdown(cancel_futures=True)
-                sys.exit(f'error: {error}')
+                if isinstance(error, RuntimeError):
+                    sys.exit(f'error: {error}')
+                raise
     results = {name: [measure(name, seed, args.out) for seed in args.seeds] for name in CONFIGS}
     print(f'\nMeans over {len(args.seeds)} training run(s), seeds {args.seeds}\n')
     print(table(results))

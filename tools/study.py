@@ -10,6 +10,8 @@ run. ``--dry-run`` says what would be, and how long it would take; ``--draw`` ru
 """
 
 import argparse
+import gc
+import os
 import sys
 import time
 import traceback
@@ -24,7 +26,7 @@ import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.engine.errors import one_line_errors
 from mmscale.studies import ledger, pictures
 from mmscale.studies.cells import check_runs, make_cells, read_study
-from mmscale.studies.processes import Progress, cores, in_words
+from mmscale.studies.processes import Progress, cores, gpu_of, in_words
 from mmscale.studies.queue import TrialState, claimed, enqueue, open_queue, take
 from mmscale.studies.runs import device_name, expected_seconds, load_config, run_cell
 
@@ -66,7 +68,12 @@ def plan(cells: list, entries: list[dict]) -> dict[str, float]:
     torch.set_num_threads(1)
     MMLogger.get_instance('study', log_level='ERROR')  # how each weight is initialised
     here = [entry for entry in entries if entry.get('made', {}).get('device') == device_name()]
-    known = {entry['name']: entry['seconds'] for entry in here if 'seconds' in entry}
+    # Where a training was interrupted, the first are those of its last part.
+    known = {
+        entry['name']: max(entry['seconds'], entry['training_seconds'] or 0)
+        for entry in here
+        if 'seconds' in entry
+    }
     for number, name in enumerate(dict.fromkeys(cell.name for cell in cells), 1):
         if name not in known:
             print(f'timing training steps: {number} {name}', file=sys.stderr, flush=True)
@@ -76,6 +83,8 @@ def plan(cells: list, entries: list[dict]) -> dict[str, float]:
             except Exception as error:  # known before the first of all runs has been trained
                 text = f'study: runs[{name!r}] cannot be trained and measured: {error}'
                 raise ValueError(text) from error
+    gc.collect()
+    torch.cuda.empty_cache()  # for the trainings, which are processes of their own
     return {cell.key: known[cell.name] for cell in cells}
 
 
@@ -88,10 +97,10 @@ class Workers:
         self.order = [(cell.name, cell.seed) for cell in cells]
         self.seconds = seconds
         self.progress = Progress(sum(seconds.values()), at_once=min(jobs, max(1, len(todo))))
-        self.failed, self.elsewhere, self.stop = [], [], Event()
-        self.folder = args.work_dir / args.study.stem
+        self.ended, self.failed, self.stop = set(), [], Event()
+        self.folder = (args.work_dir / args.study.stem).resolve()  # tools run in another folder
         self.ledger = args.out / f'{args.study.stem}.json'
-        storage = args.storage or f'sqlite:///{(self.folder / "optuna.db").resolve()}'
+        storage = args.storage or f'sqlite:///{self.folder / "optuna.db"}'
         self.folder.mkdir(parents=True, exist_ok=True)
         self.queue = open_queue(args.study.stem, storage)
 
@@ -99,7 +108,7 @@ class Workers:
         """Runs all, and waits for what others run: other machines, or tools of a killed study."""
         todo = self.todo
         while todo:
-            self.elsewhere = enqueue(self.queue, todo, self.folder)
+            enqueue(self.queue, todo, self.folder)
             with ThreadPoolExecutor(self.jobs) as pool:
                 tasks = [pool.submit(self.work, number) for number in range(self.jobs)]
                 try:
@@ -110,11 +119,13 @@ class Workers:
                 except BaseException:
                     self.stop.set()
                     raise
-            found = ledger.states(self.elsewhere, ledger.read(self.ledger))
-            todo = found['missing'] + found['changed']
+            todo = [c for c in self.todo if c.key not in self.ended and not self.is_done(c)]
             if todo:
                 self.progress.advance(0, f'waiting for {len(todo)} runs of other processes')
                 time.sleep(POLL)
+
+    def is_done(self, cell) -> bool:
+        return bool(ledger.states([cell], ledger.read(self.ledger))['done'])
 
     def work(self, number: int) -> None:
         # As many whatever is left to run: sums over other threads round otherwise, and a cell that
@@ -122,13 +133,14 @@ class Workers:
         threads = max(1, cores() // self.jobs)
         env = dict(OMP_NUM_THREADS=str(threads))
         if torch.cuda.is_available():
-            env['CUDA_VISIBLE_DEVICES'] = str(number % torch.cuda.device_count())
+            visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+            env['CUDA_VISIBLE_DEVICES'] = gpu_of(number, torch.cuda.device_count(), visible)
         while not self.stop.is_set() and (trial := take(self.queue, self.cells)):
             cell = self.cells[trial.user_attrs['cell']]
             with claimed(self.folder / cell.slug) as lock:
-                if lock is None:
+                # Who runs it, or has run it, took it from the queue before it waited there again.
+                if lock is None or self.is_done(cell):
                     self.queue.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
-                    self.elsewhere.append(cell)
                 else:
                     self.run_one(trial, cell, env, lock)
 
@@ -145,6 +157,7 @@ class Workers:
             self.progress.advance(part, text)
 
         try:
+            self.ended.add(cell.key)
             entry = run_cell(cell, self.folder / cell.slug, ROOT, env, on_epoch, (lock,))
         except Exception as error:  # the other cells are to run all the same
             self.queue.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
@@ -168,6 +181,7 @@ def main():
             if part.is_file():
                 raise ValueError(f'{flag}: {part} is a file, and must be a folder')
     study = read_study(args.study, ROOT)
+    pictures.check_pictures(study)
     path = args.out / f'{args.study.stem}.json'
     if args.draw:
         return pictures.write(study, ledger.read(path), args.out, args.study.stem)

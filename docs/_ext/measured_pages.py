@@ -71,7 +71,7 @@ def read(name: str):
 
 def runs_of(name: str, chosen=()) -> dict:
     study, entries = read(name)
-    runs = {run: found for run, found in summary.by_run(entries).items() if run in study.runs}
+    runs = summary.runs_of(study, entries)
     missing = [run for run in chosen if run not in study.runs]
     if missing:
         raise ValueError(f'{name}: there is no run {missing[0]!r}')

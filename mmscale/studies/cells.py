@@ -58,6 +58,10 @@ DEFAULTS = dict(
 )
 NEEDED = ('title', 'runs', 'seeds')
 CHECKPOINTS = ('last', 'best')
+# Of tools/equivariance.py, whose models, names and folder are the study's.
+EQUIVARIANCE = ('layers', 'factors', 'num_images', 'images', 'accuracy_images', 'metric',
+                'no_accuracy', 'canvas', 'resampling', 'between_levels', 'border', 'breakdown',
+                'unsquared', 'batch_size', 'device', 'seed')  # fmt: skip
 # So many samples of a dataset, spread evenly, tell it from another.
 SAMPLES = 256
 # What decides about numbers: of the package these folders and files.
@@ -141,6 +145,9 @@ def read_study(path: Path, root: Path) -> Config:
         raise ValueError(
             f'study: checkpoint must be one of {CHECKPOINTS}, got {study.checkpoint!r}'
         )
+    for name in study.equivariance or {}:
+        if name not in EQUIVARIANCE:
+            raise ValueError(f'study: equivariance has {name}; known are {", ".join(EQUIVARIANCE)}')
     for title, place in study.columns.items():
         if place[0] not in study.tests:
             raise ValueError(

@@ -47,7 +47,7 @@ def write(study: Config, entries: list[dict], out: Path, name: str) -> list[Path
 def draw(study: Config, entries: list[dict], out: Path, name: str) -> list[tuple[str, str]]:
     """Writes the pictures of a study, ``<name>_<picture>``; returns their titles and files."""
     out.mkdir(parents=True, exist_ok=True)
-    runs = {run: found for run, found in summary.by_run(entries).items() if run in study.runs}
+    runs = summary.runs_of(study, entries)
     drawn = []
     for picture in study.pictures if runs else []:
         figure = KINDS[picture.kind](study, runs, picture)
@@ -58,6 +58,21 @@ def draw(study: Config, entries: list[dict], out: Path, name: str) -> list[tuple
             save_figure(figure, path.with_suffix(suffix), dpi=150)
         drawn.append((picture.get('title', study.title), path.name))
     return drawn
+
+
+def check_pictures(study: Config) -> None:
+    """Raises a ValueError for a picture or a comparison that could not be made in the end."""
+    for picture in study.pictures:
+        if picture.get('kind') not in KINDS:
+            raise ValueError(
+                f'study: the kind of a picture must be one of {", ".join(KINDS)}, '
+                f'got {picture.get("kind")!r}'
+            )
+    named = [run for picture in study.pictures for run in picture.get('runs', [])]
+    named += [run for _, *pair in study.comparisons for run in pair]
+    for run in named:
+        if run not in study.runs:
+            raise ValueError(f'study: pictures or comparisons have {run!r}, which is no run of it')
 
 
 def styles(study: Config, runs) -> dict[str, dict]:
@@ -272,7 +287,7 @@ def accuracy(entry: dict) -> float:
     """The one number of a cell: of its test, or else the mean over the scale factors."""
     for found in [entry.get('test'), *entry.get('tests', {}).values()]:
         if found and (metric := summary.main_metric(found)):
-            return found[metric]
+            return math.nan if found[metric] is None else found[metric]
     if entry.get('accuracy'):
         return float(np.mean(entry['accuracy']['mean']))
     return (entry.get('validation') or {}).get('last', math.nan)

@@ -24,6 +24,19 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
 
 
+def gpu_of(worker: int, count: int, visible: str | None) -> str:
+    """``CUDA_VISIBLE_DEVICES`` of a worker, one of those that this process may use itself.
+
+    Args:
+        worker (int): Its number, from 0.
+        count (int): GPUs that PyTorch finds, at least one.
+        visible (str | None): The variable of this process: numbers or names, the first ``count``
+            of which are there.
+    """
+    names = visible.split(',') if visible else [str(i) for i in range(count)]
+    return names[worker % count].strip()
+
+
 def run_logged(
     command: list[str],
     cwd: Path,

@@ -2,6 +2,7 @@
 """One cell of a study: training, test and measurement over scale, each by the ordinary tool."""
 
 import json
+import math
 import platform
 import shlex
 import sys
@@ -62,21 +63,34 @@ def _shape_of(cfg: Config) -> tuple[int, int, int]:
     return tuple(first_batch(cfg, 1)['inputs'][0].shape)
 
 
-def commands(cell: Cell, folder: Path) -> dict[str, list[str]]:
-    """What a cell runs, behind ``python``, from the root of the repository."""
+def checkpoint_of(cell: Cell, folder: Path) -> str:
+    """Name of the file that is measured; a pattern as long as there is none."""
+    if cell.checkpoint == 'best':
+        # A training that is killed between writing a new one and deleting the old leaves both.
+        best = max(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime, default=None)
+        return best.name if best else 'best_*.pth'
+    last = folder / 'last_checkpoint'
+    return Path(last.read_text().strip()).name if last.is_file() else 'epoch_*.pth'
+
+
+def commands(cell: Cell, folder: Path, checkpoint: str) -> dict[str, list[str]]:
+    """What a cell runs, behind ``python``, from the root of the repository.
+
+    Args:
+        cell (Cell): What to run.
+        folder (Path): For all that it writes.
+        checkpoint (str): Name of the file in it that is tested and measured.
+    """
+    checkpoint = str(folder / checkpoint)
     options = ['--cfg-options', *as_words(cell.options)]
     found = dict(
         train=['tools/train.py', cell.config, '--work-dir', str(folder), '--resume', *options]
     )
-    best = sorted(folder.glob('best_*.pth'))
-    last = folder / 'last_checkpoint'
-    if cell.checkpoint == 'best':
-        checkpoint = str(best[-1]) if best else str(folder / 'best_*.pth')
-    else:
-        checkpoint = last.read_text().strip() if last.is_file() else str(folder / 'epoch_*.pth')
     if cell.equivariance is not None:
         words = ['tools/equivariance.py', cell.config, checkpoint, '--names', cell.name]
         for name, value in cell.equivariance.items():
+            if value is None or value is False:  # as without it
+                continue
             values = value if isinstance(value, list | tuple) else [value]
             words += [f'--{name.replace("_", "-")}']
             words += [] if value is True else [str(v) for v in values]
@@ -119,7 +133,7 @@ def run_cell(
     """
 
     def start(name: str, on_line=lambda line: None) -> None:
-        words = [sys.executable, *commands(cell, folder)[name]]
+        words = [sys.executable, *commands(cell, folder, checkpoint_of(cell, folder))[name]]
         run_logged(words, root, env, folder / f'{name}.log', on_line, kept_open)
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +155,11 @@ def run_cell(
     def tested(name: str) -> dict:
         if not metrics_of(folder, name).is_file():
             start(name)
-        return mmengine.load(metrics_of(folder, name))
+        found = mmengine.load(metrics_of(folder, name))  # JSON has no nan: an AP of no object
+        return {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in found.items()
+        }
 
     if cell.test:
         entry['test'] = tested('test')
@@ -153,10 +171,12 @@ def run_cell(
         names = ('factors', 'accuracy', 'accuracy_note', 'metrics', 'layers', 'settings')
         entry.update({name: model[name] for name in names if name in model})
         entry['images'] = {key: model['images'][key] for key in ('count', 'source', 'size')}
+    # Another machine's best epoch may be another one.
+    checkpoint = 'best_*.pth' if cell.checkpoint == 'best' else checkpoint_of(cell, folder)
+    published = commands(cell, Path('work_dirs') / folder.name, checkpoint)
     entry.update(
         commands={
-            name: ' '.join(['python', *map(_quoted, words)])
-            for name, words in commands(cell, Path(f'work_dirs/{folder.name}')).items()
+            name: ' '.join(['python', *map(_quoted, words)]) for name, words in published.items()
         },
         digests=cell.digests,
         made=provenance(root, env),
@@ -254,7 +274,7 @@ def expected_seconds(cell: Cell, root: Path, rounds: int = 2) -> float:
         of_accuracy = 0 if asked['no_accuracy'] else min(asked['accuracy_images'], test)
         tested += len(asked['factors']) * (of_accuracy + 2 * asked['num_images'])
     images += TEST_SHARE * tested
-    tools = len(commands(cell, Path()))
+    tools = len(commands(cell, Path(), ''))
     return images * per_image + tools * OVERHEAD
 
 

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from mmengine.config import Config
 
 from mmscale.evaluation.accuracy import MAIN_METRICS
+from mmscale.evaluation.equivariance import FACTORS
 from mmscale.evaluation.report import metric_name
 
 
@@ -46,6 +48,18 @@ def by_run(entries: list[dict]) -> dict[str, list[dict]]:
     return found
 
 
+def runs_of(study: Config, entries: list[dict]) -> dict[str, list[dict]]:
+    """The entries of each run of a study, without those measured at other factors than it asks for.
+
+    A ledger has such entries from the time before they were changed.
+    """
+    if study.get('equivariance'):
+        asked = study.equivariance.get('factors', FACTORS)
+        factors = [float(s) for s in (asked if isinstance(asked, list | tuple) else [asked])]
+        entries = [entry for entry in entries if entry.get('factors', factors) == factors]
+    return {run: found for run, found in by_run(entries).items() if run in study.runs}
+
+
 def accuracy_over_scale(entries: list[dict]) -> Spread | None:
     """Of the entries of one run, its :func:`metric_over_scale`; None where it was not measured."""
     if all(entry.get('accuracy') for entry in entries):
@@ -82,10 +96,9 @@ def tested(entries: list[dict], test: str, metric: str) -> Spread | None:
 
 
 def test_error(entries: list[dict]) -> Spread | None:
-    """Percent of the test images that are not recognised; None where no test was asked for."""
-    if all(entry.get('test') for entry in entries):
-        return Spread.of(100 - entry['test']['accuracy/top1'] for entry in entries)
-    return None
+    """Percent of the test images that are not recognised; None where no classifier was tested."""
+    found = [(entry.get('test') or {}).get('accuracy/top1') for entry in entries]
+    return None if None in found else Spread.of(100 - value for value in found)
 
 
 def devices(entries: list[dict]) -> list[str]:
@@ -104,7 +117,7 @@ def training_minutes(entries: list[dict], device: str) -> Spread | None:
 
 
 def factors(entries: list[dict]) -> list[float]:
-    """The scale factors, which all entries of a study share."""
+    """The scale factors, which all entries of :func:`runs_of` share."""
     return next((entry['factors'] for entry in entries if 'factors' in entry), [])
 
 

@@ -22,7 +22,7 @@ def document(study: Config, name: str, entries: list[dict], pictures: list[tuple
         entries (list[dict]): Of its ledger.
         pictures (list[tuple[str, str]]): Titles and names of files.
     """
-    runs = {run: found for run, found in summary.by_run(entries).items() if run in study.runs}
+    runs = summary.runs_of(study, entries)
     parts = [f'# {study.title}', _how(study, name, runs)]
     if not runs:
         return '\n\n'.join([*parts, 'No run is finished.']) + '\n'

@@ -1,6 +1,9 @@
 # Copyright (c) mmscale contributors.
 import ast
+import os
+import runpy
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,8 @@ from mmscale.engine import schedules
 from mmscale.engine.launch import load_config, merge_options
 from mmscale.studies import cells
 from mmscale.studies.cells import check_runs, make_cells, read_study
-from mmscale.studies.runs import commands, commit
+from mmscale.studies.processes import gpu_of
+from mmscale.studies.runs import checkpoint_of, commands, commit
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py'
@@ -62,6 +66,11 @@ def test_studies_of_the_repository_are_sound(path):
             f'runs = dict(a=dict(config="{DIGITS}"))',
             "columns\\['x'\\] is of the test 'big', which is none of tests: small",
         ),
+        (
+            f'title = "t"\nseeds = [0]\nequivariance = dict(acuracy_images=5)\n'
+            f'runs = dict(a=dict(config="{DIGITS}"))',
+            'equivariance has acuracy_images; known are layers, factors',
+        ),
     ],
 )
 def test_what_a_study_cannot_have_is_named(tmp_path, text, message):
@@ -107,13 +116,47 @@ def test_the_key_changes_with_what_numbers_depend_on_and_with_nothing_else(monke
 def test_further_tests_run_with_their_own_options_and_unknown_ones_are_named():
     tests = dict(half={'test_dataloader.dataset.scale': 0.5}, all={})
     (cell,) = make_cells(study_of(seeds=[0], tests=tests), ROOT)
-    found = commands(cell, Path('w'))
+    found = commands(cell, Path('w'), 'epoch_9.pth')
     assert list(found) == ['train', 'test_half', 'test_all']
     assert found['test_half'][-1] == 'test_dataloader.dataset.scale=0.5'
+    assert found['test_half'][:3] == ['tools/test.py', DIGITS, 'w/epoch_9.pth']
     files = [words[words.index('--out') + 1] for words in list(found.values())[1:]]
     assert files == ['w/metrics_half.json', 'w/metrics_all.json']
     with pytest.raises(ValueError, match="runs\\['a'\\]: .*the config has no test_data"):
         make_cells(study_of(tests=dict(half={'test_data': 1})), ROOT)
+
+
+def test_arguments_of_the_measurement_are_those_of_the_tool(monkeypatch):
+    tool = runpy.run_path(str(ROOT / 'tools' / 'equivariance.py'))
+    monkeypatch.setattr(sys, 'argv', ['equivariance.py', DIGITS])
+    of_the_study = {'models', 'names', 'out', 'cfg_options'}
+    assert set(vars(tool['parse_args']())) - of_the_study == set(cells.EQUIVARIANCE)
+    asked = dict(border=1, factors=[1, 2], breakdown=False, unsquared=True, metric=None)
+    (cell,) = make_cells(study_of(seeds=[0], equivariance=asked), ROOT)
+    words = commands(cell, Path('w'), 'epoch_9.pth')['equivariance']
+    found = ['--border', '1', '--factors', '1', '2', '--unsquared', '--out', 'w/equivariance']
+    assert words[words.index('--border') : words.index('--cfg-options')] == found
+
+
+def test_the_checkpoint_is_the_last_or_the_best_that_was_written_last(tmp_path):
+    last, best = (make_cells(study_of(checkpoint=c), ROOT)[0] for c in cells.CHECKPOINTS)
+    assert checkpoint_of(last, tmp_path) == 'epoch_*.pth'
+    assert checkpoint_of(best, tmp_path) == 'best_*.pth'
+    (tmp_path / 'last_checkpoint').write_text('/where/it/was/trained/epoch_12.pth')
+    for age, name in ((20, 'best_top1_epoch_9.pth'), (10, 'best_top1_epoch_12.pth')):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
+    assert checkpoint_of(last, tmp_path) == 'epoch_12.pth'
+    assert checkpoint_of(best, tmp_path) == 'best_top1_epoch_12.pth'
+
+
+@pytest.mark.parametrize(
+    'visible, found', [(None, '01230'), ('2,3', '23232'), (' GPU-a , GPU-b', ['GPU-a', 'GPU-b'])]
+)
+def test_workers_take_gpus_that_the_study_was_given(visible, found):
+    count = len(visible.split(',')) if visible else 4
+    assert [gpu_of(worker, count, visible) for worker in range(len(found))] == list(found)
+    assert gpu_of(1, 1, '7,-1,2') == '7'  # what is behind -1 cannot be seen
 
 
 def test_options_that_are_the_seed_are_another_in_each_cell():

@@ -68,6 +68,41 @@ def test_test_errors_have_a_column(study, make_entry):
     assert lines_of(page, 'b ')[0][-1] == '-'
 
 
+def test_a_study_of_detectors_may_test_them(study, make_entry):
+    entries = [make_entry('a', seed, test={'coco/bbox_mAP': None}) for seed in (0, 1)]
+    page = tables.document(study, 'two', entries, [])
+    assert 'test error' not in page
+    assert math.isnan(pictures.accuracy(entries[0]))  # of no object, no AP
+
+
+def test_entries_of_other_factors_are_left_out(study, make_entry, tmp_path):
+    study.equivariance = dict(factors=[1, 2])
+    entries = [make_entry('a', 0), make_entry('a', 1, (92, 70)), make_entry('b', 0)]
+    entries[1]['factors'] = [1.0, 3.0]
+    entries[2] = {**make_entry('b', 0, (1, 2, 3), (1, 2, 3)), 'factors': [1.0, 2.0, 3.0]}
+    page = tables.document(study, 'two', entries, [])
+    assert 'a (1 of 2); b (0 of 2)' in page
+    assert lines_of(page, 'a ')[1] == ['a', '90.00', '80.00'] and not lines_of(page, 'b ')
+    assert pictures.write(study, entries, tmp_path, 'two')
+    study.equivariance = dict(factors=3)
+    assert list(summary.runs_of(study, entries)) == []
+
+
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(pictures=[dict(kind='scater')]), "must be one of scale, .*, got 'scater'"),
+        (dict(pictures=[dict(kind='scale', runs=['c'])]), "have 'c', which is no run"),
+        (dict(comparisons=[('c for a', 'a', 'c')]), "have 'c', which is no run"),
+    ],
+)
+def test_pictures_that_could_not_be_made_are_named(study, change, message):
+    pictures.check_pictures(study)
+    study.update(change)
+    with pytest.raises(ValueError, match=message):
+        pictures.check_pictures(study)
+
+
 def test_further_tests_have_a_table_and_a_picture(study, make_entry, tmp_path):
     study.columns = {'small': ['few', 'coco/bbox_mAP'], 'large': ['all', 'coco/bbox_mAP']}
     study.runs = {name: dict(config='c', trained=name) for name in 'ab'}

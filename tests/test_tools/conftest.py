@@ -27,12 +27,12 @@ def tool_environment() -> dict:
     return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
 
 
-def run_tool(*command) -> subprocess.CompletedProcess:
-    """Runs a tool from the repository's root, as the README has it."""
+def run_tool(*command, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    """Runs a tool from the repository's root, as the README has it, or from another folder."""
     program = [] if str(command[0]).endswith('.sh') else [sys.executable]
     return subprocess.run(
         [*program, *map(str, command)],
-        cwd=ROOT,
+        cwd=folder,
         env=tool_environment(),
         capture_output=True,
         text=True,

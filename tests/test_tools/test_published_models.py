@@ -1,5 +1,6 @@
 # Copyright (c) mmscale contributors.
 import hashlib
+import json
 import re
 import sys
 from pathlib import Path
@@ -97,6 +98,23 @@ def test_accuracies_of_the_index_are_those_of_the_ledger():
     }
     found = {c: a for c, a in fill_metrics.accuracies(study).items() if c in known}
     assert found and {c: known[c]['Top 1 Accuracy'] for c in found} == found
+
+
+def test_only_runs_of_a_config_as_it_is_tell_its_accuracy(tmp_path):
+    config = 'configs/cnn/cnn_1xb128-20e_scalemnist.py'
+    runs = {
+        'as it is': dict(config=config),
+        'wider': dict(config=config, options={'model.head.topk': (1, 5)}),
+        'longer': dict(config=config, epochs=40),
+    }
+    (tmp_path / 'small.py').write_text(f"title = 't'\nseeds = [0]\nruns = {runs}\n")
+    cells = [
+        dict(name=name, seed=0, test={'accuracy/top1': accuracy})
+        for name, accuracy in zip([*runs, 'removed'], (97.0, 98.0, 99.0, 100.0))
+    ]
+    (tmp_path / 'results').mkdir()
+    (tmp_path / 'results' / 'small.json').write_text(json.dumps(dict(cells=cells)))
+    assert fill_metrics.accuracies(tmp_path / 'small.py') == {config: 97.0}
 
 
 def test_errors_of_the_first_page_are_those_of_the_ledger():

@@ -60,6 +60,7 @@ def test_a_study_leaves_a_ledger_a_page_and_pictures(finished):
     first = json.loads((folder / 'few.json').read_text())['cells'][0]
     assert first['parameters'] == 176_258 and first['training_seconds'] > 0
     assert first['factors'] == [1, 2] and first['layers']['backbone']['mean'][1] > 0
+    assert f'work_dirs/resnet-small_seed0_{first["key"]}/best_*.pth' in first['commands']['test']
     assert 'Few digits' in (folder / 'few.md').read_text()
     assert (folder / 'few_scale.png').stat().st_size > 10_000
 
@@ -93,7 +94,8 @@ def test_one_cell_alone_is_run_as_it_was_beside_others(finished, tmp_path):
     (tmp_path / 'few.py').write_text(STUDY)
     known = json.loads((folder / 'few.json').read_text())
     (tmp_path / 'few.json').write_text(json.dumps(dict(known, cells=known['cells'][:1])))
-    result = run_tool(*words(tmp_path))
+    # From another folder than the repository, in which its tools run, with paths relative to it.
+    result = run_tool(ROOT / TOOL, 'few.py', '--work-dir', 'work', '--out', '.', folder=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     again = json.loads((tmp_path / 'few.json').read_text())['cells']
     assert [cell['made']['threads'] for cell in again] == [known['cells'][0]['made']['threads']] * 2

@@ -1,8 +1,8 @@
 # Copyright (c) mmscale contributors.
 """Writes test accuracies of a study into the model index: ``fill_metrics.py studies/NAME.py``.
 
-Of each run all of whose seeds are in the ledger, the mean over them goes to the entry of its
-config, unless the entry has weights: then its accuracy is theirs.
+Of each run that changes nothing of its config and all of whose seeds are in the ledger, the mean
+over them goes to the entry of the config, unless the entry has weights: then its accuracy is theirs.
 """
 
 import argparse
@@ -22,10 +22,13 @@ def accuracies(study_path: Path) -> dict[str, float]:
     study = read_study(study_path, ROOT)
     entries = ledger.read(study_path.parent / 'results' / f'{study_path.stem}.json')
     found = {}
-    for run, of_run in summary.by_run(entries).items():
+    for run, of_run in summary.runs_of(study, entries).items():
+        setting = study.runs[run]
+        if study.options or setting.get('options') or setting.get('epochs', study.epochs):
+            continue  # another network or training than that of the config
         error = summary.test_error(of_run)
         if error is not None and {entry['seed'] for entry in of_run} == set(study.seeds):
-            found[study.runs[run].config] = round(100 - float(error.mean), 2)
+            found[setting.config] = round(100 - float(error.mean), 2)
     return found
 
 
@@ -46,8 +49,11 @@ def main():
     parser.add_argument('study', type=Path, help='path of the study')
     for config, accuracy in accuracies(parser.parse_args().study.resolve()).items():
         path = (ROOT / config).parent / 'metafile.yml'
-        write_text(path, filled(path.read_text(), config, accuracy))
-        print(f'{config}: {accuracy}')
+        before = path.read_text()
+        after = filled(before, config, accuracy)
+        if after != before:
+            write_text(path, after)
+            print(f'{config}: {accuracy}')
 
 
 if __name__ == '__main__':
