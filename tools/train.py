@@ -12,6 +12,7 @@ import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.engine import checkpoints, launch, schedules
 from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.engine.errors import one_line_errors
+from mmscale.engine.resuming import InterruptedValidationHook
 
 PARTS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -89,6 +90,7 @@ def prepare() -> Runner:
             stacklevel=1,
         )
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner.register_hook(InterruptedValidationHook())
     launch.build_data(runner, 'train_loop', 'val_loop')
     schedules.check_schedules(cfg, runner)
     checkpoints.check_loading(runner, strict=False)

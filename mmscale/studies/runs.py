@@ -1,13 +1,12 @@
 # Copyright (c) mmscale contributors.
 """One cell of a study: training, test and measurement over scale, each by the ordinary tool."""
 
-import json
 import math
 import platform
 import shlex
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +19,7 @@ from mmengine.config import Config
 import mmscale
 from mmscale.engine import launch
 from mmscale.engine.cost import count, first_batch, image_shape, training_step
+from mmscale.engine.resuming import logged_scalars
 from mmscale.evaluation.equivariance import FACTORS, equivariance_error
 from mmscale.evaluation.report import write_json
 
@@ -190,19 +190,9 @@ def _quoted(word: str) -> str:
     return word if word.endswith('_*.pth') else shlex.quote(word)
 
 
-def scalars(folder: Path) -> Iterator[dict]:
-    """What MMEngine has logged in a work directory, over all interruptions."""
-    for path in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:  # the last line of a run that was killed
-                continue
-
-
 def training_seconds(folder: Path) -> float | None:
     """Time spent in training steps, over all interruptions, as MMEngine has logged it."""
-    steps = {entry['iter']: entry['time'] for entry in scalars(folder) if 'loss' in entry}
+    steps = {entry['iter']: entry['time'] for entry in logged_scalars(folder) if 'loss' in entry}
     total, before = 0.0, 0
     for step in sorted(steps):
         total += (step - before) * steps[step]
@@ -212,7 +202,7 @@ def training_seconds(folder: Path) -> float | None:
 
 def measured_before(folder: Path) -> dict:
     """The figure of the config's validation after the last epoch, and the best of all epochs."""
-    entries = list(scalars(folder))
+    entries = list(logged_scalars(folder))
     name = summary.main_metric(name for entry in entries for name in entry)
     found = [entry[name] for entry in entries if name in entry]
     return dict(validation=dict(last=found[-1], best=max(found))) if found else {}

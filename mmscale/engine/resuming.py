@@ -1,0 +1,45 @@
+# Copyright (c) mmscale contributors.
+"""What MMEngine leaves out when it resumes a training: the validation that was interrupted."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.dist import broadcast_object_list
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+
+def logged_scalars(work_dir: Path) -> Iterator[dict]:
+    """What MMEngine has logged in a work directory, over all interruptions."""
+    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in path.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:  # the last line of a run that was killed
+                continue
+
+
+class InterruptedValidationHook(Hook):
+    """Validates the epoch from which a run is resumed, if that was due and is in no log.
+
+    MMEngine writes the checkpoint of an epoch before it validates it. A run that is killed in the
+    validation would go on with the next epoch: the epoch could never be the best, and the last one
+    would have no result at all.
+    """
+
+    priority = 'LOWEST'  # what saves the best checkpoint must be ready
+
+    def before_train(self, runner: Runner) -> None:
+        loop, epoch = runner.train_loop, runner.epoch
+        if epoch == 0 or runner.val_loop is None or not isinstance(loop, EpochBasedTrainLoop):
+            return
+        is_last = epoch == runner.max_epochs
+        if epoch < loop.val_begin or not (is_last or epoch % loop.val_interval == 0):
+            return
+        entries = logged_scalars(Path(runner.work_dir))
+        is_missing = [not any('iter' not in e and e.get('step') == epoch for e in entries)]
+        broadcast_object_list(is_missing)  # one decision for all processes
+        if is_missing[0]:
+            runner.logger.info(f'The validation of epoch {epoch} was interrupted, and is made now')
+            runner.val_loop.run()
