@@ -2,6 +2,7 @@
 """Tests a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
 
 import argparse
+import inspect
 import os
 from copy import deepcopy
 from pathlib import Path
@@ -10,7 +11,7 @@ import mmengine
 from mmengine.config import ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
-from mmengine.registry import RUNNERS
+from mmengine.registry import HOOKS, RUNNERS
 from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
@@ -18,6 +19,7 @@ from mmscale.datasets.base import leaf_datasets
 from mmscale.engine import checkpoints, launch
 from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.engine.errors import one_line_errors
+from mmscale.registry import find_class
 
 PARTS = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
 LOADERS = ('test_dataloader',)
@@ -90,13 +92,21 @@ def enable_visualization(cfg, args: argparse.Namespace):
             '--show, --show-dir: the config has no VisualizationHook; add '
             "default_hooks=dict(visualization=dict(type='VisualizationHook'))"
         )
-    hook.update(
-        enable=True,
-        show=args.show,
-        wait_time=args.wait_time,
-        out_dir=args.show_dir,
-        interval=args.interval,
-    )
+    hook.update(show=args.show, wait_time=args.wait_time, interval=args.interval)
+    if launch.is_of_mmpretrain(cfg):
+        hook.update(enable=True, out_dir=args.show_dir)
+        return
+    hook.draw = True
+    if args.show_dir is None:
+        return
+    kind = find_class(hook.type, HOOKS, cfg.get('default_scope'))
+    if 'test_out_dir' in inspect.signature(kind).parameters:  # MMDetection's
+        # A relative one would lie in the work directory.
+        hook.test_out_dir = str(Path(args.show_dir).resolve())
+    elif cfg.get('visualizer') is None:
+        raise ValueError('--show-dir: the config has no visualizer')
+    else:  # MMSegmentation's, whose backends write the images
+        cfg.visualizer.save_dir = args.show_dir
 
 
 def enable_tta(cfg):

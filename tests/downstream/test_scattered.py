@@ -85,6 +85,24 @@ def test_trains_and_segments(path, folder, tmp_path, monkeypatch):
     assert sum(p.numel() for p in model.parameters()) == 942_862
 
 
+@pytest.mark.parametrize('name', CONFIGS)
+def test_predictions_are_drawn_into_a_folder(name, folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    train(CONFIGS[name][0], tmp_path)
+    words = ['tools/test.py', CONFIGS[name][0], tmp_path / 'epoch_1.pth', '--work-dir', tmp_path]
+    words += ['--show-dir', f'shown_{name}', '--cfg-options', 'test_dataloader.num_workers=0']
+    words += ['test_dataloader.persistent_workers=False']
+    result = subprocess.run(
+        [sys.executable, ROOT / words[0], *map(str, words[1:])], cwd=folder,
+        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    shown = (folder / f'shown_{name}').rglob('*')
+    images = [path for path in shown if path.suffix in ('.png', '.jpg')]
+    assert len(images) == 2  # all of the test data
+
+
 def test_a_study_of_a_detector_has_its_figures_by_size_and_over_scale(folder, tmp_path):
     root = f'{folder}/data/scattered_mnist/'
     options = {f'{mode}_dataloader.dataset.data_root': root for mode in ('train', 'val', 'test')}
