@@ -32,6 +32,7 @@ from mmscale.evaluation.features import check_layers
 from mmscale.evaluation.scaling import RESAMPLINGS
 from mmscale.evaluation.study import Model, Settings, digest
 from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
+from mmscale.studies.cells import digest_samples
 from mmscale.visualization import save_figure
 
 LEAST = dict(num_images=1, accuracy_images=1, batch_size=1, border=0, seed=0)
@@ -167,9 +168,14 @@ def name_models(models: list[Model], names: list[str] | None, seed: int) -> list
     return names
 
 
+def content(path: Path) -> bytes:
+    return path.read_bytes() if path.is_file() else str(path).encode()
+
+
 def describe(model: Model, settings: Settings, args: argparse.Namespace) -> dict:
     """All that the measured values depend on, and the fingerprint of it."""
     files = study.list_images(settings.folder, settings.num_images) if settings.folder else []
+    data = None if files else digest_samples(study.build_test_data(model), content)
     code = sorted(Path(mmscale.__file__).parent.rglob('*.py')) + [Path(__file__)]
     weights = []
     for name, tensor in model.network.state_dict().items():
@@ -179,6 +185,7 @@ def describe(model: Model, settings: Settings, args: argparse.Namespace) -> dict
         config_sha256=digest([json.dumps(model.cfg.to_dict(), default=str).encode()]),
         weights_sha256=digest(weights),
         folder_sha256=digest(path.read_bytes() for path in files) if files else None,
+        data_sha256=data,
         code_sha256=digest(path.read_bytes() for path in code if '.mim' not in path.parts),
         versions=dict(
             mmscale=mmscale.__version__,

@@ -31,7 +31,7 @@ import json
 import numbers
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -39,6 +39,7 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from torch.utils.data import Dataset
 
 import mmscale
 from mmscale.engine import launch, schedules
@@ -266,18 +267,34 @@ def _read_data(dataset: str, scope: str) -> tuple[int, str]:
     """Length and digest of a dataset, which all runs of a study share."""
     with DefaultScope.overwrite_default_scope(scope):
         built = DATASETS.build(json.loads(dataset))
-    count = min(SAMPLES, len(built))
-    samples = [built.get_data_info(i * len(built) // count) for i in range(count)]
-    return len(built), digest(_sample_bytes(len(built), samples))
+    return len(built), digest_samples(built)
 
 
-def _sample_bytes(count: int, samples: list[dict]) -> Iterable[bytes]:
+def _size(path: Path) -> bytes:
+    return str(path.stat().st_size).encode()
+
+
+def digest_samples(dataset: Dataset, of_file: Callable[[Path], bytes] = _size) -> str:
+    """Of the length of a dataset and some of its samples, as they are before its pipeline.
+
+    Args:
+        dataset (Dataset): One of MMEngine's; of another only the length counts.
+        of_file (Callable): What counts of the files of samples, wherever they lie; default: their
+            size.
+    """
+    count = min(SAMPLES, len(dataset))
+    places = [i * len(dataset) // count for i in range(count)]
+    read = getattr(dataset, 'get_data_info', lambda place: {})
+    return digest(_sample_bytes(len(dataset), map(read, places), of_file))
+
+
+def _sample_bytes(count: int, samples: Iterable[dict], of_file) -> Iterable[bytes]:
     yield str(count).encode()
     for sample in samples:
         for key in sorted(sample):
             value = sample[key]
-            if key.endswith('path') and value is not None:  # wherever the folder lies
-                yield str(Path(value).stat().st_size).encode()
+            if key.endswith('path') and value is not None:
+                yield of_file(Path(value))
             elif isinstance(value, np.ndarray):
                 yield np.ascontiguousarray(value).tobytes()
             elif isinstance(value, numbers.Number | str):

@@ -236,6 +236,29 @@ def test_other_settings_are_measured_anew(networks, tmp_path, monkeypatch, capsy
     assert len(list((tmp_path / 'models').iterdir())) == 5
 
 
+def test_other_test_data_are_measured_anew(networks, tmp_path, monkeypatch):
+    """The config names a folder, and does not change with what lies in it."""
+    config = f"""
+_base_ = '{ROOT / PLAIN}'
+data = dict(type='CustomDataset', data_root='{tmp_path}/images', with_label=True)
+pipeline = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]
+test_dataloader = dict(dataset=dict(_delete_=True, pipeline=pipeline, **data))
+"""
+    (tmp_path / 'folder.py').write_text(config)
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(2):
+        for name in ('a/0', 'a/1', 'b/0'):
+            pixels = rng.integers(256, size=(32, 32), dtype=np.uint8)
+            mmcv.imwrite(pixels, f'{tmp_path}/images/{name}.png')
+        for _ in range(2):  # the second time it is known
+            in_process(monkeypatch, tmp_path / 'folder.py', '--factors', 2, '--num-images', 3,
+                       '--no-accuracy', '--out', tmp_path / 'out')  # fmt: skip
+            found.append(read_study(tmp_path / 'out')[0]['layers']['backbone']['mean'])
+    assert found[0] == found[1] != found[2] == found[3]
+    assert len(list((tmp_path / 'out' / 'models').iterdir())) == 2
+
+
 def test_breakdown(networks, tmp_path, monkeypatch, capsys):
     common = ['--factors', 1, 1.2, 1.3, '--num-images', 3, '--out', tmp_path, '--no-accuracy',
               '--breakdown', '--border', 1]  # fmt: skip
