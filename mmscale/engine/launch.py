@@ -258,10 +258,19 @@ def init_cpu_processes(cfg: Config):
     """Joins the process group of a machine without accelerator, through gloo.
 
     MMEngine would select a CUDA device, and hand its number to ``DistributedDataParallel``.
+
+    Raises:
+        ValueError: Where neither can be.
     """
     world_size(cfg.launcher)  # raises if the launcher's variables are missing
-    if cfg.launcher != 'pytorch' or get_device() != 'cpu':
+    device = get_device()
+    if cfg.launcher == 'none' or device not in ('cpu', 'mps'):
         return
+    if cfg.launcher != 'pytorch' or device != 'cpu':
+        raise ValueError(
+            f'--launcher {cfg.launcher}: cannot share the device {device} among processes; '
+            f'several on CPUs are started by tools/dist_train.sh and tools/dist_test.sh'
+        )
     torch.distributed.init_process_group(backend='gloo')
     defaults = dict(
         type='MMDistributedDataParallel',

@@ -111,6 +111,18 @@ def test_launcher_without_its_variables(monkeypatch):
         launch.world_size('slurm')
 
 
+@pytest.mark.parametrize('launcher, device', [('pytorch', 'mps'), ('slurm', 'cpu'), ('mpi', 'cpu')])
+def test_processes_without_a_backend_are_refused(launcher, device, monkeypatch):
+    """MMEngine would ask for a CUDA device."""
+    monkeypatch.setenv(launch.WORLD_SIZE_VARIABLES[launcher], '2')
+    monkeypatch.setattr(launch, 'get_device', lambda: device)
+    with pytest.raises(
+        ValueError, match=f'--launcher {launcher}: cannot share the device {device}'
+    ):
+        launch.init_cpu_processes(Config(dict(launcher=launcher)))
+    launch.init_cpu_processes(Config(dict(launcher='none')))
+
+
 def test_amp_needs_an_accelerator(monkeypatch):
     cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))))
     monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
