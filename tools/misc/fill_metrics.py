@@ -2,7 +2,7 @@
 """Writes test accuracies of a study into the model index: ``fill_metrics.py studies/NAME.py``.
 
 Of each run that changes nothing of its config and all of whose seeds are in the ledger, the mean
-over them goes to the entry of the config, unless the entry has weights: then its accuracy is theirs.
+over them goes to the entry of the config, unless that has weights: then its accuracy is theirs.
 """
 
 import argparse
