@@ -5,7 +5,11 @@ Parameters have the names of MMPretrain's ResNet, which are torchvision's and MM
 MMSegmentation and timm name the layers of a deep stem in other ways.
 """
 
+from itertools import chain
+
 from torch import nn
+
+from mmscale.models.layers import DeformScaleConv
 
 
 def rename_keys(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
@@ -40,17 +44,42 @@ def _names_elsewhere(backbone: nn.Module, in_timm: bool) -> dict[str, str]:
     return names
 
 
+def misfits(backbone: nn.Module, state_dict: dict, prefix: str) -> list[str]:
+    """Names of the weights that have another shape in a checkpoint, and are not loaded."""
+    found = []
+    for name, own in chain(backbone.named_parameters(), backbone.named_buffers()):
+        shape = getattr(state_dict.get(prefix + name), 'shape', own.shape)
+        if len(shape) == 4 and own.ndim == 5:  # of an ordinary convolution, for the first level
+            shape = (*shape[:2], own.shape[2], *shape[2:])
+        if tuple(shape) != tuple(own.shape):
+            found.append(name)
+    return found
+
+
 def check_loaded(backbone: nn.Module, keys) -> None:
     """Raises ``ValueError`` if a checkpoint has no values for what is not zero at first.
 
     A hook of ``register_load_state_dict_post_hook``, which gives the incompatible ``keys``.
     """
+    reset_offsets(backbone, keys)
     own = backbone.state_dict()
-    missing = [key for key in keys.missing_keys if key in own and 'conv_offset' not in key]
+    absent = [*keys.missing_keys, *backbone.misfits]
+    missing = [key for key in absent if key in own and 'conv_offset' not in key]
     missing = [key for key in missing if not key.endswith('num_batches_tracked')]
     if missing and not backbone.partial_pretrained:
         raise ValueError(
-            f'init_cfg={backbone.init_cfg}: the checkpoint has no values for {len(missing)} of '
-            f'{len(own)} weights, {missing[0]} among them, which would stay random. Its keys '
-            'may need a prefix= in init_cfg; partial_pretrained=True leaves them random'
+            f'init_cfg={backbone.init_cfg}: the checkpoint has no values, or of other shapes, for '
+            f'{len(missing)} of {len(own)} weights, {missing[0]} among them, which would stay '
+            'random. Its keys may need a prefix= in init_cfg; partial_pretrained=True leaves them '
+            'random'
         )
+
+
+def reset_offsets(backbone: nn.Module, keys) -> None:
+    """Sets offset branches to 0 that a checkpoint does not have: another ``init_cfg`` drew them."""
+    for name, module in backbone.named_modules():
+        if (
+            isinstance(module, DeformScaleConv)
+            and f'{name}.conv_offset.weight' in keys.missing_keys
+        ):
+            module.init_offset()

@@ -22,6 +22,7 @@ from .arguments import (
     norm_of_all_levels,
     per_stage,
 )
+from .pretrained import reset_offsets
 
 
 @MODELS.register_module()
@@ -82,9 +83,13 @@ class ScaleConvNet(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
-        num_stages = len(channels)
-        if not channels or not all(isinstance(width, int) and width >= 1 for width in channels):
+        if (
+            not isinstance(channels, Sequence)
+            or not channels
+            or not all(isinstance(width, int) and width >= 1 for width in channels)
+        ):
             raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
+        num_stages = len(channels)
         interactions = per_stage('interaction', interaction, num_stages)
         self.num_convs = per_stage('num_convs', num_convs, num_stages)
         deform = deform_per_stage(deform, num_stages)
@@ -121,7 +126,11 @@ class ScaleConvNet(BaseModule):
         check_norms(self, norm_cfg)
 
     def init_weights(self) -> None:
-        super().init_weights()
+        hook = self.register_load_state_dict_post_hook(reset_offsets)
+        try:
+            super().init_weights()
+        finally:
+            hook.remove()
         if not is_pretrained(self.init_cfg):
             init_offsets(self)
 

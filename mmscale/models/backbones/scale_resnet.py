@@ -31,7 +31,7 @@ from .arguments import (
     per_stage,
 )
 from .layer_depth import layer_depth
-from .pretrained import check_loaded, rename_keys
+from .pretrained import check_loaded, misfits, rename_keys
 
 # depth: (convolutions of a block, blocks of each stage)
 ARCHITECTURES = {
@@ -117,7 +117,8 @@ class ScaleResNet(BaseModule):
 
     Raises:
         ValueError: If an argument is out of range, or the image is smaller than the coarsest
-            level can hold; in ``init_weights``, if a checkpoint leaves weights out.
+            level can hold; in ``init_weights``, if a checkpoint leaves weights out or has them in
+            other shapes.
 
     Example:
         >>> import torch
@@ -321,6 +322,7 @@ class ScaleResNet(BaseModule):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         rename_keys(self, state_dict, prefix)
+        self.misfits = misfits(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def init_weights(self) -> None:

@@ -148,7 +148,13 @@ class ResidualBlock(BaseModule):
 
     def _forward(self, x: PackedLevels) -> PackedLevels:
         if self.with_cp and torch.is_grad_enabled():
-            y = cp.checkpoint(self._branch_plus_shortcut, x, use_reentrant=False)
+            # A tensor among the arguments tells whose random numbers are to be repeated: the GPU's.
+            y = cp.checkpoint(
+                lambda _, levels: self._branch_plus_shortcut(levels),
+                next(iter(x)),
+                x,
+                use_reentrant=False,
+            )
         else:
             y = self._branch_plus_shortcut(x)
         return activate(self.relu, y)

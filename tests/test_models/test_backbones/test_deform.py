@@ -120,6 +120,28 @@ def test_a_checkpoint_keeps_its_offsets(kind, tmp_path):
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+@pytest.mark.parametrize(
+    'network',
+    [lambda **kw: ScaleResNet(18, GRID, **SMALL, **kw),
+     lambda **kw: ScaleConvNet(GRID, channels=(4, 5, 6, 7), **kw)],
+    ids=['resnet', 'convnet'],
+)  # fmt: skip
+def test_offsets_that_a_checkpoint_lacks_start_at_zero(network, tmp_path):
+    """Another ``init_cfg`` before it draws them, too."""
+    torch.save(network().state_dict(), tmp_path / 'ordinary.pth')
+    kaiming = dict(type='Kaiming', layer=['ScaleConv', 'DeformScaleConv'])
+    pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'ordinary.pth'))
+    deform = dict(type='mmscale.DeformScaleConv', stages=LAST_THREE)
+    model = network(deform=deform, init_cfg=[kaiming, pretrained])
+    logging.disable(logging.INFO)
+    model.init_weights()
+    logging.disable(logging.NOTSET)
+    assert deformable(model)
+    for name in deformable(model):
+        branch = model.get_submodule(name).conv_offset
+        assert branch.weight.abs().max() == 0 and branch.bias.abs().max() == 0
+
+
 def test_one_level_is_the_deformable_resnet():
     """MMPretrain's ResNet with MMCV's layer as conv2, as MMDetection builds it."""
     ordinary = ResNet(50, stem_channels=8, base_channels=8)

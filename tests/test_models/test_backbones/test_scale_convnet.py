@@ -86,6 +86,7 @@ def test_has_the_parameters_of_the_literature_with_its_head():
         (dict(out_indices=()), 'out_indices must be a sequence of stages'),
         (dict(pool_size=0), 'kernel_size must be at least 1, got 0'),
         (dict(channels=()), r'channels must .*\(\)'),
+        (dict(channels=32), 'channels must be one integer a stage, at least one, got 32'),
         (dict(norm_cfg=dict(type='BN1d')), "norm_cfg=.*'BN1d'.* use .*mmscale.ScaleBN"),
     ],
     ids=str,

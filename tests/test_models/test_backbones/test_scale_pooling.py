@@ -127,9 +127,22 @@ def save(path, net, without='', prefix=''):
 
 def test_a_checkpoint_that_leaves_weights_random_is_an_error(tmp_path):
     init_cfg = save(tmp_path / 'a.pth', pooled(), without='conv1')
-    with pytest.raises(ValueError, match='no values for 9 of .* weights, conv1.weight among them'):
+    with pytest.raises(ValueError, match='for 9 of .* weights, conv1.weight among them'):
         pooled(init_cfg=init_cfg).init_weights()
     pooled(init_cfg=init_cfg, partial_pretrained=True).init_weights()
+
+
+@pytest.mark.parametrize(
+    'changed, name',
+    [(dict(in_channels=1), 'conv1.weight'), (dict(interaction=2), 'conv1.weight'),
+     (dict(base_channels=8), 'layer1.0.downsample.0.weight')],
+)  # fmt: skip
+def test_weights_of_another_shape_are_an_error(changed, name, tmp_path):
+    """MMEngine only logs that they are not loaded."""
+    init_cfg = save(tmp_path / 'a.pth', pooled())
+    with pytest.raises(ValueError, match=f'of other shapes, for .* {name} among them'):
+        pooled(init_cfg=init_cfg, **changed).init_weights()
+    pooled(init_cfg=init_cfg, partial_pretrained=True, **changed).init_weights()
 
 
 def test_a_checkpoint_of_a_whole_classifier_needs_its_prefix(tmp_path):

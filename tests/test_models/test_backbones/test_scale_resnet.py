@@ -123,6 +123,21 @@ def test_checkpointing_changes_no_gradient(lift, depth, drop_path_rate):
 
 
 @lifts
+def test_checkpointing_repeats_the_random_numbers_of_the_device(lift, monkeypatch):
+    """PyTorch finds the GPUs whose generators it has to restore by the tensors it is given."""
+    found, checkpoint = [], torch.utils.checkpoint.checkpoint
+
+    def spy(fn, *args, **kwargs):
+        found.append({arg.device for arg in args if isinstance(arg, torch.Tensor)})
+        return checkpoint(fn, *args, **kwargs)
+
+    monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', spy)
+    model = ScaleResNet(18, lift=lift, with_cp=True, drop_path_rate=0.5, **SMALL)
+    model(image())
+    assert found == [{torch.device('cpu')}] * 8
+
+
+@lifts
 def test_checkpointing_stores_less(lift):
     stored = []
     for with_cp in (False, True):
