@@ -108,6 +108,8 @@ def error_breakdown(
         raise ValueError(
             f'backbone must have a lift and a body on a scale grid, got {type(backbone).__name__}'
         )
+    if grid.num_scales == 1:
+        raise ValueError('backbone must have at least two levels to read between, got num_scales=1')
     body = Features(backbone.body, None, grid)
     columns = []
     with eval_mode(backbone):
@@ -133,7 +135,7 @@ def _run(body: Features, signal: Signal) -> tuple[Signal, int]:
 def _measure(backbone, body, batch, before, scale: Scaling, factor, border) -> Tensor:
     """The whole error and its parts at one factor, ``(5, N)``."""
     if factor == 1:  # L_1 changes nothing
-        return torch.zeros(1 + len(PARTS), len(batch), dtype=torch.float64)
+        return torch.zeros(1 + len(PARTS), len(batch), dtype=torch.float64, device='cpu')
     lifted, feature, spoiled = before
     if not scale.leaves_a_level(feature, factor):
         warnings.warn(
@@ -141,7 +143,8 @@ def _measure(backbone, body, batch, before, scale: Scaling, factor, border) -> T
             f'{scale.grid.shift(factor):.3g} levels: its error and its parts are nan',
             stacklevel=3,
         )
-        return torch.full((1 + len(PARTS), len(batch)), torch.nan, dtype=torch.float64)
+        size = 1 + len(PARTS), len(batch)
+        return torch.full(size, torch.nan, dtype=torch.float64, device='cpu')
     expected = scale_levels(scale, feature, factor, spoiled)
     offset = scale.grid.shift(factor) % 1
     if offset:
@@ -166,7 +169,7 @@ def _measure(backbone, body, batch, before, scale: Scaling, factor, border) -> T
 
 
 def _add_up(levels: list[tuple[Tensor, ...]], border: int, count: int) -> Tensor:
-    sums = torch.zeros(6, count, dtype=torch.float64)
+    sums = torch.zeros(6, count, dtype=torch.float64, device='cpu')
     for chain in levels:
         size = [min(sides) for sides in zip(*(x.shape[2:] for x in chain))]
         chain = [crop_border(x.double().cpu(), size, 0) for x in chain]

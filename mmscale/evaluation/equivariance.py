@@ -172,6 +172,8 @@ def eval_mode(phi: Callable) -> Iterator[None]:
 
 
 def split_batches(images: Signal | Iterable[Signal], batch_size: int) -> Iterator[Signal]:
+    if batch_size < 1:
+        raise ValueError(f'batch_size must be at least 1, got {batch_size}')
     if not isinstance(images, Tensor | tuple | list):
         for batch in images:
             yield from split_batches(batch, batch_size)
@@ -216,7 +218,8 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
                 )
             if name not in left or after is None:
                 count = len(levels_of(feature)[0])
-                errors[name].append([torch.full((count,), torch.nan, dtype=torch.float64)] * 2)
+                missing = torch.full((count,), torch.nan, dtype=torch.float64, device='cpu')
+                errors[name].append([missing] * 2)
                 continue
             # A scale space as input ends at the same level of both sides at powers of the base.
             cut = is_image or not scale.is_whole(factor)
@@ -326,7 +329,7 @@ def _norms(
             [level[..., rows, columns] for level, (rows, columns) in zip(levels, frames)]
             for levels in (expected, found)
         )
-    sums = [torch.zeros(2, len(found[0]), dtype=torch.float64) for _ in range(2)]
+    sums = [torch.zeros(2, len(found[0]), dtype=torch.float64, device='cpu') for _ in range(2)]
     for level, (a, b) in enumerate(zip(expected, found)):
         size = [min(sides) for sides in zip(a.shape[2:], b.shape[2:])]
         if frames is not None and not min(size):

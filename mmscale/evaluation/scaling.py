@@ -1,6 +1,10 @@
 # Copyright (c) mmscale contributors.
 """The scaling action on whatever a network takes or gives."""
 
+import math
+
+from torch import Tensor
+
 from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, scale_image, scale_scale_space
 from mmscale.scale_space.action import BETWEEN_LEVELS
 from mmscale.scale_space.resample import check_choice
@@ -96,11 +100,18 @@ class Scaling:
             resampling=resampling,
             between_levels=between_levels,
         )
-        self.size = (batch[0] if is_pyramid(batch) else batch).shape[-2:]
+        step, finest = self._finest(batch)
+        # Of the image, in pixels: the largest of which a pyramid's finest level has its samples.
+        self.size = [math.floor(samples * step + 1e-9) for samples in finest.shape[-2:]]
+
+    def _finest(self, x: Signal) -> tuple[float, Tensor]:
+        """The finest level and the distance of its samples, in those of level 0."""
+        step = self.grid.factors[0] if self.grid is not None and is_pyramid(x) else 1
+        return step, x[0] if is_pyramid(x) else x
 
     def __call__(self, x: Signal, factor: float, **changed) -> Signal:
-        finest = x[0] if is_pyramid(x) else x
-        centre = None if finest.ndim < 4 else self._centre(finest.shape[-2:])
+        step, finest = self._finest(x)
+        centre = None if finest.ndim < 4 else self._centre(finest.shape[-2:], step)
         return scale_signal(x, factor, centre=centre, **{**self.arguments, **changed})
 
     def is_whole(self, factor: float) -> bool:
@@ -113,11 +124,26 @@ class Scaling:
             return True
         return self.grid.shift(factor) <= (len(x) if is_pyramid(x) else x.shape[2]) - 1
 
-    def _centre(self, size) -> tuple[float, float]:
-        """The centre of the image in samples of a feature map.
+    def _centre(self, size, step: float) -> tuple[float, float]:
+        """The centre of the image in samples of a feature map, or of level 0 of a scale space.
 
         Strided networks are aligned at the origin pixel, so that it lies at ``centre / stride`` of
         the feature map and not at the map's own centre.
         """
-        strides = [max(1, round(before / after)) for before, after in zip(self.size, size)]
+        strides = [find_stride(before / step, after) for before, after in zip(self.size, size)]
         return tuple((before - 1) / 2 / stride for before, stride in zip(self.size, strides))
+
+
+def find_stride(before: float, after: int) -> int:
+    """The stride of a network that makes ``after`` samples of ``before``.
+
+    A stride t makes ceil(before / t) of them. Where that leaves several t, the one that is a power
+    of two, as strides of networks are: 28 samples of which 4 are left have been strided by 8, not
+    by 7.
+    """
+    stride = 1
+    while math.ceil(before / stride - 1e-6) > after:
+        stride *= 2
+    if math.ceil(before / stride - 1e-6) == after:
+        return stride
+    return max(1, round(before / after))

@@ -6,7 +6,6 @@ from pathlib import Path
 import mmcv
 import numpy as np
 import torch
-from sklearn.datasets import load_sample_images
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -28,6 +27,8 @@ def photograph_crops(count: int, size: int, seed: int = 0, folder: Path | None =
         ValueError: If no image is large enough.
     """
     if folder is None:
+        from sklearn.datasets import load_sample_images  # takes a second: only if it is needed
+
         photos = load_sample_images().images
     else:
         photos = [_read(path) for path in sorted(folder.iterdir()) if path.is_file()]

@@ -216,3 +216,5 @@ def test_wrong_arguments():
             error_breakdown(model, images(), **arguments)
     with pytest.raises(ValueError, match='images must hold at least one image'):
         error_breakdown(model, images()[:0])
+    with pytest.raises(ValueError, match='at least two levels to read between, got num_scales=1'):
+        error_breakdown(ScaleConvNet(dict(num_scales=1), channels=(4,)), images(), [1.5])

@@ -1,4 +1,6 @@
 # Copyright (c) mmscale contributors.
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,7 +8,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmscale.evaluation import equivariance_error, scale_signal
-from mmscale.models import ScaleConv, ScaleConvNet, ScaleGlobalPooling, ScaleMaxPool2d
+from mmscale.evaluation.scaling import Scaling, find_stride
+from mmscale.models import (
+    GaussianPyramidLift,
+    ScaleConv,
+    ScaleConvNet,
+    ScaleGlobalPooling,
+    ScaleMaxPool2d,
+)
 from mmscale.scale_space import ScaleGrid, gaussian_lift, gaussian_pyramid_lift
 
 GRID = ScaleGrid(base=2, num_scales=4, zero_scale=1.0)
@@ -229,6 +238,45 @@ def test_one_level_is_measured_as_an_ordinary_network(lift, canvas):
     torch.testing.assert_close(body.per_sample[0], b.per_sample[1], rtol=1e-4, atol=1e-6)
 
 
+@given(st.integers(1, 300), st.integers(0, 6))
+def test_the_stride_of_a_map_is_found_from_its_size(size, exponent):
+    samples = math.ceil(size / 2**exponent)
+    assert find_stride(size, samples) == (2**exponent if samples > 1 else find_stride(size, 1))
+    assert math.ceil(size / find_stride(size, samples)) == samples
+
+
+def test_other_strides_are_found_where_sides_fit():
+    assert find_stride(30, 10) == 3 and find_stride(60, 5) == 12
+    assert find_stride(10, 20) == 1  # a map of more samples
+
+
+@pytest.mark.parametrize('first_level', [-1, 0, 1])
+@pytest.mark.parametrize('side', [28, 33])
+@pytest.mark.parametrize('base', [2, 2**0.5])
+def test_the_kept_canvas_shrinks_about_the_centre_of_the_image(base, side, first_level):
+    """Of a pyramid in pixels of level 0, whatever its finest level and its stride."""
+    grid = ScaleGrid(base, 3, first_level=first_level)
+    images = torch.rand(1, 1, side, side)
+    scale = Scaling(grid, 0.5, 'keep', 'matched', 'cubic', images)
+    for stride in (1, 2, 4):
+        levels = [
+            torch.rand(1, 1, *[math.ceil(math.ceil(side / factor - 1e-9) / stride)] * 2)
+            for factor in grid.factors
+        ]
+        centre = ((side - 1) / 2 / stride,) * 2
+        assert torch.equal(
+            scale(tuple(levels), 2)[0],
+            scale_signal(tuple(levels), 2, grid, canvas='keep', centre=centre)[0],
+        )
+    # Of the body alone: its input is the pyramid.
+    lifted = GaussianPyramidLift(grid)(images)
+    body = Scaling(grid, 0.5, 'keep', 'matched', 'cubic', lifted)
+    centre = (math.floor(lifted[0].shape[-1] * grid.factors[0] + 1e-9) - 1) / 2
+    expected = scale_signal(lifted, 2, grid, canvas='keep', centre=(centre, centre))
+    assert all(map(torch.equal, body(lifted, 2), expected))
+    assert all(map(torch.equal, body(lifted, 2), scale_signal(lifted, 2, grid, canvas='keep')))
+
+
 def test_a_factor_at_which_images_are_too_small_is_nan_and_all_are_an_error():
     class Large(nn.Module):
         def forward(self, x):
@@ -341,6 +389,7 @@ def test_mode_of_the_module_is_restored():
     [
         (dict(factors=[0.5]), r'factors must be at least 1 and finite, got 0\.5'),
         (dict(factors=[]), 'factors must name at least one'),
+        (dict(batch_size=0), 'batch_size must be at least 1, got 0'),
         (dict(canvas='crop'), r"canvas must be one of 'shrink', 'keep', got 'crop'"),
         (dict(border=30), 'border=30 leaves nothing'),
         (dict(scale_space=dict(base=1)), 'base must be'),
