@@ -102,6 +102,11 @@ class RescaledDataset(BaseDataset):
             ValueError: If the dataset's ``indices`` ask for others.
         """
         count = len(images)
+        if isinstance(self._indices, int) and abs(self._indices) > count:
+            raise ValueError(
+                f'indices must be at most {count}, the number of images of split {self.split!r}, '
+                f'got {self._indices}'
+            )
         if isinstance(self._indices, Sequence):
             absent = [i for i in self._indices if not -count <= i < count]
             if absent:

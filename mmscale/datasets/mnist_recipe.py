@@ -11,7 +11,6 @@ import random
 from collections.abc import Sequence
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from .rescaling import rescale
 
@@ -37,6 +36,8 @@ def split_pool(
     Returns:
         dict[str, np.ndarray]: Indices into the pool, in the order in which they were drawn.
     """
+    from sklearn.model_selection import train_test_split  # takes a second: only if it is needed
+
     rng = np.random.RandomState(realization)
     train_val, test = train_test_split(
         np.arange(len(labels)),

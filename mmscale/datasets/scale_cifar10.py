@@ -7,7 +7,6 @@ from pathlib import Path
 import mmengine.dist as dist
 import numpy as np
 from mmpretrain.datasets import CIFAR10
-from sklearn.model_selection import train_test_split
 
 from mmscale.registry import DATASETS
 
@@ -114,6 +113,8 @@ class ScaleCIFAR10(RescaledDataset):
         """Indices of the training images that belong to the split, in ascending order."""
         if self.val_size == 0:
             return np.arange(len(labels))
+        from sklearn.model_selection import train_test_split  # takes a second: only if it is needed
+
         try:
             train, val = train_test_split(
                 np.arange(len(labels)),

@@ -3,8 +3,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from mmpretrain.datasets import MNIST
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from mmscale.registry import DATASETS
 
@@ -60,6 +58,8 @@ class ScaleDigits(RescaledDataset):
 
     def load_data_list(self) -> list[dict]:
         """Draw split and factors, and rescale."""
+        from sklearn.datasets import load_digits  # takes a second: only if it is needed
+
         pixels, labels = load_digits(return_X_y=True)
         chosen = split_digits(labels, self.seed)[self.split]
         factors = draw_factors(
@@ -76,6 +76,8 @@ class ScaleDigits(RescaledDataset):
 
 def split_digits(labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Indices of the digits of each split, stratified by class."""
+    from sklearn.model_selection import train_test_split
+
     train_val, test = train_test_split(
         np.arange(len(labels)), test_size=SPLIT_SIZES['test'], stratify=labels, random_state=seed
     )

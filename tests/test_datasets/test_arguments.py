@@ -126,6 +126,12 @@ def test_indices_beyond_the_split(index):
     assert line == (f"indices must be from 0 to 296 for the 297 images of split 'val', got {index}")
 
 
+@pytest.mark.parametrize('count', [298, -298])
+def test_more_images_than_the_split_has(count):
+    line = line_of(lambda: ScaleDigits('val', indices=count))
+    assert line == f"indices must be at most 297, the number of images of split 'val', got {count}"
+
+
 @pytest.mark.parametrize('val_size', [1, 9, 191, 199, 200, 5000])
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_validation_split_that_does_not_fit_the_copy(tmp_path, val_size, split):
