@@ -155,7 +155,7 @@ def _avg_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
 def _mean_matrix(size, count, stride, padding, dilation) -> Tensor:
     """Reads the mean of each window along one axis; the mean over both is their product."""
     window = _window(size, count, stride, padding, dilation)
-    inside = torch.tensor([[0 <= p < size for p in tap] for tap in window])
+    inside = torch.tensor([[0 <= p < size for p in tap] for tap in window], device='cpu')
     taps = [
         resampling_matrix(size, tuple(tap), 0.0, 'bilinear', 'replicate', torch.float64)
         for tap in window

@@ -8,6 +8,7 @@ Blurring, interpolating and decimating are linear and separable, so each is a pr
 import math
 from collections.abc import Callable
 from functools import wraps
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -45,23 +46,25 @@ def keep_constants(fn: Callable[..., Tensor], count: int = 64) -> Callable[..., 
 
     A compiler or exporter gets them made anew, in its graph: what it makes is not for others.
     """
-    kept = {}
+    kept, lock = {}, Lock()
 
     @wraps(fn)
     def wrapper(*args, **kwargs):
         if torch.compiler.is_compiling():
             return fn(*args, **kwargs)
         key = args, tuple(kwargs.items())
-        if key not in kept:
+        constant = kept.get(key)
+        if constant is None:
             # A tensor made under inference_mode could not be used in training afterwards.
             with torch.inference_mode(False), torch.no_grad():
                 constant = fn(*args, **kwargs)
             if type(constant) is not Tensor:  # of a mode that simulates tensors
                 return constant
-            if len(kept) == count:
-                kept.pop(next(iter(kept)), None)
-            kept[key] = constant
-        return kept[key]
+            with lock:  # threads that serve images of many sizes
+                if len(kept) >= count:
+                    kept.pop(next(iter(kept)))
+                kept[key] = constant
+        return constant
 
     return wrapper
 

@@ -1,4 +1,7 @@
 # Copyright (c) mmscale contributors.
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +10,27 @@ from hypothesis import strategies as st
 from naive import read
 
 from mmscale.scale_space import resample
-from mmscale.scale_space.resample import resampling_matrix
+from mmscale.scale_space.resample import keep_constants, resampling_matrix
 
 X = torch.randn(2, 3, 7, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 positions = st.lists(st.floats(-3, 12), min_size=1, max_size=5).map(tuple)
+
+
+def test_constants_are_kept_by_threads_at_once_and_the_first_are_forgotten():
+    made = []
+
+    @partial(keep_constants, count=3)
+    def constant(value):
+        made.append(value)
+        return torch.tensor(value)
+
+    with ThreadPoolExecutor(8) as pool:
+        values = [i % 5 for i in range(4000)]
+        assert [int(found) for found in pool.map(constant, values)] == values
+    made.clear()
+    for value in (7, 8, 9, 7, 6, 9, 7):
+        constant(value)
+    assert made == [7, 8, 9, 6, 7]
 
 
 @given(rows=positions, columns=positions)
