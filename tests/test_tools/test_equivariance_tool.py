@@ -385,8 +385,8 @@ test_dataloader = dict(dataset=dict(
         ([PLAIN, '--cfg-options', 'model.type.depth=18'], '--cfg-options: '),
         ([PLAIN, '--cfg-options', 'model.backbone.depth=19'], f'config: the model of {PLAIN} '
          'cannot be built'),
-        ([PLAIN, '--cfg-options', 'test_dataloader.dataset.scale=-1'], 'resnet18-w8_1xb50-10e_'
-         f'scaledigits (untrained, seed 0): the test data of {PLAIN} cannot be read: scale must'),
+        ([PLAIN, '--cfg-options', 'test_dataloader.dataset.scale=-1'],
+         f'the test data of {PLAIN} cannot be read: scale must'),
         ([SCALE, '--factors', '2', '--cfg-options', 'model.backbone.scale_space.num_scales=6'],
          f'{SCALE} (untrained, seed 0): at factor 2 the network does not take the scaled images of '
          '16x16 pixels: use larger images, smaller factors'),
