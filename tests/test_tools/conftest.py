@@ -3,6 +3,7 @@ import json
 import logging
 import os
 import runpy
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,14 @@ SMALL = (
 
 
 def tool_environment() -> dict:
-    """One thread a process: then sums have one order, and processes do not crowd each other."""
-    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable}
+    """One thread a process: then sums have one order, and processes do not crowd each other.
+
+    Distributed runs have a port of their own: tests run side by side.
+    """
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    return {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable, 'PORT': port}
 
 
 def run_tool(*command, folder: Path = ROOT) -> subprocess.CompletedProcess:
