@@ -169,6 +169,7 @@ def name_models(models: list[Model], names: list[str] | None, seed: int) -> list
 
 
 def content(path: Path) -> bytes:
+    """Of a file, or the address of what is none."""
     return path.read_bytes() if path.is_file() else str(path).encode()
 
 

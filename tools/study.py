@@ -68,7 +68,7 @@ def plan(cells: list, entries: list[dict]) -> dict[str, float]:
     torch.set_num_threads(1)
     MMLogger.get_instance('study', log_level='ERROR')  # how each weight is initialised
     here = [entry for entry in entries if entry.get('made', {}).get('device') == device_name()]
-    # Where a training was interrupted, the first are those of its last part.
+    # Of a training that was interrupted, `seconds` are those of its last part alone.
     known = {
         entry['name']: max(entry['seconds'], entry['training_seconds'] or 0)
         for entry in here
