@@ -7,7 +7,7 @@
 #
 # Each does its own set-up in .venv and skips what is done. Versions: requirements/constraints.txt.
 #
-# PYTHON=...        the Python to make .venv with; default: the first on the PATH from 3.10 on
+# PYTHON=...        the Python to make .venv with; default: the first on the PATH from 3.11 on
 # ALLOCATOR=        benchmark with the C library's own ways of allocating, see docs/benchmark.md
 # MMCV_WHEELS=...   a folder with a wheel of MMCV with ops, for this Python and PyTorch
 # PYTEST_ARGS=...   arguments of pytest
@@ -26,8 +26,8 @@ REQ := requirements
 DOWNSTREAM := .venv-downstream
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c $(REQ)/constraints.txt
 
-PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PYTEST_ARGS ?=
 # Most of the suite is too small to use a second thread: it takes a process per core instead.
 WORKERS := --numprocesses logical --maxprocesses 8 --dist worksteal
@@ -77,7 +77,7 @@ lint: $(STAMPS)/mmscale
 $(STAMPS)/venv:
 	@$(call say,virtual environment in $(VENV),seconds)
 	@test -n "$(PYTHON)" \
-		|| $(call failed,no Python from 3.10 on,Install one or name it: make PYTHON=/path/to/python3)
+		|| $(call failed,no Python from 3.11 on,Install one or name it: make PYTHON=/path/to/python3)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) \
 		|| { rm -rf $(VENV); $(call failed,making $(VENV),On Debian and Ubuntu: apt install python3-venv); }
 	@mkdir -p $(STAMPS) && touch $@

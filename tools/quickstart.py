@@ -4,7 +4,8 @@
 All are trained by ``tools/train.py`` on digits that are 1 to 1.5 times smaller than full size, as
 many at a time as there are CPU cores, and tested on held-out digits that are 1 to 3 times smaller.
 A table on the terminal and a figure show how the accuracy holds, and how far the features are from
-moving as the image is scaled. Run again, it goes on where it was stopped.
+moving as the image is scaled. Run again, it goes on where it was stopped; what was trained with
+other code or configs is trained anew.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.equivariance import FACTORS
 from mmscale.evaluation.report import write_json
+from mmscale.evaluation.study import digest
+from mmscale.studies.cells import digest_code
 from mmscale.studies.processes import Progress, cores, epochs_in, run_logged
 from mmscale.visualization import save_figure
 
@@ -51,7 +54,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def folder_of(out: Path, name: str, seed: int) -> Path:
-    return out / f'{Path(CONFIGS[name]).stem}_seed{seed}'
+    """Of a training; its name changes with the code and the config."""
+    config = Config.fromfile(ROOT / CONFIGS[name]).to_dict()
+    key = digest([digest_code().encode(), json.dumps(config, default=str).encode()])[:8]
+    return out / f'{Path(CONFIGS[name]).stem}_seed{seed}_{key}'
 
 
 def train(name: str, seed: int, out: Path, progress: Progress, threads: int) -> None:

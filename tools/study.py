@@ -98,7 +98,7 @@ class Workers:
         self.seconds = seconds
         self.progress = Progress(sum(seconds.values()), at_once=min(jobs, max(1, len(todo))))
         self.ended, self.failed, self.stop = set(), [], Event()
-        self.folder = (args.work_dir / args.study.stem).resolve()  # tools run in another folder
+        self.folder = args.work_dir / args.study.stem
         self.ledger = args.out / f'{args.study.stem}.json'
         storage = args.storage or f'sqlite:///{self.folder / "optuna.db"}'
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -180,6 +180,10 @@ def main():
         for part in (folder, *folder.parents):
             if part.is_file():
                 raise ValueError(f'{flag}: {part} is a file, and must be a folder')
+    args.study, args.out, args.work_dir = (
+        path.resolve() for path in (args.study, args.out, args.work_dir)
+    )
+    os.chdir(ROOT)  # where the tools run, and find the data that are digested here
     study = read_study(args.study, ROOT)
     pictures.check_pictures(study)
     path = args.out / f'{args.study.stem}.json'

@@ -53,9 +53,8 @@ def make_config(args: argparse.Namespace):
 
     if args.amp:
         launch.enable_amp_training(cfg)
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.resume not in (None, 'auto'):
+        cfg.resume, cfg.load_from = True, args.resume
     if args.auto_scale_lr:
         launch.enable_auto_scale_lr(cfg)
 
@@ -67,6 +66,8 @@ def make_config(args: argparse.Namespace):
 
     launch.merge_options(cfg, args.cfg_options)
     launch.check_parts(cfg, args.config, *PARTS)
+    if args.resume == 'auto':
+        checkpoints.resume_latest(cfg)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     launch.drop_persistent_workers_without_workers(cfg, LOADERS)

@@ -7,6 +7,7 @@ What is wrong with one raises ``ValueError`` or ``FileNotFoundError`` of one lin
 import os
 import pickle
 import sys
+import warnings
 import zipfile
 from collections.abc import Mapping
 from contextlib import redirect_stdout
@@ -46,6 +47,42 @@ CHECKPOINT_REMEDY = (
     'onedl-mmengine onedl-mmcv onedl-mmpretrain) or torch<2.6; or, for checkpoints you trust, set '
     'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
 )
+
+
+def resume_latest(cfg: Config):
+    """Has a run go on from the latest checkpoint of its work directory, or begin if it has none.
+
+    A new run begins from its ``load_from``, if it has one. A checkpoint that was being written when
+    the run was killed is damaged: the latest of the others is taken.
+
+    Raises:
+        ValueError: If there are checkpoints, and all are damaged.
+    """
+    latest = find_latest_checkpoint(cfg.work_dir)
+    cfg.resume = latest is not None
+    if latest is None:
+        return
+    cfg.load_from = None  # MMEngine looks for it again
+    try:
+        check_file(latest)
+    except (FileNotFoundError, ValueError) as error:
+        cfg.load_from = next(filter(_is_sound, _latest_first(Path(cfg.work_dir))), None)
+        if cfg.load_from is None:
+            raise
+        warnings.warn(f'{one_line(error)}: going on from {cfg.load_from}', stacklevel=1)
+
+
+def _latest_first(work_dir: Path) -> list[str]:
+    files = [*work_dir.glob('epoch_*.pth'), *work_dir.glob('iter_*.pth')]
+    return [str(path) for path in sorted(files, key=lambda path: -path.stat().st_mtime)]
+
+
+def _is_sound(path: str) -> bool:
+    try:
+        check_file(path)
+    except ValueError:
+        return False
+    return True
 
 
 def check_checkpoint(cfg: Config):

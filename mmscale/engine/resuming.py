@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 
@@ -42,4 +42,8 @@ class InterruptedValidationHook(Hook):
         broadcast_object_list(is_missing)  # one decision for all processes
         if is_missing[0]:
             runner.logger.info(f'The validation of epoch {epoch} was interrupted, and is made now')
+            # A checkpoint hook that has saved none yet would not write down which epoch is the best.
+            for hook in runner.hooks:
+                if isinstance(hook, CheckpointHook) and hook.last_ckpt is None:
+                    hook.last_ckpt = runner.message_hub.get_info('last_ckpt')
             runner.val_loop.run()

@@ -141,7 +141,8 @@ def stretched(cfg: Config, epochs: int) -> dict:
         dict: As ``--cfg-options`` takes them.
 
     Raises:
-        ValueError: If the training is not by epochs, or a schedule does not count in epochs.
+        ValueError: If the training is not by epochs, a schedule does not count in epochs, or a part
+            of one would have less than one.
     """
     before = (cfg.get('train_cfg') or {}).get('max_epochs')
     if type(epochs) is not int or epochs < 1:
@@ -155,6 +156,12 @@ def stretched(cfg: Config, epochs: int) -> dict:
         for name in ('begin', 'end', 'T_max', 'total_steps', 'total_iters', 'step_size'):
             if name in schedule:
                 options[f'{key}.{name}'] = round(schedule[name] * epochs / before)
+                least = {'begin': 0, 'end': options.get(f'{key}.begin', 0) + 1}.get(name, 1)
+                if options[f'{key}.{name}'] < least:
+                    raise ValueError(
+                        f'epochs: {epochs} are too few for {key}.{name}, which is '
+                        f'{schedule[name]} of {before}'
+                    )
         if 'milestones' in schedule:
             stones = [round(stone * epochs / before) for stone in schedule['milestones']]
             options[f'{key}.milestones'] = stones

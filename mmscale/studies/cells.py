@@ -198,7 +198,7 @@ def _make_cell(study: Config, name: str, seed: int, root: Path) -> Cell:
             stretched = schedules.stretched(cfg, epochs)
             options.update(stretched)
             launch.merge_options(cfg, stretched)
-        if study.checkpoint == 'best':
+        if study.checkpoint == 'best' and not _of_checkpoints(cfg).get('save_best'):
             options['default_hooks.checkpoint.save_best'] = 'auto'
         options['randomness.seed'] = seed
         for more in study.tests.values():
@@ -217,6 +217,10 @@ def _make_cell(study: Config, name: str, seed: int, root: Path) -> Cell:
         tests={name: dict(more) for name, more in study.tests.items()},
         digests=digests,
     )
+
+
+def _of_checkpoints(cfg: Config) -> dict:
+    return (cfg.get('default_hooks') or {}).get('checkpoint') or {}
 
 
 def _digest_config(cfg: Config) -> str:

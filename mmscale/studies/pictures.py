@@ -289,7 +289,8 @@ def accuracy(entry: dict) -> float:
         if found and (metric := summary.main_metric(found)):
             return math.nan if found[metric] is None else found[metric]
     if entry.get('accuracy'):
-        return float(np.mean(entry['accuracy']['mean']))
+        # None where nothing was found, at the smallest sizes say.
+        return float(np.mean(np.array(entry['accuracy']['mean'], dtype=float)))
     return (entry.get('validation') or {}).get('last', math.nan)
 
 

@@ -105,8 +105,10 @@ def claimed(folder: Path) -> Iterator[int | None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             yield None
+        except OSError as error:  # some file systems of clusters have no locks
+            raise ValueError(f'--work-dir: {folder} cannot be locked: {error}') from error
         else:
             yield descriptor
     finally:

@@ -62,6 +62,11 @@ def _how(study: Config, name: str, runs: dict) -> str:
         'Means over seeds ± their standard deviation. The command of each run is in '
         f'`studies/results/{name}.json`.'
     )
+    if study.comparisons:
+        lines.append(
+            'Of one run against another: the mean difference, seed by seed, ± its standard error; of '
+            'errors the mean ratio, with the factor (×÷) of its standard error.'
+        )
     return '\n'.join(lines)
 
 
@@ -173,6 +178,8 @@ def comparison(title: str, first: str, second: str, runs: dict) -> str:
             row = _signed(points, '+.2f' if of_classes else '+.3g')
             rows.append(['accuracy, points' if of_classes else metric, *row])
     for layer in summary.layers(a + b):
+        if not all(layer in (entry.get('layers') or {}) for entry in a + b):
+            continue  # networks of other layers
 
         def logs(entry, layer=layer):
             values = np.array(entry['layers'][layer]['mean'], dtype=float)

@@ -1,4 +1,7 @@
 # Copyright (c) mmscale contributors.
+import os
+from pathlib import Path
+
 import mmengine
 import pytest
 import torch
@@ -35,6 +38,39 @@ def test_checkpoint_that_mmengine_cannot_load_is_refused(upstream_fault, tmp_pat
         checkpoints.check_checkpoint(config(load_from=None, resume=True, work_dir=str(tmp_path)))
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     checkpoints.check_checkpoint(cfg)
+
+
+def resumed(work_dir, **kwargs) -> Config:
+    cfg = config(work_dir=str(work_dir), **kwargs)
+    checkpoints.resume_latest(cfg)
+    return cfg
+
+
+def test_a_run_without_checkpoint_begins_from_what_its_config_loads(tmp_path):
+    cfg = resumed(tmp_path, load_from='resnet50.pth')
+    assert (cfg.resume, cfg.load_from) == (False, 'resnet50.pth')
+    path = save_checkpoint(tmp_path / 'epoch_1.pth')
+    (tmp_path / 'last_checkpoint').write_text(path)
+    cfg = resumed(tmp_path, load_from='resnet50.pth')
+    assert (cfg.resume, cfg.load_from) == (True, None)
+
+
+def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path):
+    paths = [save_checkpoint(tmp_path / f'epoch_{epoch}.pth') for epoch in (8, 9, 10)]
+    for age, path in zip((30, 20, 10), paths):
+        os.utime(path, (1e9 - age, 1e9 - age))
+    (tmp_path / 'last_checkpoint').write_text(paths[-1])
+    Path(paths[-1]).write_bytes(Path(paths[-1]).read_bytes()[:200])
+    with pytest.warns(UserWarning, match='epoch_10.pth: the file is cut off.*going on from .*9'):
+        cfg = resumed(tmp_path)
+    assert (cfg.resume, cfg.load_from) == (True, paths[1])
+    (tmp_path / 'last_checkpoint').write_text('')  # was being written
+    with pytest.warns(UserWarning, match='going on from .*epoch_9'):
+        assert resumed(tmp_path).load_from == paths[1]
+    for path in paths:
+        Path(path).write_bytes(b'')
+    with pytest.raises((ValueError, FileNotFoundError)):
+        resumed(tmp_path)
 
 
 def test_checkpoint_of_weights_alone_is_accepted(upstream_fault, tmp_path):

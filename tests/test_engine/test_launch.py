@@ -39,6 +39,14 @@ def test_work_dir_priority(argument, configured, expected):
     assert cfg.work_dir == (expected or 'work_dirs/name')
 
 
+def test_what_mmengine_reads_of_a_config_can_be_set():
+    cfg = make_cfg()
+    launch.merge_options(cfg, {'activation_checkpointing': ['backbone.layer1']})
+    assert cfg.activation_checkpointing == ['backbone.layer1']
+    with pytest.raises(ValueError, match='no activation_checkpoints; the nearest names are activ'):
+        launch.merge_options(cfg, {'activation_checkpoints': []})
+
+
 def test_defaults_do_not_override_the_config(monkeypatch):
     monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
     cfg = make_cfg()

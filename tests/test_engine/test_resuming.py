@@ -83,6 +83,13 @@ def test_the_interrupted_validation_is_made_when_the_run_is_resumed(tmp_path, ki
     assert sorted(steps) == [1, 2, 3, 4]
 
 
+def test_what_is_the_best_is_written_down_where_the_next_resumption_reads_it(tmp_path):
+    run(tmp_path, killed_in=1)
+    assert run(tmp_path, [InterruptedValidationHook()], epochs=1) == [1]
+    known = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)['message_hub']['runtime_info']
+    assert known['best_score'] == 1.0 and known['best_ckpt'].endswith('best_top1_epoch_1.pth')
+
+
 def test_without_the_hook_an_epoch_is_never_validated(tmp_path):
     run(tmp_path, killed_in=1)
     assert run(tmp_path) == [2, 3, 4]

@@ -159,6 +159,19 @@ def test_workers_take_gpus_that_the_study_was_given(visible, found):
     assert gpu_of(1, 1, '7,-1,2') == '7'  # what is behind -1 cannot be seen
 
 
+def test_the_best_checkpoint_is_best_by_what_the_config_says(tmp_path):
+    (cell, _) = make_cells(study_of(checkpoint='best'), ROOT)
+    assert cell.options['default_hooks.checkpoint.save_best'] == 'auto'
+    path = tmp_path / 'own.py'
+    path.write_text(
+        f"_base_ = '{ROOT / DIGITS}'\n"
+        "default_hooks = dict(checkpoint=dict(save_best='equivariance/backbone', rule='less'))\n"
+    )
+    runs = dict(a=dict(config=str(path)))
+    (cell, _) = make_cells(study_of(checkpoint='best', runs=runs), ROOT)
+    assert not any('save_best' in key for key in cell.options)
+
+
 def test_options_that_are_the_seed_are_another_in_each_cell():
     found = make_cells(study_of(seed_options=['train_dataloader.dataset.seed']), ROOT)
     assert [c.options['train_dataloader.dataset.seed'] for c in found] == [0, 1]
@@ -238,6 +251,17 @@ def test_milestones_are_stretched_and_iterations_are_refused():
         schedules.stretched(cfg, 0)
     with pytest.raises(ValueError, match='not by epochs'):
         schedules.stretched(Config(dict(train_cfg=dict(max_iters=9))), 3)
+
+
+def test_a_warm_up_of_which_nothing_would_be_left_is_named():
+    warm_up = [dict(type='LinearLR', end=1), dict(type='CosineAnnealingLR', begin=1, end=30)]
+    cfg = Config(dict(train_cfg=dict(max_epochs=30), param_scheduler=warm_up))
+    assert schedules.stretched(cfg, 60)['param_scheduler.0.end'] == 2
+    with pytest.raises(ValueError, match='10 are too few for param_scheduler.0.end.* 1 of 30'):
+        schedules.stretched(cfg, 10)
+    cfg.param_scheduler = dict(type='StepLR', step_size=10)
+    with pytest.raises(ValueError, match='1 are too few for param_scheduler.step_size'):
+        schedules.stretched(cfg, 1)
 
 
 def test_a_revision_says_whether_code_was_changed_and_not_what_a_ledger_holds(tmp_path):

@@ -1,4 +1,6 @@
 # Copyright (c) mmscale contributors.
+import errno
+import fcntl
 import subprocess
 import sys
 import time
@@ -106,6 +108,15 @@ def test_a_folder_is_claimed_once_and_by_what_was_started_until_that_ends(tmp_pa
     time.sleep(0.1)
     with claimed(folder) as lock:
         assert lock is not None
+
+
+def test_a_folder_without_locks_is_named(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.ENOLCK, 'No locks available')
+
+    monkeypatch.setattr(fcntl, 'flock', refuse)
+    with pytest.raises(ValueError, match='--work-dir: .*cell cannot be locked'):
+        claimed(tmp_path / 'cell').__enter__()
 
 
 def test_a_storage_that_cannot_be_used_is_named():

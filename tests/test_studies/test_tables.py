@@ -53,6 +53,20 @@ def test_a_ratio_of_errors_has_a_factor_for_its_spread(study, make_entry):
     assert lines_of(page, 'error of') == [['error of `backbone`, ratio', '-', '0.5 (×÷ 2.00)']]
 
 
+def test_networks_of_other_layers_are_compared_by_what_they_share(study, make_entry):
+    entries = [make_entry('a', 0), make_entry('b', 0, (95, 90))]
+    entries[1]['layers']['neck'] = entries[1]['layers']['backbone']
+    entries[1]['layers'].pop('backbone')
+    page = tables.document(study, 'two', entries, [])
+    assert lines_of(page, 'accuracy, points') == [['accuracy, points', '+5.00', '+10.00']]
+    assert not lines_of(page, 'error of')
+
+
+def test_the_number_of_a_cell_that_found_nothing_at_a_size_is_none(make_entry):
+    assert pictures.accuracy(make_entry('a', 0)) == 85
+    assert math.isnan(pictures.accuracy(make_entry('a', 0, (0.3, None))))
+
+
 def test_times_of_two_devices_are_not_mixed(study, make_entry):
     entries = [make_entry('a', seed) for seed in (0, 1)]
     entries[1] = dict(entries[1], training_seconds=6, made=dict(entries[1]['made'], device='GPU'))

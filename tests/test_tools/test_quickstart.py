@@ -19,11 +19,11 @@ def finished(tmp_path_factory):
     """A quickstart whose trainings are over: with their checkpoints there, it measures."""
     out = tmp_path_factory.mktemp('quickstart')
     torch.manual_seed(0)
-    for config in quickstart.CONFIGS.values():
+    for name, config in quickstart.CONFIGS.items():
         cfg = Config.fromfile(ROOT / config)
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
-        folder = out / f'{(ROOT / config).stem}_seed0'
+        folder = quickstart.folder_of(out, name, 0)
         folder.mkdir()
         torch.save(dict(state_dict=model.state_dict()), folder / f'epoch_{quickstart.EPOCHS}.pth')
     result = run_tool('tools/quickstart.py', '--out', out)
