@@ -132,8 +132,9 @@ def build_network(cfg: Config, path: str) -> nn.Module:
 
 # What MMEngine, its hooks or the tools look for in a config, beside the arguments of a runner.
 OTHER_NAMES = {
-    'activation_checkpointing', 'auto_scale_lr', 'compile', 'efficient_conv_bn_eval', 'find_unused_parameters',
-    'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model', 'tta_pipeline',
+    'activation_checkpointing', 'auto_scale_lr', 'compile', 'efficient_conv_bn_eval',
+    'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model',
+    'tta_pipeline',
 }  # fmt: skip
 
 

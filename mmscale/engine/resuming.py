@@ -42,7 +42,7 @@ class InterruptedValidationHook(Hook):
         broadcast_object_list(is_missing)  # one decision for all processes
         if is_missing[0]:
             runner.logger.info(f'The validation of epoch {epoch} was interrupted, and is made now')
-            # A checkpoint hook that has saved none yet would not write down which epoch is the best.
+            # A checkpoint hook that has saved none yet would not write down what is the best.
             for hook in runner.hooks:
                 if isinstance(hook, CheckpointHook) and hook.last_ckpt is None:
                     hook.last_ckpt = runner.message_hub.get_info('last_ckpt')

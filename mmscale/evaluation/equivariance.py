@@ -79,8 +79,8 @@ def equivariance_error(
         phi (Callable): From images (or a scale space) to feature maps, scale spaces, vectors or
             tuples of them. A module, or the module of a method, is put into eval mode and back.
         images (Tensor | tuple[Tensor, ...] | Iterable): ``(N, C, H, W)``; or a scale space, to
-            measure the body of a network without its lift; or an iterator of such batches, of
-            which one is in memory at a time.
+            measure the body of a network without its lift; or a list or an iterator of such
+            batches, of which the latter has one in memory at a time.
         factors (Sequence[float]): ``s``, each at least 1.
         layers (Sequence[str], optional): Names of submodules of ``phi`` whose outputs are measured
             in place of its own.
@@ -174,7 +174,7 @@ def eval_mode(phi: Callable) -> Iterator[None]:
 def split_batches(images: Signal | Iterable[Signal], batch_size: int) -> Iterator[Signal]:
     if batch_size < 1:
         raise ValueError(f'batch_size must be at least 1, got {batch_size}')
-    if not isinstance(images, Tensor | tuple | list):
+    if not isinstance(images, Tensor | tuple):
         for batch in images:
             yield from split_batches(batch, batch_size)
         return
@@ -224,7 +224,8 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
             # A scale space as input ends at the same level of both sides at powers of the base.
             cut = is_image or not scale.is_whole(factor)
             spoiled = features.truncation[name] if cut else 0
-            spoiled = spoiled if truncation is None else truncation
+            if truncation is not None and (is_pyramid(feature) or feature.ndim == 5):
+                spoiled = truncation
             found = after[name]
             _check_finite(name, found, factor)
             expected = scale_levels(scale, feature, factor, spoiled)
@@ -237,8 +238,11 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
                 )
             frames = _frames(scale, feature, factor, spoiled)
             sums = _norms(expected, levels_of(found), valid, border, frames)
-            ratios = [difference / reference for difference, reference in sums]
-            if (ratios[0].isnan() & ratios[1].isnan()).any():
+            ratios = [
+                (difference / reference).where(reference > 0, torch.nan)
+                for difference, reference in sums
+            ]
+            if valid >= 1 and ratios[0].isnan().any():
                 warnings.warn(
                     f'{_title(name)} is zero for a sample: its error is nan', stacklevel=4
                 )

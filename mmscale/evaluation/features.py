@@ -70,7 +70,8 @@ class Features:
     Attributes:
         truncation (dict[str, int]): After a run, the coarse levels of each signal that the
             interactions before it spoiled: each scale convolution of interaction K adds K - 1.
-            Convolutions of parallel branches are added up, which is on the safe side.
+            Convolutions of parallel branches are added up, which is on the safe side. What has no
+            levels has none that are spoiled: behind a pooling over scale the error has all of it.
 
     Args:
         phi (Callable): The network, or any function of a batch.
@@ -137,7 +138,8 @@ class Features:
         signals = self._signals(output)
         names = [name] if len(signals) == 1 else [f'{name}[{i}]' for i in range(len(signals))]
         for key, signal in zip(names, signals, strict=True):
-            outputs[key], self.truncation[key] = signal, spoiled
+            has_levels = is_pyramid(signal) or signal.ndim == 5
+            outputs[key], self.truncation[key] = signal, spoiled if has_levels else 0
 
     def _signals(self, output) -> list[Signal]:
         if isinstance(output, Tensor):

@@ -139,11 +139,13 @@ def find_stride(before: float, after: int) -> int:
 
     A stride t makes ceil(before / t) of them. Where that leaves several t, the one that is a power
     of two, as strides of networks are: 28 samples of which 4 are left have been strided by 8, not
-    by 7.
+    by 7. A map that is finer than the image has a stride below 1.
     """
     stride = 1
+    while math.ceil(before / stride - 1e-6) < after:
+        stride /= 2
     while math.ceil(before / stride - 1e-6) > after:
         stride *= 2
     if math.ceil(before / stride - 1e-6) == after:
         return stride
-    return max(1, round(before / after))
+    return round(before / after) if before > after else before / after

@@ -230,10 +230,8 @@ def measure_errors(model: Model, settings: Settings) -> dict:
         if lifts:
             arguments['scale_space'] = grid
             result['lift'] = curve(equivariance_error(backbone.lift, each(), **arguments))
-            error = equivariance_error(
-                lambda signal: backbone.body(signal)[-1], each(backbone.lift), **arguments
-            )
-            result['body'] = curve(error)
+            error = equivariance_error(backbone.body, each(backbone.lift), **arguments)
+            result['body'] = curve(error[-1] if isinstance(error, tuple) else error)
             if settings.breakdown:
                 found = error_breakdown(backbone, each(), **settings.breakdown_arguments)
                 result['breakdown'] = breakdown_curves(found)

@@ -332,9 +332,11 @@ def _read(stride, x, displacement, modulation=None) -> Tensor:
 
 
 def _conv_mmcv(signals, weight, stride, groups) -> Tensor:
+    x, displacement, *modulation = signals
+    if not len(x):  # which the op cannot cut into parts
+        return _conv_native(signals, weight, stride, groups)
     from mmcv.ops import deform_conv2d, modulated_deform_conv2d
 
-    x, displacement, *modulation = signals
     # MMCV adds its offset to the taps of an ordinary kernel, which fractional dilations are not.
     kernel_size = weight.shape[-2:]
     offset = displacement - _taps(kernel_size, (1, 1), displacement)

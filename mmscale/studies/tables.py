@@ -64,8 +64,8 @@ def _how(study: Config, name: str, runs: dict) -> str:
     )
     if study.comparisons:
         lines.append(
-            'Of one run against another: the mean difference, seed by seed, ± its standard error; of '
-            'errors the mean ratio, with the factor (×÷) of its standard error.'
+            'Of one run against another: the mean difference, seed by seed, ± its standard error; '
+            'of errors the mean ratio, with the factor (×÷) of its standard error.'
         )
     return '\n'.join(lines)
 

@@ -98,6 +98,18 @@ def test_one_level_is_the_stock_neck():
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), neck.parameters()))
 
 
+@pytest.mark.parametrize('num_scales, num_outs', [(4, 5), (3, 3), (3, 4), (3, 5), (5, 5), (2, 5)])
+def test_whatever_learns_has_a_gradient(num_scales, num_outs):
+    grid = dict(base=2, num_scales=num_scales)
+    neck = build(dict(FPN, type='mmscale.ScaleFPN', scale_space=grid, num_outs=num_outs))
+    stages = [
+        tuple(torch.rand(1, c, n // 2**k, n // 2**k).double() for k in range(num_scales))
+        for c, n in zip(STAGES, (64, 32, 16), strict=True)
+    ]
+    sum(y.square().sum() for y in neck(stages)).backward()
+    assert all((p.grad is not None) == p.requires_grad for p in neck.parameters())
+
+
 def test_weights_start_as_those_of_the_fpn():
     torch.manual_seed(0)
     neck = build(dict(FPN, type='mmscale.ScaleFPN', scale_space=GRID, num_outs=5)).float()

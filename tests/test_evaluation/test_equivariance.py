@@ -247,7 +247,8 @@ def test_the_stride_of_a_map_is_found_from_its_size(size, exponent):
 
 def test_other_strides_are_found_where_sides_fit():
     assert find_stride(30, 10) == 3 and find_stride(60, 5) == 12
-    assert find_stride(10, 20) == 1  # a map of more samples
+    assert find_stride(10, 20) == 0.5 and find_stride(7, 28) == 0.25
+    assert find_stride(10, 14) == 10 / 14  # of a level half an octave finer
 
 
 @pytest.mark.parametrize('first_level', [-1, 0, 1])
@@ -322,6 +323,24 @@ def test_says_when_no_level_is_valid():
     with pytest.warns(UserWarning, match='no level is valid at factor 2: 3 remain, .* spoil 4'):
         result = equivariance_error(net, smooth_images(), [2.0], scale_space=GRID)
     assert result.per_sample.isnan().all() and result.truncated.isfinite().all()
+
+
+def test_a_feature_that_is_zero_has_no_error_and_says_so():
+    with pytest.warns(UserWarning, match='output is zero for a sample: its error is nan'):
+        # Not zero of the scaled image, whose border the blur darkens.
+        found = equivariance_error(lambda x: torch.relu(1 - x), torch.ones(2, 1, 24, 24), [2.0])
+    assert found.per_sample.isnan().all()
+
+    def coarsest(x):  # what is not zero is in the level that is spoiled
+        levels = gaussian_lift(x, GRID).clone()
+        levels[:, :, :-1] = 0
+        return levels
+
+    with pytest.warns(UserWarning, match='output is zero for a sample'):
+        found = equivariance_error(
+            coarsest, smooth_images(), [1.0], scale_space=GRID, truncation=1
+        )
+    assert found.per_sample.isnan().all() and found.truncated.isfinite().all()
 
 
 @given(batch_size=st.integers(1, 4))

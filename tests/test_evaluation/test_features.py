@@ -5,7 +5,14 @@ from torch import nn
 
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.features import Features, check_layers, find_grid
-from mmscale.models import DeformScaleConv, ScaleConv, ScaleConvNet, ScalePooling, ScaleResNet
+from mmscale.models import (
+    DeformScaleConv,
+    ScaleConv,
+    ScaleConvNet,
+    ScaleGlobalPooling,
+    ScalePooling,
+    ScaleResNet,
+)
 from mmscale.scale_space import ScaleGrid
 
 GRID = ScaleGrid(2, 3)
@@ -125,6 +132,17 @@ class TestTruncation:
         features(TestForms.image)
         assert features.truncation == {'lift': 0, 'norms.0': 1, 'convs.1': 3}
 
+    def test_behind_a_pooling_over_scale_nothing_is_spoiled(self):
+        model = nn.Sequential(net(interaction=(2, 3)), ScaleGlobalPooling())
+        features = Features(model, ['0', '1'], GRID)
+        features(TestForms.image)
+        assert features.truncation == {'0': 3, '1': 0}
+        found = equivariance_error(model, TestForms.image, [1, 2])
+        assert found.per_sample[0].max() == 0 < found.per_sample[1].min()
+        assert found.truncated.isnan().all()
+        given = equivariance_error(model, TestForms.image, [2], truncation=3)
+        assert torch.equal(given.per_sample[0], found.per_sample[1])
+
     def test_offset_branches_run_beside(self):
         conv = DeformScaleConv(1, 2, 3, padding=1, interaction=2, scale_space=GRID)
         features = Features(conv, None, GRID)
@@ -156,8 +174,11 @@ def test_batches_may_come_one_at_a_time():
     together = equivariance_error(model, images, [2]).per_sample
     stream = equivariance_error(model, iter(images.split(2)), [2], batch_size=1).per_sample
     torch.testing.assert_close(stream, together, rtol=1e-5, atol=1e-9)
-    with pytest.raises(ValueError, match='at least one image'):
-        equivariance_error(model, iter(()), [2])
+    listed = equivariance_error(model, list(images.split(2)), [2], batch_size=1).per_sample
+    assert torch.equal(listed, stream)
+    for none in (iter(()), []):
+        with pytest.raises(ValueError, match='at least one image'):
+            equivariance_error(model, none, [2])
 
 
 def test_not_finite_is_an_error_that_names_the_layer():

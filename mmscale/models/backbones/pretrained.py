@@ -20,16 +20,17 @@ def rename_keys(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
         state_dict (dict): The checkpoint, changed in place.
         prefix (str): What precedes the names of the backbone in it.
     """
-    for old, new in _names_elsewhere(backbone, f'{prefix}conv1.0.weight' in state_dict).items():
+    known = {name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)}
+    for old, new in _names_elsewhere(backbone, known).items():
         for name in [name for name in state_dict if name.startswith(f'{prefix}{old}.')]:
             rest = name.removeprefix(f'{prefix}{old}.')
             if '.' not in rest:  # else `old` is a module of ours, which holds others
                 state_dict[f'{prefix}{new}.{rest}'] = state_dict.pop(name)
 
 
-def _names_elsewhere(backbone: nn.Module, in_timm: bool) -> dict[str, str]:
+def _names_elsewhere(backbone: nn.Module, known: set[str]) -> dict[str, str]:
     """What timm, or MMSegmentation, calls some layers, and their names here."""
-    names = {}
+    names, in_timm = {}, 'conv1.0.weight' in known
     for i, module in enumerate(backbone.stem if backbone.deep_stem else ()):
         conv, norm = f'stem.{i}.conv', f'stem.{i}.{module.norm_name}'
         stem = 'conv1' if in_timm else 'stem'
@@ -37,9 +38,9 @@ def _names_elsewhere(backbone: nn.Module, in_timm: bool) -> dict[str, str]:
         names['bn1' if in_timm and i == 2 else f'{stem}.{3 * i + 1}'] = norm
     for layer in backbone.res_layers if in_timm else ():
         shortcut = getattr(backbone, layer)[0].downsample
-        if shortcut is not None and len(shortcut) == 2:
-            # timm counts the pooling of a shortcut where there is nothing to pool, too.
-            first = f'{layer}.0.downsample'
+        first = f'{layer}.0.downsample'
+        # timm counts the pooling of a shortcut (ResNet-D) where there is nothing to pool, too.
+        if shortcut is not None and len(shortcut) == 2 and f'{first}.2.weight' in known:
             names |= {f'{first}.1': f'{first}.0', f'{first}.2': f'{first}.1'}
     return names
 

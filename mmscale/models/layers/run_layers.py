@@ -59,7 +59,10 @@ def run_layer(layer: nn.Module, x: PackedLevels, run: Run = run_whole) -> Packed
             :func:`run_whole`, ``map_levels`` or ``apply_jointly``.
     """
     if not _has_hooks(layer):
-        return run(layer, x)
+        y = run(layer, x)
+        if 'forward' in vars(layer):  # someone has put another there
+            _check_gradient(layer, x, y)
+        return y
     own, forward = vars(layer).get('forward'), layer.forward
 
     def forward_signal(signal):
@@ -75,6 +78,18 @@ def run_layer(layer: nn.Module, x: PackedLevels, run: Run = run_whole) -> Packed
         else:
             layer.forward = own
     return PackedLevels.pack(y)
+
+
+def _check_gradient(layer: nn.Module, x: PackedLevels, y: PackedLevels) -> None:
+    """Raises ``RuntimeError`` if what replaced a layer's ``forward`` has cut off the gradient."""
+    before = [*x.unpack(), *layer.parameters()]
+    needed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in before)
+    if needed and not any(level.requires_grad for level in y.unpack()):
+        raise RuntimeError(
+            f'no gradient comes through {type(layer).__name__}, whose forward was replaced: '
+            'activation_checkpointing of MMEngine knows no scale spaces; give the backbone '
+            'with_cp=True in its place'
+        )
 
 
 def as_hooked(x: PackedLevels) -> Tensor | Pyramid:

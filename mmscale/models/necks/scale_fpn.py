@@ -92,6 +92,10 @@ class ScaleFPN(BaseModule):
         octaves = math.ceil(beyond / self.per_octave)
         self.num_outs = num_outs
         self.fpn = MODELS.build(dict(kwargs, type=fpn_type, num_outs=max(1 + octaves, stages)))
+        # An FPN gives a map for each stage: those beyond the last are not asked for, and what makes
+        # them has no gradient, for which DistributedDataParallel would wait.
+        for conv in getattr(self.fpn, 'fpn_convs', ())[1 + octaves :]:
+            conv.requires_grad_(False)
 
     def _check_strides(self, strides: Sequence[float] | None, num_outs: int) -> None:
         if strides is None and self.per_octave == 1:  # those that heads have

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchinfo
 from mmengine.analysis import FlopAnalyzer
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from naive import largest_difference
 from networks import as_if_trained, small_backbones
 from pytorch_grad_cam import GradCAM
@@ -109,6 +110,20 @@ def test_the_error_of_a_layer_is_that_of_the_function_up_to_it(lift, norm_cfg):
         expected = equivariance_error(phi, x, (2,), scale_space=net.grid).per_sample
         assert found[name].per_sample.shape == (1, 4)
         assert (found[name].per_sample - expected).abs().max() < 1e-12, name
+
+
+@pytest.mark.parametrize('module', ['layer1', 'layer2', 'layer1.0'])
+@pytest.mark.parametrize('lift', LIFTS)
+def test_checkpointing_that_would_cut_off_the_gradient_is_refused(lift, module):
+    net, x = cifar_resnet(lift), images(2)
+    expected = net(x)
+    turn_on_activation_checkpointing(net, module)
+    with torch.no_grad():
+        assert equal(net(x), expected)
+    with pytest.warns(UserWarning, match='None of the inputs'), pytest.raises(
+        RuntimeError, match='no gradient comes through .*with_cp=True in its place'
+    ):
+        net(x)
 
 
 @pytest.mark.parametrize('layer', ['conv1', 'bn1', 'relu', 'layer1', 'layer2.0.downsample'])

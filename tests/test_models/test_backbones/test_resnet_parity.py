@@ -198,10 +198,14 @@ def test_pretrained_is_a_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize('names', ['MMSegmentation', 'timm'])
+@pytest.mark.parametrize('avg_down', [False, True])
 @pytest.mark.parametrize('prefix', ['', 'backbone.'])
-def test_deep_stems_of_others_load(names, prefix):
-    """ResNet-V1c of MMSegmentation and resnet50d of timm list conv, norm, ReLU, conv, ...."""
-    theirs, ours = pair(dict(depth=50, deep_stem=True, avg_down=True))
+def test_deep_stems_of_others_load(names, avg_down, prefix):
+    """ResNet-V1c and -V1d of MMSegmentation, resnet50c and resnet50d of timm.
+
+    They list conv, norm, ReLU, conv, ....
+    """
+    theirs, ours = pair(dict(depth=50, deep_stem=True, avg_down=avg_down))
     renamed = {}
     for name, value in theirs.state_dict().items():
         parts = name.split('.')
@@ -211,13 +215,13 @@ def test_deep_stems_of_others_load(names, prefix):
             name = f'{stem}.{position}.{parts[3]}'
             if name.startswith('conv1.7.'):
                 name = f'bn1.{parts[3]}'
-        if names == 'timm' and name.startswith('layer1.0.downsample'):
+        if names == 'timm' and avg_down and name.startswith('layer1.0.downsample'):
             # An identity comes first where the shortcut has stride 1.
             position, rest = name.removeprefix('layer1.0.downsample.').split('.')
             name = f'layer1.0.downsample.{int(position) + 1}.{rest}'
         renamed[prefix + name] = value
     assert len(renamed) == len(theirs.state_dict())
-    fresh = ScaleResNet(50, dict(num_scales=1), deep_stem=True, avg_down=True, **SMALL)
+    fresh = ScaleResNet(50, dict(num_scales=1), deep_stem=True, avg_down=avg_down, **SMALL)
     model = nn.ModuleDict({'backbone': fresh}) if prefix else fresh
     model.load_state_dict(renamed, strict=True)
     assert all(torch.equal(value, ours.state_dict()[name])
