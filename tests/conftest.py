@@ -4,6 +4,21 @@ from pathlib import Path
 
 import pytest
 
+# What takes half a minute or more, the longest first: in the end there are short ones to share.
+LONG = (
+    '[growth]', 'test_the_notebook', 'test_study.py', '[backbones]', 'test_the_frontier',
+    'ahead_of_time', 'test_quickstart.py', 'compiled_resnet', '[precisions]', '[data_loading]',
+    'test_the_site', 'test_equivariance_tool.py', 'test_train.py', 'test_test.py',
+)  # fmt: skip
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    def place(item) -> int:
+        return next((i for i, part in enumerate(LONG) if part in item.nodeid), len(LONG))
+
+    items.sort(key=place)
+
 
 @pytest.fixture(scope='session')
 def shared_data() -> Path:

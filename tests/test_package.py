@@ -102,6 +102,17 @@ def test_registering_the_index_twice_is_harmless():
     assert mmpretrain.list_models() == before
 
 
+COUNTED = {}
+
+
+def multiply_adds(net: torch.nn.Module, shape: tuple) -> int:
+    """Of an image; counted once for configs of one model, which differ in their trainings."""
+    key = str(net._config.model), shape
+    if key not in COUNTED:
+        COUNTED[key] = compare_models.count(net, shape)[1]
+    return COUNTED[key]
+
+
 @pytest.mark.parametrize('model', INDEXED, ids=lambda model: model['Name'])
 def test_indexed_models_build_by_name(model):
     net = mmpretrain.get_model(model['Name'])
@@ -109,7 +120,7 @@ def test_indexed_models_build_by_name(model):
     shape = compare_models.image_shape(net._config)
     # It takes seconds to trace a ResNet-50, whose layers are those of the other models.
     if net._config.model.backbone.get('depth') != 50:
-        assert compare_models.count(net, shape)[1] == model['Metadata']['FLOPs']
+        assert multiply_adds(net, shape) == model['Metadata']['FLOPs']
     with torch.no_grad():
         scores = net(torch.rand(1, shape[0], 32, 32))
     assert scores.shape == (1, net._config.data_preprocessor.num_classes)

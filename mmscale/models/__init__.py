@@ -19,6 +19,7 @@ from .layers import (
     ScaleBN,
     ScaleConv,
     ScaleMaxPool2d,
+    ScaleSequential,
 )
 from .necks import ScaleFPN, ScaleGlobalPooling, ScaleLevels, ScalePooling
 
@@ -41,6 +42,7 @@ __all__ = [
     'ScaleResNet',
     'ScaleResNetV1c',
     'ScaleResNet_CIFAR',
+    'ScaleSequential',
     'SO2ConvNet',
     'SO2ResNet',
     'SO2ResNet_CIFAR',

@@ -337,9 +337,7 @@ def test_a_feature_that_is_zero_has_no_error_and_says_so():
         return levels
 
     with pytest.warns(UserWarning, match='output is zero for a sample'):
-        found = equivariance_error(
-            coarsest, smooth_images(), [1.0], scale_space=GRID, truncation=1
-        )
+        found = equivariance_error(coarsest, smooth_images(), [1.0], scale_space=GRID, truncation=1)
     assert found.per_sample.isnan().all() and found.truncated.isfinite().all()
 
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mmscale.ops import scale_conv2d
 
-from .conftest import ROOT, run_tool
+from .conftest import ROOT, run_here, run_tool
 
 FOLDER = ROOT / 'tools' / 'benchmark'
 sys.path.insert(0, str(FOLDER))
@@ -440,6 +440,7 @@ def test_all_parts_are_run():
         (['--data', 'nowhere'], '--data: there is no folder nowhere'),
     ],
 )
-def test_bad_arguments_are_refused_at_once(arguments, message):
-    result = run_tool('tools/benchmark/layers.py', *arguments)
-    assert result.returncode == 2 and message in result.stderr
+def test_bad_arguments_are_refused_at_once(arguments, message, monkeypatch, capsys):
+    with pytest.raises(SystemExit) as error:
+        run_here(monkeypatch, 'tools/benchmark/layers.py', *arguments)
+    assert error.value.code == 2 and message in capsys.readouterr().err

@@ -17,7 +17,7 @@ from mmscale.evaluation.accuracy import measure_accuracy
 from mmscale.evaluation.study import Model, Settings
 
 from .conftest import CONFIG as PLAIN
-from .conftest import ROOT, exit_message, run_tool
+from .conftest import ROOT, exit_message, run_here, run_tool
 
 TOOL = 'tools/equivariance.py'
 SCALE = 'scaleresnet18-s3-w8_1xb50-10e_scaledigits'  # a name that MMPretrain knows
@@ -120,18 +120,17 @@ def test_errors_equal_those_taken_by_hand(study, networks):
         assert model['images']['size'] == [32, 32] and model['images']['count'] == 6
 
 
-def test_the_hook_in_a_test_finds_the_same(study, networks, tmp_path):
+def test_the_hook_in_a_test_finds_the_same(study, networks, tmp_path, monkeypatch):
     """tools/test.py with an EquivarianceHook, on the same test data, in other batches."""
     config = tmp_path / 'hooked.py'
     hook = dict(type='mmscale.EquivarianceHook', layers=LAYERS, factors=FACTORS, num_images=6)
     config.write_text(f"_base_ = {str(ROOT / 'configs/dss' / f'{SCALE}.py')!r}\n"
                       f'custom_hooks = [{hook!r}]\n')  # fmt: skip
-    result = run_tool(
-        'tools/test.py', config, networks[2], '--work-dir', tmp_path / 'work',
+    run_here(
+        monkeypatch, 'tools/test.py', config, networks[2], '--work-dir', tmp_path / 'work',
         '--out', tmp_path / 'metrics.json', '--out-item', 'metrics',
         '--cfg-options', 'test_dataloader.batch_size=4', 'test_dataloader.dataset.indices=8',
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
     logged = json.loads((tmp_path / 'metrics.json').read_text())
     for layer, curve in read_study(study[0])[1]['layers'].items():
         for factor, mean in list(zip(FACTORS, curve['mean']))[1:]:

@@ -6,7 +6,7 @@ import re
 import pytest
 from mmengine.config import Config
 
-from .conftest import CONFIG, exit_message, run_tool
+from .conftest import CONFIG, exit_message, run_here, run_tool
 
 
 def test_print_config_prints_a_config_that_loads(tmp_path):
@@ -28,16 +28,16 @@ def test_print_config_prints_a_config_that_loads(tmp_path):
         ('configs/dss/scaleconvnet-s3_1xb128-20e_scalemnist.py', [1, 28, 28], [49, 49, 9]),
     ],
 )
-def test_get_flops_counts_every_level(config, shape, last_taps):
+def test_get_flops_counts_every_level(config, shape, last_taps, monkeypatch, capsys):
     """Positions, taps, channels of three convolutions, by level.
 
     Of taps 4 pixels apart a 7x7 map sees 3 a side in the last one.
     """
-    result = run_tool('tools/analysis_tools/get_flops.py', config, '--shape', *shape)
-    assert result.returncode == 0, result.stderr
-    assert 'Input shape (C, H, W): (1, 28, 28)' in result.stdout
-    assert re.search(r'Parameters: 0\.495M', result.stdout)
-    number, unit = re.search(r'Multiply-adds: ([\d.]+)([MG])', result.stdout).groups()
+    run_here(monkeypatch, 'tools/analysis_tools/get_flops.py', config, '--shape', *shape)
+    printed = capsys.readouterr().out
+    assert 'Input shape (C, H, W): (1, 28, 28)' in printed
+    assert re.search(r'Parameters: 0\.495M', printed)
+    number, unit = re.search(r'Multiply-adds: ([\d.]+)([MG])', printed).groups()
     expected = sum(
         28**2 * 49 * 32 + 14**2 * 49 * 32 * 63 + 7**2 * taps * 63 * 95 for taps in last_taps
     )

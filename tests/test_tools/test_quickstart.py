@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
 
-from .conftest import ROOT, run_tool
+from .conftest import ROOT, run_here, run_tool
 
 sys.path.insert(0, str(ROOT / 'tools'))
 import quickstart  # noqa: E402
@@ -48,8 +48,17 @@ def test_what_follows_the_lift_is_exact_at_powers_of_the_base(finished):
     assert body['DSS v1'] < 1e-10 and body['economical'] < 1e-10
 
 
-def test_a_second_run_measures_nothing_anew(finished):
+def test_a_second_run_measures_nothing_anew(finished, monkeypatch, capsys):
     out, first = finished
-    again = run_tool('tools/quickstart.py', '--out', out)
-    assert 'measuring' in first and 'measuring' not in again.stdout
-    assert again.stdout.splitlines()[-20:] == first.splitlines()[-20:]
+    run_here(monkeypatch, 'tools/quickstart.py', '--out', out)
+    again = capsys.readouterr().out
+    assert 'measuring' in first and 'measuring' not in again
+    assert again.splitlines()[-20:] == first.splitlines()[-20:]
+
+
+def test_what_was_trained_with_other_code_has_another_folder(monkeypatch, tmp_path):
+    before = quickstart.folder_of(tmp_path, 'ResNet', 0)
+    assert before == quickstart.folder_of(tmp_path, 'ResNet', 0)
+    assert before != quickstart.folder_of(tmp_path, 'ResNet', 1)
+    monkeypatch.setattr(quickstart, 'digest_code', lambda: 'other')
+    assert before != quickstart.folder_of(tmp_path, 'ResNet', 0)

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from .conftest import CONFIG, ROOT, exit_message, run_tool, tool_environment
+from .conftest import CONFIG, ROOT, exit_message, run_here, run_tool, tool_environment
 
 TOOL = 'tools/study.py'
 STUDY = f"""
@@ -77,14 +77,15 @@ def test_its_numbers_are_those_of_the_tools(finished, tmp_path):
     assert json.loads(out.read_text()) == cell['test']
 
 
-def test_what_is_done_is_not_run_again_and_can_be_drawn_again(finished):
+def test_what_is_done_is_not_run_again_and_can_be_drawn_again(finished, monkeypatch, capsys):
     folder, _ = finished
     before = (folder / 'few.json').read_bytes()
-    again = run_tool(*words(folder, '--dry-run'))
-    assert '2 of 2 runs are done' in again.stdout and '0:00 of work' in again.stdout
+    run_here(monkeypatch, *words(folder, '--dry-run'))
+    again = capsys.readouterr().out
+    assert '2 of 2 runs are done' in again and '0:00 of work' in again
     (folder / 'few.md').unlink()
     (folder / 'few_scale.png').unlink()
-    assert run_tool(*words(folder, '--draw')).returncode == 0
+    run_here(monkeypatch, *words(folder, '--draw'))
     assert (folder / 'few.md').is_file() and (folder / 'few_scale.png').is_file()
     assert (folder / 'few.json').read_bytes() == before
 
@@ -153,26 +154,23 @@ def test_a_run_that_fails_is_listed_and_the_others_are_run(finished, tmp_path):
     ],
 )
 def test_a_run_that_cannot_be_trained_or_measured_ends_the_study_at_once(
-    options, message, tmp_path
+    options, message, tmp_path, monkeypatch
 ):
     bad = f"runs['bad'] = dict(config='{CONFIG}', options={options})\n"
     (tmp_path / 'few.py').write_text(STUDY + bad)
-    result = run_tool(*words(tmp_path))
-    assert result.returncode == 1
-    expected = f"error: study: runs['bad'] cannot be trained and measured: {message}"
-    assert expected in result.stderr
+    line = exit_message(monkeypatch, *words(tmp_path))
+    assert f"error: study: runs['bad'] cannot be trained and measured: {message}" in line
     assert not (tmp_path / 'few.json').exists()
 
 
 def test_a_run_that_was_done_and_has_changed_is_tried_again_before_it_is_trained(
-    finished, tmp_path
+    finished, tmp_path, monkeypatch
 ):
     shutil.copy(finished[0] / 'few.json', tmp_path)
     changed = "runs['ResNet, small']['options'] = {'optim_wrapper.optimizer.lr': 'x'}\n"
     (tmp_path / 'few.py').write_text(STUDY + changed)
-    result = run_tool(*words(tmp_path, '--dry-run'))
-    assert result.returncode == 1
-    assert "error: study: runs['ResNet, small'] cannot be trained and measured: " in result.stderr
+    line = exit_message(monkeypatch, *words(tmp_path, '--dry-run'))
+    assert "error: study: runs['ResNet, small'] cannot be trained and measured: " in line
 
 
 @pytest.mark.parametrize(

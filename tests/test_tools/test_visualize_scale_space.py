@@ -13,7 +13,7 @@ from mmpretrain import get_model
 from mmscale.scale_space import bilinear_pyramid_lift, gaussian_lift, split_levels
 from mmscale.visualization import find_layer, load_network, read_image, read_layer
 
-from .conftest import CONFIG, ROOT, exit_message, run_tool
+from .conftest import CONFIG, ROOT, exit_message, run_here, run_tool
 
 sys.path.insert(0, str(ROOT / 'tools'))
 import visualize_scale_space as tool  # noqa: E402
@@ -62,13 +62,12 @@ def test_without_a_config(images, tmp_path):
     assert [path.name for path in (tmp_path / 'new').iterdir()] == ['a.png']
 
 
-def test_with_a_checkpoint(images, checkpoint, tmp_path):
+def test_with_a_checkpoint(images, checkpoint, tmp_path, monkeypatch):
     options = [f'model.backbone.deform.{key}={value}' for key, value in MODULATED.items()]
-    result = run_tool(
-        TOOL, images[1], DSS, checkpoint, '--out', tmp_path / 'a.svg',
+    run_here(
+        monkeypatch, TOOL, images[1], DSS, checkpoint, '--out', tmp_path / 'a.svg',
         '--layer', 'backbone.layer2.1.conv2', '--cfg-options', *options,
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
     assert (tmp_path / 'a.svg').read_text().rstrip().endswith('</svg>')
 
 

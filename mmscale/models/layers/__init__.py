@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 from .deform_scale_conv import DeformScaleConv, ModulatedDeformScaleConv
 from .lift import BilinearPyramidLift, GaussianLift, GaussianPyramidLift
+from .run_layers import ScaleSequential
 from .scale_conv import ScaleConv
 from .scale_norm import ScaleBN
 from .scale_pool import ScaleAvgPool2d, ScaleBlurPool2d, ScaleMaxPool2d
@@ -16,4 +17,5 @@ __all__ = [
     'ScaleBlurPool2d',
     'ScaleConv',
     'ScaleMaxPool2d',
+    'ScaleSequential',
 ]

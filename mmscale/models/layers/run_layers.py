@@ -129,7 +129,11 @@ def activate(layer: nn.Module, x: PackedLevels) -> PackedLevels:
 
 
 class ScaleSequential(nn.Sequential):
-    """``torch.nn.Sequential`` of layers and blocks that are run with :func:`run_layers`."""
+    """``torch.nn.Sequential`` of layers and blocks for signals in any form.
+
+    Layers of scale spaces see the signal; others, which must be of single pixels, such as an
+    activation or a SyncBN, see the pixels of all levels at once.
+    """
 
     knows_levels = True
 

@@ -120,8 +120,9 @@ def test_checkpointing_that_would_cut_off_the_gradient_is_refused(lift, module):
     turn_on_activation_checkpointing(net, module)
     with torch.no_grad():
         assert equal(net(x), expected)
-    with pytest.warns(UserWarning, match='None of the inputs'), pytest.raises(
-        RuntimeError, match='no gradient comes through .*with_cp=True in its place'
+    with (
+        pytest.warns(UserWarning, match='None of the inputs'),
+        pytest.raises(RuntimeError, match='no gradient comes through .*with_cp=True in its place'),
     ):
         net(x)
 
