@@ -80,7 +80,9 @@ def test_every_layer_shows_signals_and_computes_what_it_did(name):
     found = backbone(x)
     for handle in handles:
         handle.remove()
-    assert equal(found, expected)
+    # Of one level alone a convolution may see another memory format, and round otherwise.
+    pairs = zip(levels_of(found), levels_of(expected), strict=True)
+    assert all((a - b).abs().max() < 1e-12 for a, b in pairs)
     unseen = set(layers) - set(seen)
     assert all(isinstance(layers[key], nn.ModuleList) or key == 'stem' for key in unseen), unseen
     for key, calls in seen.items():
