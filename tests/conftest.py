@@ -3,6 +3,7 @@ import os
 from pathlib import Path
 
 import pytest
+from mmengine.registry import DefaultScope
 
 # What takes half a minute or more, the longest first: in the end there are short ones to share.
 LONG = (
@@ -18,6 +19,12 @@ def pytest_collection_modifyitems(items):
         return next((i for i, part in enumerate(LONG) if part in item.nodeid), len(LONG))
 
     items.sort(key=place)
+
+
+@pytest.fixture(autouse=True)
+def own_scope(monkeypatch):
+    """The scope that a runner sets does not stay for other tests."""
+    monkeypatch.setattr(DefaultScope, '_instance_dict', DefaultScope._instance_dict.copy())
 
 
 @pytest.fixture(scope='session')

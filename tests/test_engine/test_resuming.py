@@ -3,16 +3,9 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from mmscale.engine.resuming import InterruptedValidationHook, logged_scalars
-
-
-@pytest.fixture(autouse=True)
-def own_scope(monkeypatch):
-    """The scope that a runner sets does not stay for other tests."""
-    monkeypatch.setattr(DefaultScope, '_instance_dict', DefaultScope._instance_dict.copy())
 
 
 class Slope(BaseModel):

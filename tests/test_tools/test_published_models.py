@@ -121,14 +121,17 @@ def test_errors_of_the_first_page_are_those_of_the_ledger():
     study = read_study(ROOT / 'studies' / 'realizations_scalemnist.py', ROOT)
     entries = ledger.read(ROOT / 'studies' / 'results' / 'realizations_scalemnist.json')
     runs = summary.by_run(entries)
-    found = re.findall(r'`(\S+_scalemnist.py)` \| \W*([\d.]+) ± ([\d.]+) %',
+    found = re.findall(r'`(\S+_scalemnist.py)` \| ([\d.]+ M) \| \W*([\d.]+) ± ([\d.]+) %',
                        (ROOT / 'README.md').read_text())  # fmt: skip
     expected = {}
     for name, entries in runs.items():
         error = summary.test_error(entries)
         assert error.count == len(study.seeds), name
-        expected[study.runs[name].config] = f'{error.mean:.2f}', f'{error.deviation:.2f}'
-    assert {config: errors for config, *errors in found} == {c: [*e] for c, e in expected.items()}
+        cost = f'{entries[0]["multiply_adds"] / 1e6:.3g} M'
+        expected[study.runs[name].config] = [
+            cost, f'{error.mean:.2f}', f'{error.deviation:.2f}'
+        ]  # fmt: skip
+    assert {config: numbers for config, *numbers in found} == expected
 
 
 def test_only_the_entry_of_the_config_is_filled():
