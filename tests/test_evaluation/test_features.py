@@ -1,9 +1,11 @@
 # Copyright (c) mmscale contributors.
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
-from mmscale.evaluation import equivariance_error
+from mmscale.evaluation import equivariance_error, study
 from mmscale.evaluation.features import Features, check_layers, find_grid
 from mmscale.models import (
     DeformScaleConv,
@@ -148,6 +150,21 @@ class TestTruncation:
         features = Features(conv, None, GRID)
         features(torch.rand(1, 1, 3, 8, 8))
         assert features.truncation == {'': 1}
+
+
+def test_levels_that_interaction_cut_off_are_apart_in_the_body_alone(monkeypatch):
+    grid, images = ScaleGrid(2, 4), torch.rand(2, 1, 32, 32)
+    backbone = ScaleConvNet(grid, channels=(3, 4), kernel_size=3, interaction=2).eval()
+    network = nn.Sequential()
+    network.add_module('backbone', backbone)
+    monkeypatch.setattr(study, 'read_images', lambda *args: ([images], 'made here'))
+    settings = study.Settings((1.5, 2.0), ('backbone',), 2, None, None, 'shrink', 'matched', 0,
+                              True, 32)  # fmt: skip
+    found = study.measure_errors(SimpleNamespace(network=network), settings)
+    expected = equivariance_error(backbone.body, backbone.lift(images), (1.5, 2.0))
+    assert found['body']['mean'] == expected.mean.tolist()
+    # At a power of the base the input of the body is cut as its output is.
+    assert found['body']['truncated']['n'] == [2, 0] and found['body']['n'] == [2, 2]
 
 
 class TestGrid:

@@ -242,6 +242,19 @@ def test_keeps_dtype(backend, dtype):
     assert y.dtype == dtype
 
 
+@pytest.mark.parametrize('modulated', [False, True])
+@pytest.mark.parametrize('backend', BACKENDS)
+def test_a_batch_of_no_image(backend, modulated):
+    grid = ScaleGrid(2, 2)
+    x, offset, mask = (randn(0, channels, 2, 6, 6) for channels in (2, 18, 9))
+    weight = randn(3, 2, 1, 3, 3).requires_grad_()
+    y = deform_scale_conv2d(x, offset, weight, modulation=mask if modulated else None,
+                            backend=backend, scale_space=grid)  # fmt: skip
+    assert y.shape == (0, 3, 2, 6, 6)
+    y.sum().backward()
+    assert weight.grad.abs().max() == 0
+
+
 def run_in_parts(size, x, offset, modulation, weight, required, **kwargs):
     """Outputs and gradients of the native path, ``size`` samples at a time (``None``: all).
 
