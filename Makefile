@@ -49,7 +49,7 @@ quickstart: $(STAMPS)/mmscale
 		|| $(call failed,the quickstart,The lines above say why.)
 
 test: $(STAMPS)/mmscale $(STAMPS)/docs ops
-	@$(call say,tests,about 25 minutes on 2 CPU cores)
+	@$(call say,tests,15 to 20 minutes on 2 CPU cores)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS) \
 		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
 
