@@ -1,6 +1,6 @@
 # What each part of the economical configuration of docs/choosing.md brings on sizes that were not
 # trained on: that network, and the same without one of its parts, trained as by `make quickstart`.
-# About 40 minutes of one CPU core.
+# About an hour of one CPU core.
 title = 'Parts of the economical network, ScaleDigits, 20 epochs'
 seeds = [0, 1, 2]
 epochs = 20

@@ -15,6 +15,8 @@ from mmscale.models import (
     SO2ResNet,
     SO2ResNet_CIFAR,
 )
+from mmscale.scale_space import ScaleGrid, split_levels
+from mmscale.testing import assert_scale_equivariant
 
 # The ways to write the type of an init_cfg that loads a checkpoint.
 PRETRAINED = ('Pretrained', 'mmengine.Pretrained', 'mmengine.model.PretrainedInit', PretrainedInit)
@@ -106,3 +108,22 @@ def small_backbones() -> dict[str, nn.Module]:
         'SO2ResNet': SO2ResNet(18, **slim, **turning),
         'SO2ResNet_CIFAR': SO2ResNet_CIFAR(18, **slim, **turning, with_cp=True),
     }
+
+
+def assert_every_stage_is_equivariant(model, signal, grid):
+    """By every power of the base that leaves a level."""
+    grid = ScaleGrid.build(grid)
+    count = len(signal) if isinstance(signal, tuple) else signal.shape[2]
+    known = {}
+
+    def body(x):  # once for all stages; the number of its levels tells a signal from the others
+        levels = len(split_levels(x))
+        if levels not in known:
+            known[levels] = model.body(x)
+        return known[levels]
+
+    for shift in range(1, count):
+        for stage in range(len(model.out_indices)):
+            assert_scale_equivariant(
+                lambda x, stage=stage: body(x)[stage], signal, grid.base**shift, grid
+            )

@@ -56,7 +56,8 @@ def resume_latest(cfg: Config):
     the run was killed is damaged: the latest of the others is taken.
 
     Raises:
-        ValueError: If there are checkpoints, and all are damaged.
+        FileNotFoundError: If the latest is missing, and there is no sound one.
+        ValueError: If the latest is damaged, likewise.
     """
     latest = find_latest_checkpoint(cfg.work_dir)
     cfg.resume = latest is not None

@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
 from naive import largest_difference, scaled
-from networks import as_if_trained
+from networks import as_if_trained, assert_every_stage_is_equivariant
 
 from mmscale.models import ScaleBlurPool2d, ScaleConvNet, ScaleResNet, ScaleResNet_CIFAR
 from mmscale.ops import binomial
-from mmscale.scale_space import ScaleGrid, split_levels
-from mmscale.testing import assert_scale_equivariant
+from mmscale.scale_space import ScaleGrid
 
 BASE2 = dict(base=2, num_scales=4)
 SMALL = dict(base_channels=8, stem_channels=8, out_indices=(0, 1, 2, 3))
@@ -33,23 +32,6 @@ def pyramid_of(grid, height, width, channels=3):
         randn(1, channels, grid.level_size(height, k), grid.level_size(width, k), seed=k + 9)
         for k in grid.levels
     )
-
-
-def assert_every_stage_is_equivariant(model, signal, grid):
-    count = len(signal) if isinstance(signal, tuple) else signal.shape[2]
-    known = {}
-
-    def body(x):  # once for all stages; the number of its levels tells a signal from the others
-        levels = len(split_levels(x))
-        if levels not in known:
-            known[levels] = model.body(x)
-        return known[levels]
-
-    for shift in range(1, count):
-        for stage in range(len(model.out_indices)):
-            assert_scale_equivariant(
-                lambda x, stage=stage: body(x)[stage], signal, grid['base'] ** shift, grid
-            )
 
 
 @pytest.mark.parametrize('depth', [18, 50])

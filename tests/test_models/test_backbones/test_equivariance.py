@@ -4,11 +4,11 @@
 import pytest
 import torch
 from naive import largest_difference, scaled
-from networks import as_if_trained
+from networks import as_if_trained, assert_every_stage_is_equivariant
 from torch import nn
 
 from mmscale.models import ScaleConvNet, ScaleResNet, ScaleResNet_CIFAR
-from mmscale.scale_space import ScaleGrid, gaussian_lift, gaussian_pyramid_lift, split_levels
+from mmscale.scale_space import ScaleGrid, gaussian_lift, gaussian_pyramid_lift
 from mmscale.testing import assert_scale_equivariant
 
 BASE2, BASE3 = dict(base=2, num_scales=4), dict(base=3, num_scales=3)
@@ -28,24 +28,6 @@ def scale_space_of(grid, height, width, channels=3, pyramid=False):
         randn(1, channels, grid.level_size(height, k), grid.level_size(width, k), seed=k)
         for k in grid.levels
     )
-
-
-def assert_every_stage_is_equivariant(model, signal, grid):
-    grid = ScaleGrid.build(grid)
-    count = len(signal) if isinstance(signal, tuple) else signal.shape[2]
-    known = {}
-
-    def body(x):  # once for all stages; the number of its levels tells a signal from the others
-        levels = len(split_levels(x))
-        if levels not in known:
-            known[levels] = model.body(x)
-        return known[levels]
-
-    for shift in range(1, count):
-        for stage in range(len(model.out_indices)):
-            assert_scale_equivariant(
-                lambda x, stage=stage: body(x)[stage], signal, grid.base**shift, grid
-            )
 
 
 @pytest.mark.parametrize('depth', [18, 50])
