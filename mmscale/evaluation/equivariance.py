@@ -174,6 +174,13 @@ def eval_mode(phi: Callable) -> Iterator[None]:
 def split_batches(images: Signal | Iterable[Signal], batch_size: int) -> Iterator[Signal]:
     if batch_size < 1:
         raise ValueError(f'batch_size must be at least 1, got {batch_size}')
+    if isinstance(images, list) and all(isinstance(x, Tensor) for x in images):
+        sizes = [tuple(x.shape[-2:]) for x in images]
+        if len(set(sizes)) > 1:
+            raise ValueError(
+                f'images is a list of tensors of the sizes {sizes}: give a pyramid as a tuple of '
+                'its levels, and batches of different sizes as iter(images)'
+            )
     if not isinstance(images, Tensor | tuple):
         for batch in images:
             yield from split_batches(batch, batch_size)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mmscale.models.layers import DeformScaleConv, ScaleConv
 from mmscale.models.necks import ScaleFPN, ScaleGlobalPooling, ScaleLevels, ScalePooling
-from mmscale.scale_space import ScaleGrid, Signal, is_pyramid
+from mmscale.scale_space import Levels, ScaleGrid, Signal, is_pyramid
 
 SCALE_POOLINGS = (ScalePooling, ScaleGlobalPooling, ScaleLevels)
 
@@ -142,8 +142,11 @@ class Features:
             outputs[key], self.truncation[key] = signal, spoiled if has_levels else 0
 
     def _signals(self, output) -> list[Signal]:
+        if isinstance(output, Levels):
+            # Copies: a layer that works in place may come behind the one that is measured.
+            return [output.map(Tensor.clone).to_signal()]
         if isinstance(output, Tensor):
-            return [output]
+            return [output.clone()]
         if not is_pyramid(output) or not output:
             raise ValueError(
                 f'outputs are tensors or tuples of them, got {type(output).__name__}: name layers'

@@ -9,19 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mmscale.scale_space import (
-    PackedLevels,
-    ScaleGrid,
-    Signal,
-    check_signal,
-    fold_levels,
-    is_pyramid,
-    on_packed,
-    split_levels,
-)
+from mmscale.scale_space import DenseLevels, Levels, ScaleGrid, Signal, check_signal, is_pyramid
 from mmscale.scale_space.resample import check_choice
 
-from .scale_conv import check_convolution, coarser_levels
+from .scale_conv import check_convolution, coarser_levels, kernels_of, tap_distances
 
 BACKENDS = ('auto', 'mmcv', 'native')
 # Values read at once by the native path on CPU: few enough to be found in the cache again.
@@ -98,28 +89,20 @@ def deform_scale_conv2d(
         found = _check_offset('modulation', modulation, x, stride, num_taps, grid)
         if found != deform_groups:
             raise ValueError(f'modulation has {found} deformable groups, offset {deform_groups}')
-    device = split_levels(x)[0].device
-    conv = {'mmcv': _conv_mmcv, 'native': _conv_native}[choose_backend(backend, device)]
-
-    def deform(
-        x: PackedLevels, offset: PackedLevels, modulation: PackedLevels | None = None
-    ) -> PackedLevels:
-        factors = grid.dilations if x.dense else (1,) * len(x)
-        where = offset.map_images(
-            lambda y, factor: _displace(y, weight.shape[3:], dilation, factor), factors
-        )
-        signals = [where] if modulation is None else [where, modulation]
-        y = None
-        for shift, kernel in enumerate(weight.unbind(2)[: len(x)]):
-            coarser = coarser_levels(x, shift, grid)
-            term = _conv_levels(conv, [coarser, *signals], kernel, stride, groups)
-            y = term if y is None else y.add_finest(term)
-        if bias is None:
-            return y
-        return y.map(lambda pixels: pixels + bias[:, None, None].to(pixels.dtype))
-
-    signals = (x, offset) if modulation is None else (x, offset, modulation)
-    return on_packed(deform, *signals)
+    levels, where = Levels.of(x), Levels.of(offset)
+    conv = {'mmcv': _conv_mmcv, 'native': _conv_native}[choose_backend(backend, levels.device)]
+    taps = tap_distances(levels, grid)
+    signals = [where.map_maps(lambda y, a: _displace(y, weight.shape[3:], dilation, a), taps)]
+    if modulation is not None:
+        signals.append(Levels.of(modulation))
+    y = None
+    for shift, kernel in enumerate(kernels_of(weight)[: len(levels)]):
+        term = _conv_levels(conv, [coarser_levels(levels, shift, grid), *signals], kernel, stride,
+                            groups)  # fmt: skip
+        y = term if y is None else y.add_finest(term)
+    if bias is not None:
+        y = y.map(lambda pixels: pixels + bias.to(pixels.dtype).view(-1, *[1] * (pixels.ndim - 2)))
+    return y if isinstance(x, Levels) else y.to_signal()
 
 
 def choose_backend(backend: str, device: torch.device) -> str:
@@ -156,42 +139,37 @@ def _check_offset(name, offset, x, stride, channels_a_group, grid) -> int:
     if is_pyramid(offset) != is_pyramid(x):
         raise ValueError(f'{name} and signal must both be dense or both be pyramids')
     check_signal(offset, grid)
-    levels, inputs = split_levels(offset), split_levels(x)
+    levels, inputs = Levels.of(offset), Levels.of(x)
     if len(levels) != len(inputs):
         raise ValueError(f'{name} has {len(levels)} levels, the signal {len(inputs)}')
-    for level, source in zip(levels, inputs, strict=True):
-        sides = tuple(-(-size // step) for size, step in zip(source.shape[-2:], stride))
-        if (level.shape[0], *level.shape[-2:]) != (source.shape[0], *sides):
+    for found, size in zip(levels.sizes, inputs.sizes, strict=True):
+        sides = tuple(-(-side // step) for side, step in zip(size, stride))
+        if (levels.batch_size, *found) != (inputs.batch_size, *sides):
             raise ValueError(
-                f'{name} must have a level of shape ({source.shape[0]}, ..., {sides[0]}, '
-                f'{sides[1]}), got {tuple(level.shape)}'
+                f'{name} must have a level of shape ({inputs.batch_size}, ..., {sides[0]}, '
+                f'{sides[1]}), got ({levels.batch_size}, {levels.channels}, {found[0]}, {found[1]})'
             )
-        # Sizes are tensors while torch.jit traces.
-        deform_groups = int(level.shape[1]) // channels_a_group
-        if (
-            deform_groups * channels_a_group != level.shape[1]
-            or not deform_groups
-            or source.shape[1] % deform_groups
-        ):
-            raise ValueError(
-                f'{name} must have {channels_a_group} channels a deformable group, whose number '
-                f'divides the {source.shape[1]} channels of the signal; got {level.shape[1]}'
-            )
+    # Sizes are tensors while torch.jit traces.
+    deform_groups = int(levels.channels) // int(channels_a_group)
+    rest = levels.channels - deform_groups * channels_a_group
+    if rest or not deform_groups or inputs.channels % deform_groups:
+        raise ValueError(
+            f'{name} must have {channels_a_group} channels a deformable group, whose number '
+            f'divides the {inputs.channels} channels of the signal; got {levels.channels}'
+        )
     return deform_groups
 
 
-def _conv_levels(conv: Callable, signals, weight, stride, groups) -> PackedLevels:
+def _conv_levels(conv: Callable, signals, weight, stride, groups) -> Levels:
     """Interaction 1, on the levels that all signals have.
 
     Dense levels are one batch: where their taps lie is a matter of their positions alone.
     """
     x = signals[0]
     if not x.dense:
-        levels = zip(*signals)
-        return PackedLevels.pack(tuple(conv(maps, weight, stride, groups) for maps in levels))
-    num_maps = len(x) * x.batch_size
-    maps = [fold_levels(signal.unpack())[:num_maps] for signal in signals]
-    return PackedLevels.of_batch(conv(maps, weight, stride, groups), len(x))
+        return Levels(*[conv(maps, weight, stride, groups) for maps in zip(*signals)])
+    maps = [signal.as_batch()[: len(x) * x.batch_size] for signal in signals]
+    return DenseLevels.of_batch(conv(maps, weight, stride, groups), len(x))
 
 
 def _displace(offset: Tensor, kernel_size, dilation, factor: float) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 from mmscale.scale_space import ScaleGrid, Signal, check_signal, discrete_gaussian
 from mmscale.scale_space.resample import apply_along_axes, keep_constants, resampling_matrix
 
-from .scale_conv import as_pair, splat_kernel
+from .processor import splat_kernel
+from .scale_conv import as_pair
 from .scale_pool import check_pool, map_dilated
 
 
@@ -62,7 +63,7 @@ def scale_blur_pool2d(
     Lindeberg, Scale-space for discrete signals, IEEE TPAMI 12(3), 1990 (the discrete Gaussian).
 
     Args:
-        x (Tensor | tuple[Tensor, ...]): Dense ``(N, C, S, H, W)`` or a pyramid.
+        x (Tensor | tuple[Tensor, ...] | Levels): Dense ``(N, C, S, H, W)`` or a pyramid.
         kernel_size (int, optional): Taps of a binomial filter, odd and at least 3; its variance
             is ``(kernel_size - 1) / 4`` samples².
         stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.

@@ -8,15 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmscale.scale_space import (
-    ScaleGrid,
-    Signal,
-    check_signal,
-    on_packed,
-)
+from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal
 from mmscale.scale_space.resample import keep_constants, resample, resampling_matrix
 
-from .scale_conv import as_pair
+from .scale_conv import as_pair, tap_distances
 
 
 def check_pool(kernel_size: tuple, stride: tuple, padding: tuple) -> None:
@@ -52,7 +47,7 @@ def scale_max_pool2d(
     taps are read by bilinear interpolation. A pyramid has ordinary windows.
 
     Args:
-        x (Tensor | tuple[Tensor, ...]): Dense ``(N, C, S, H, W)`` or a pyramid.
+        x (Tensor | tuple[Tensor, ...] | Levels): Dense ``(N, C, S, H, W)`` or a pyramid.
         kernel_size (int | tuple[int, int]): Taps of the window.
         stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
         padding (int | tuple[int, int]): Taps of the window before its origin.
@@ -96,12 +91,9 @@ def _pool_levels(pool_level, x, kernel_size, stride, padding, scale_space) -> Si
 
 def map_dilated(fn: Callable[[Tensor, float], Tensor], x: Signal, grid: ScaleGrid) -> Signal:
     """Applies a function of the maps of a level, ``(M, C, H, W)``, and the distance of its taps."""
-    return on_packed(
-        lambda levels: levels.map_images(
-            fn, grid.dilations if levels.dense else (1,) * len(levels)
-        ),
-        x,
-    )
+    levels = Levels.of(x)
+    y = levels.map_maps(fn, tap_distances(levels, grid))
+    return y if isinstance(x, Levels) else y.to_signal()
 
 
 def _max_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:

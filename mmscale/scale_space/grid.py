@@ -69,6 +69,12 @@ class ScaleGrid:
                 f'zero_scale must be a finite number greater than 0, got {self.zero_scale}'
             )
 
+        powers = [_snap(float(self.base) ** k) for k in self.levels]
+        truncated = [int(f) if self.truncate_dilation and f > 1 else f for f in powers]
+        # Once, and not at every layer of every forward pass.
+        object.__setattr__(self, '_factors', tuple(powers))
+        object.__setattr__(self, '_dilations', tuple(truncated))
+
     @classmethod
     def build(cls, scale_space: 'ScaleGrid | Mapping') -> 'ScaleGrid':
         """Makes a grid from what configs write as ``scale_space``.
@@ -96,7 +102,7 @@ class ScaleGrid:
     @property
     def factors(self) -> tuple[float | int, ...]:
         """``base**k`` of each level, an ``int`` where it is integral."""
-        return tuple(_snap(float(self.base) ** k) for k in self.levels)
+        return self._factors
 
     @property
     def variances(self) -> tuple[float, ...]:
@@ -106,9 +112,7 @@ class ScaleGrid:
     @property
     def dilations(self) -> tuple[float | int, ...]:
         """Distance of neighbouring taps at each level of a dense scale space, in pixels."""
-        if self.truncate_dilation:
-            return tuple(int(f) if f > 1 else f for f in self.factors)
-        return self.factors
+        return self._dilations
 
     def shift(self, factor: float) -> float | int:
         """Number of levels by which a scaling by ``factor`` shifts, ``log_base(factor)``."""

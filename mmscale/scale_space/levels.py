@@ -1,15 +1,10 @@
 # Copyright (c) mmscale contributors.
-"""The two forms of a scale-space signal, and the one that both have inside a network.
+"""The forms of a scale-space signal.
 
-*Dense*: a tensor ``(N, C, S, H, W)``, every level at full resolution. Our own layers keep it
-level-major in memory, so that one level, and all levels as one batch, are views.
-
-*Pyramid*: a tuple of S tensors ``(N, C, H_k, W_k)``, level ``k`` sampled at ``base**k`` times the
-distance of level 0, from the origin pixel.
-
-Layers and functions of signals take either and return the same, and do so at one door,
-:func:`on_packed`: behind it, and from layer to layer of a network, either is
-:class:`PackedLevels`.
+*Dense*: a tensor ``(N, C, S, H, W)``, every level at full resolution. *Pyramid*: a tuple of S
+tensors ``(N, C, H_k, W_k)``, level ``k`` sampled at ``base**k`` times the distance of level 0, from
+the origin pixel. These two stand at the edges of networks. Between the lift and the outputs of a
+backbone there is one form for both, :class:`Levels`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,149 +14,195 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .grid import ScaleGrid
-from .resample import grid_positions, resample
 
 
-class PackedLevels:
-    """A signal as the layers of a network hand it on: its levels, dense or a pyramid.
+class Levels(tuple):
+    """The levels of a signal as one matrix, whose rows are the pixels of all levels.
 
-    What works on single pixels, and statistics over all of them, takes all levels in one call:
-    asked for :attr:`pixels`, the levels lie one behind the other in memory, and a map of one
-    level, ``(N, C, H_k, W_k)`` and channels last in memory, is a view. Until then they are kept as
-    they came.
+    All layers of a network take and give it. Layers of single pixels (1x1 convolutions, norms,
+    activations, sums) work on the rows, in one call for all levels. Layers of neighbourhoods work
+    on the maps of the levels, which are views of the rows. One level alone stays the map
+    ``(N, C, H, W)`` that an ordinary network has.
+
+    It is the tuple of its maps, so that tools that look into the outputs of layers find them:
+    ``len``, iteration and indices give maps ``(N, C, H_k, W_k)``, channels last in memory.
+    Activations, ``BatchNorm`` and ``SyncBatchNorm``, ``GroupNorm``, ``+`` and ``*`` take it
+    directly. PyTorch gives the gradients of each map to full backward hooks.
 
     Args:
-        pixels (Tensor): ``(1, C, P, 1)``, channels last: the P pixels of all levels, those of the
-            finest one first; in a level, sample by sample and row by row.
+        maps (Tensor): The level maps, finest first, each ``(N, C, H_k, W_k)``.
+
+    Attributes:
+        dense (bool): Whether all levels have the resolution of the image (:class:`DenseLevels`).
         batch_size (int): Samples N.
-        sizes (Sequence[tuple[int, int]]): Height and width of each level.
-        dense (bool): Whether the signal is dense rather than a pyramid.
+        sizes (tuple[tuple[int, int], ...]): Height and width of each level, in samples.
+
+    Example:
+        >>> levels = Levels(torch.rand(1, 3, 8, 8), torch.rand(1, 3, 4, 4))
+        >>> levels.rows.shape
+        torch.Size([80, 3])
+        >>> levels.map(torch.relu)[1].shape
+        torch.Size([1, 3, 4, 4])
     """
 
-    def __init__(
-        self, pixels: Tensor, batch_size: int, sizes: Sequence[tuple[int, int]], dense: bool
-    ):
-        self._pixels, self._maps, self.batch_size = pixels, None, batch_size
-        self.sizes, self.dense = tuple(sizes), dense
+    dense = False
+
+    def __new__(cls, *maps: Tensor) -> 'Levels':
+        sizes = tuple([tuple(level.shape[-2:]) for level in maps])
+        return cls._make(maps, None, maps[0].shape[0], sizes)
 
     @classmethod
-    def pack(cls, x: 'Signal') -> 'PackedLevels':
-        """A signal in any form; what is packed stays as it is."""
-        return x if isinstance(x, cls) else cls._of_maps(split_levels(x), not is_pyramid(x))
-
-    @classmethod
-    def _of_maps(cls, maps: Sequence[Tensor], dense: bool) -> 'PackedLevels':
-        batch_size = maps[0].shape[0] if maps else 0
-        packed = cls(None, batch_size, [level.shape[-2:] for level in maps], dense)
-        packed._maps = tuple(maps)
-        return packed
-
-    @classmethod
-    def of_batch(cls, maps: Tensor, num_levels: int) -> 'PackedLevels':
-        """A dense signal from all of its levels as one batch, ``(S N, C, H, W)``."""
-        size, batch_size = maps.shape[-2:], maps.shape[0] // num_levels
-        return cls(_as_pixels(_as_rows(maps)), batch_size, [size] * num_levels, dense=True)
-
-    def join(self) -> 'PackedLevels':
-        """Lays the levels one behind the other; what is made of them lies so, too."""
-        if self._maps is not None:
-            self._pixels, self._maps = _join(self._maps), None
+    def _make(cls, maps, rows, batch_size, sizes) -> 'Levels':
+        self = tuple.__new__(cls, ())
+        # Maps stay as they came until somebody asks for pixels.
+        self._maps, self._pixels = maps, rows
+        if maps is not None and len(maps) == 1:
+            self._pixels = maps[0]
+        self.batch_size, self.sizes = batch_size, sizes
         return self
+
+    @staticmethod
+    def of(x: 'Signal') -> 'Levels':
+        """A signal in any form as levels."""
+        if isinstance(x, Levels):
+            return x
+        maps = split_levels(x)
+        if not maps:
+            raise ValueError('a signal has at least one level, got an empty tuple')
+        return (Levels if is_pyramid(x) else DenseLevels)(*maps)
+
+    def to_signal(self) -> 'Tensor | tuple[Tensor, ...]':
+        """The dense tensor, or the pyramid as a tuple of maps, each with memory of its own."""
+        if not self.dense:
+            # Autograd would forbid in-place layers behind several views of one tensor.
+            return self._maps or tuple([level.clone() for level in self])
+        if self._maps is not None:
+            return stack_levels(self._maps)
+        rows = self._pixels.view(len(self), self.batch_size, *self.sizes[0], self.channels)
+        return rows.permute(1, 4, 0, 2, 3)
 
     @property
     def pixels(self) -> Tensor:
-        """All pixels, ``(1, C, P, 1)``."""
-        return self.join()._pixels
+        """The rows, or of one level its map ``(N, C, H, W)``: axis 1 is the channels."""
+        if self._pixels is None:
+            self._pixels, self._maps = torch.cat([_as_rows(level) for level in self._maps]), None
+        return self._pixels
 
     @property
-    def joined(self) -> bool:
-        """Whether the levels lie one behind the other already."""
-        return self._maps is None
+    def rows(self) -> Tensor:
+        """The pixels of all levels, ``(P, C)``: finest level first, then by sample and row."""
+        pixels = self.pixels
+        return pixels if pixels.ndim == 2 else _as_rows(pixels)
 
-    @property
-    def channels(self) -> int:
-        """C."""
-        return (self._pixels if self._maps is None else self._maps[0]).shape[1]
+    def map(self, fn: Callable[..., Tensor], *others: 'Levels') -> 'Levels':
+        """Applies a function of single pixels, such as an activation, to all levels at once.
 
-    def unpack(self) -> 'Tensor | tuple[Tensor, ...]':
-        """The dense tensor, a view of pixels, or the levels, each with memory of its own.
+        Args:
+            fn (Callable): Takes and gives tensors whose axis 1 is the channels: ``(P, C)``, or of
+                one level ``(N, C, H, W)``. It may change the number of channels.
+            others (Levels): Further arguments of ``fn``.
 
-        Autograd would forbid in-place layers behind several views of one tensor.
+        Raises:
+            ValueError: If the signals differ in form, or in the number or size of their levels; if
+                ``fn`` gives another number of pixels.
         """
-        if self._maps is not None:
-            return stack_levels(self._maps) if self.dense else self._maps
-        if not self.dense:
-            return tuple(level.clone() for level in self)
-        height, width = self.sizes[0]
-        return unfold_levels(_as_maps(_as_rows(self.pixels), (-1, height, width)), len(self))
+        pixels = self.pixels if self._pixels is None else self._pixels
+        for other in others:
+            if self.dense != other.dense or self.sizes != other.sizes:
+                forms = [(x.dense, x.sizes) for x in (self, other)]
+                raise ValueError(f'signals must have levels of the same sizes, got {forms}')
+        y = fn(pixels, *[other.pixels for other in others]) if others else fn(pixels)
+        new = tuple.__new__(type(self), ())
+        new._pixels, new.batch_size = y, self.batch_size
+        if self._maps is not None:  # one level
+            new._maps, new.sizes = (y,), (tuple(y.shape[2:]),)
+        elif y.shape[0] == pixels.shape[0]:
+            new._maps, new.sizes = None, self.sizes
+        else:
+            raise ValueError(f'{pixels.shape[0]} pixels went into fn, and {y.shape[0]} came out')
+        return new
 
-    def map(self, fn: Callable[..., Tensor], *others: 'PackedLevels') -> 'PackedLevels':
-        """Applies a function of all pixels, such as a 1x1 convolution, a norm or an activation."""
-        pixels = fn(self.pixels, *(other.pixels for other in others))
-        return PackedLevels(pixels, self.batch_size, self.sizes, self.dense)
-
-    def map_images(
+    def map_maps(
         self,
         fn: Callable[[Tensor, float], Tensor],
         factors: Sequence[float],
         num_coarse: int = 0,
-        coarse: 'Callable[[PackedLevels], PackedLevels] | None' = None,
-    ) -> 'PackedLevels':
-        """Applies a function of the maps of a level that treats each sample by itself.
+        coarse: Callable[[Tensor, tuple], tuple[Tensor, tuple]] | None = None,
+    ) -> 'Levels':
+        """Applies a function of maps, such as a convolution, to every level.
 
         Args:
-            fn (Callable): Takes maps ``(M, C, H, W)`` and a factor. Neighbouring levels of equal
-                size and factor come as one batch of M = 2N, 3N, ... maps: among the coarse levels
-                of a pyramid many do.
-            factors (Sequence[float]): What ``fn`` is told of each level, such as its dilation.
-            num_coarse (int): Number of coarse levels that ``coarse`` takes instead.
-            coarse (Callable, optional): The same function, of a signal.
+            fn (Callable): Takes maps ``(M, C, H, W)`` and a factor, and treats each sample by
+                itself. Neighbouring levels of equal size and factor come as one batch of
+                M = 2N, 3N, ... maps: among the coarse levels of a pyramid many do.
+            factors (Sequence[float]): A number for each level, such as its dilation.
+            num_coarse (int): Number of coarsest levels that ``coarse`` takes instead.
+            coarse (Callable, optional): The same function of the rows and the sizes of levels; it
+                gives rows and sizes.
         """
-        num_fine = len(self) - num_coarse
-        runs = []
-        for run in zip(self.sizes[:num_fine], factors):
-            if runs and runs[-1][0] == run:
-                runs[-1][1] += 1
+        if len(factors) < len(self.sizes):
+            raise ValueError(f'{len(self.sizes)} levels need as many factors, got {factors}')
+        runs, fine = [], len(self.sizes) - num_coarse
+        for size, factor in zip(self.sizes[:fine], factors):
+            if runs and runs[-1][0] == size and runs[-1][1] == factor:
+                runs[-1][2] += 1
             else:
-                runs.append([run, 1])
-        if not self.joined and len(runs) == len(self):
-            levels = zip(self, factors)
-            return PackedLevels._of_maps([fn(x, factor) for x, factor in levels], self.dense)
-        *maps, rest = self._split([(size, count) for (size, _), count in runs])
+                runs.append([size, factor, 1])
+        if self._maps is not None and len(runs) == len(self.sizes):
+            return type(self)(*[fn(x, factor) for x, factor in zip(self._maps, factors)])
+        *maps, rest = self._split([(size, count) for size, _, count in runs])
         results, sizes = [], []
-        for x, ((_, factor), count) in zip(maps, runs, strict=True):
-            results.append(fn(x, factor))
-            sizes += [results[-1].shape[-2:]] * count
+        for x, (_, factor, count) in zip(maps, runs, strict=True):
+            y = fn(x, factor)
+            results.append(_as_rows(y))
+            sizes += [tuple(y.shape[-2:])] * count
         if num_coarse:
-            rest = PackedLevels(rest, self.batch_size, self.sizes[num_fine:], self.dense)
-            result = coarse(rest)
-            results.append(result.pixels)
-            sizes += result.sizes
-        return PackedLevels(_join(results), self.batch_size, sizes, self.dense)
+            rows, coarse_sizes = coarse(rest, self.sizes[fine:])
+            results.append(rows)
+            sizes += coarse_sizes
+        rows = results[0] if len(results) == 1 else torch.cat(results)
+        return self._make(None, rows, self.batch_size, tuple(sizes))
 
-    def drop_finest(self, count: int) -> 'PackedLevels':
+    def map_samples(self, fn: Callable[[Tensor], Tensor]) -> 'Levels':
+        """Applies a function of all pixels of a sample, ``(N, C, P / N)``, such as GroupNorm."""
+        if len(self.sizes) == 1:
+            return type(self)(fn(self._maps[0]))
+        y = fn(torch.cat([level.flatten(2) for level in self], dim=2))
+        parts = y.split([height * width for height, width in self.sizes], dim=2)
+        return type(self)(*[part.unflatten(2, size) for part, size in zip(parts, self.sizes)])
+
+    def per_sample(self, values: Tensor) -> Tensor:
+        """Values ``(N, C)`` of samples, one for each of their pixels, to be used in :meth:`map`."""
+        if len(self.sizes) == 1:
+            return values[:, :, None, None]
+        pixels = [values.repeat_interleave(height * width, 0) for height, width in self.sizes]
+        return torch.cat(pixels)
+
+    def drop_finest(self, count: int) -> 'Levels':
         """The signal without its ``count`` finest levels."""
-        if self._maps is not None:
-            return PackedLevels._of_maps(self._maps[count:], self.dense)
+        if self._maps is not None or len(self.sizes) - count == 1:
+            return type(self)(*self[count:])
         first = sum(self.batch_size * height * width for height, width in self.sizes[:count])
-        pixels = self.pixels[:, :, first:]
-        return PackedLevels(pixels, self.batch_size, self.sizes[count:], self.dense)
+        return self._make(None, self._pixels[first:], self.batch_size, self.sizes[count:])
 
-    def add_finest(self, other: 'PackedLevels') -> 'PackedLevels':
+    def add_finest(self, other: 'Levels') -> 'Levels':
         """The sum with a signal that has only the finest of these levels; this one is used up."""
         if self._maps is not None and other._maps is not None:
             sums = [x.add_(y) for x, y in zip(self._maps, other._maps)]
-            return PackedLevels._of_maps((*sums, *self._maps[len(sums) :]), self.dense)
-        missing = self.pixels.shape[2] - other.pixels.shape[2]
-        return self.map(lambda pixels: pixels + F.pad(other.pixels, (0, 0, 0, missing)))
+            return type(self)(*sums, *self._maps[len(sums) :])
+        missing = self.rows.shape[0] - other.rows.shape[0]
+        return self.map(lambda rows: rows + F.pad(other.rows, (0, 0, 0, missing)))
 
     def _split(self, runs) -> list[Tensor]:
-        """Runs of levels of equal size as batches of maps, and what remains as pixels."""
-        shapes = [(self.batch_size * count, *size) for size, count in runs]
-        numbers = [number * height * width for number, height, width in shapes]
-        rows = _as_rows(self.pixels)
-        *parts, rest = rows.split([*numbers, rows.shape[0] - sum(numbers)])
-        return [_as_maps(part, shape) for part, shape in zip(parts, shapes)] + [_as_pixels(rest)]
+        """Runs of levels of equal size as batches of maps, and the rows of the other levels."""
+        pixels = [self.batch_size * count * height * width for (height, width), count in runs]
+        rows = self.rows
+        *parts, rest = rows.split([*pixels, rows.shape[0] - sum(pixels)])
+        shapes = [(self.batch_size * count, *size, rows.shape[1]) for size, count in runs]
+        maps = [part.view(shape).permute(0, 3, 1, 2) for part, shape in zip(parts, shapes)]
+        return [*maps, rest]
+
+    # ---- As tensors and tuples are used
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -171,61 +212,161 @@ class PackedLevels:
             return iter(self._maps)
         return iter(self._split([(size, 1) for size in self.sizes])[:-1])
 
+    def __getitem__(self, index: int | slice) -> Tensor | tuple[Tensor, ...]:
+        return tuple(iter(self))[index]
+
+    def __add__(self, other: 'Levels | float') -> 'Levels':
+        return self._combine(torch.add, other)
+
+    def __mul__(self, other: 'Levels | float') -> 'Levels':
+        return self._combine(torch.mul, other)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def _combine(self, fn, other) -> 'Levels':
+        if isinstance(other, Levels):
+            return self.map(fn, other)
+        return self.map(lambda pixels: fn(pixels, other))
+
+    def __truediv__(self, other: float) -> 'Levels':
+        return self._combine(torch.div, other)
+
+    def clamp_(self, *limits: float) -> 'Levels':
+        """``Tensor.clamp_`` of all pixels."""
+        return self.map(lambda pixels: pixels.clamp_(*limits))
+
+    # Not those of tuples.
+    __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
+
+    def __reduce__(self):
+        return type(self), tuple(self)
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.batch_size} x {self.channels}, sizes={self.sizes})'
+
+    @property
+    def channels(self) -> int:
+        """C."""
+        return (self._pixels if self._maps is None else self._maps[0]).shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Of all levels."""
+        return (self._pixels if self._maps is None else self._maps[0]).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of all levels."""
+        return (self._pixels if self._maps is None else self._maps[0]).dtype
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a gradient is asked for at any level."""
+        return any([x.requires_grad for x in self._maps or (self._pixels,)])
+
+    def dim(self) -> int:
+        """2, of the rows."""
+        return 2
+
+    def size(self, dim: int | None = None) -> torch.Size | int:
+        """Size of the rows, ``(P, C)``."""
+        return self.rows.size() if dim is None else self.rows.size(dim)
+
+    def register_hook(self, hook: Callable[['Levels'], 'Levels | None']):
+        """Calls ``hook`` with the gradient of the signal, as ``Tensor.register_hook`` does."""
+
+        def of_pixels(grad: Tensor) -> Tensor | None:
+            result = hook(self.map(lambda _: grad))
+            return None if result is None else result.pixels
+
+        return self.pixels.register_hook(of_pixels)
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        x, *rest = args
+        if func in _OF_PIXELS:
+            return x.map(lambda pixels: func(pixels, *rest, **kwargs or {}))
+        if func is F.group_norm:
+            return x.map_samples(lambda maps: func(maps, *rest, **kwargs or {}))
+        name = getattr(func, '__name__', func)
+        raise TypeError(
+            f'Levels cannot go into {name}: use levels.map(fn) for a function of single pixels, '
+            'or iterate over the maps of the levels'
+        )
+
+
+class DenseLevels(Levels):
+    """Levels of a dense signal: all have the resolution of the image."""
+
+    dense = True
+
+    @classmethod
+    def of_batch(cls, maps: Tensor, num_levels: int) -> 'DenseLevels':
+        """The levels of one batch of maps, ``(S N, C, H, W)``, the finest level first."""
+        if num_levels == 1:
+            return cls(maps)
+        sizes = (tuple(maps.shape[-2:]),) * num_levels
+        return cls._make(None, _as_rows(maps), maps.shape[0] // num_levels, sizes)
+
+    def as_batch(self) -> Tensor:
+        """All levels as one batch of maps, ``(S N, C, H, W)``, the finest level first."""
+        if self._maps is not None:
+            return self._maps[0] if len(self) == 1 else torch.cat(self._maps)
+        return self._split([(self.sizes[0], len(self))])[0]
+
+
+# Functions of single pixels behind the activations of PyTorch and MMCV.
+_OF_PIXELS = {
+    F.batch_norm, F.celu, F.elu, F.gelu, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu,
+    F.logsigmoid, F.mish, F.prelu, F.relu, F.relu6, F.rrelu, F.selu, F.silu, F.softplus,
+    F.threshold, torch.clamp, torch.relu, torch.sigmoid, torch.tanh,
+}  # fmt: skip
+
+Signal = Tensor | tuple[Tensor, ...] | Levels
+
 
 def _as_rows(maps: Tensor) -> Tensor:
     """``(N, C, H, W)`` as ``(N H W, C)``; a view where channels are last."""
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
-def _as_maps(rows: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """``(N H W, C)`` as ``(N, C, H, W)``, for a ``shape`` (N, H, W); always a view."""
-    return rows.view(*shape, rows.shape[1]).permute(0, 3, 1, 2)
-
-
-def _as_pixels(rows: Tensor) -> Tensor:
-    return rows[None, :, None].permute(0, 3, 1, 2)
-
-
-def _join(maps: Sequence[Tensor]) -> Tensor:
-    """All pixels of several maps ``(N, C, H, W)`` as ``(1, C, P, 1)``, channels last."""
-    return _as_pixels(torch.cat([_as_rows(x) for x in maps]))
-
-
-Signal = Tensor | tuple[Tensor, ...] | PackedLevels
-
-
 def is_pyramid(x: Signal) -> bool:
     """Whether a signal is a pyramid rather than dense."""
-    return isinstance(x, tuple | list) or (isinstance(x, PackedLevels) and not x.dense)
-
-
-def on_packed(fn: Callable[..., PackedLevels], *signals: Signal) -> Signal:
-    """Applies a function of packed signals to signals in any form; its result has theirs."""
-    y = fn(*(PackedLevels.pack(x) for x in signals))
-    return y if isinstance(signals[0], PackedLevels) else y.unpack()
+    return isinstance(x, tuple | list) and not isinstance(x, DenseLevels)
 
 
 def check_signal(x: Signal, grid: ScaleGrid, channels: int | None = None) -> None:
     """Raises ``ValueError`` unless ``x`` is a dense or pyramid signal on (the start of) ``grid``.
 
-    A signal with fewer levels than the grid is one whose coarsest levels were cut off.
+    A signal with fewer levels than the grid is one whose coarsest levels were cut off. The sides of
+    the levels of a pyramid must be those of one image: ``ceil(side / base**k)`` for one real side.
     """
-    levels = split_levels(x)
+    made = isinstance(x, Levels)
+    levels = x if made else split_levels(x)
     if not 1 <= len(levels) <= grid.num_scales:
         raise ValueError(
             f'the signal has {len(levels)} levels, but the scale space has '
             f'num_scales={grid.num_scales}'
         )
-    for level in levels:
-        if channels is not None and level.shape[1] != channels:
-            raise ValueError(f'the signal has {level.shape[1]} channels, expected {channels}')
+    for found in (x.channels,) if made else [level.shape[1] for level in levels]:
+        if channels is not None and found != channels:
+            raise ValueError(f'the signal has {found} channels, expected {channels}')
+    if made or not is_pyramid(x) or torch.jit.is_tracing():
+        return  # The sizes of levels were checked where they were made.
+    for axis in (-2, -1):
+        sides = [level.shape[axis] for level in levels]
+        sizes = list(zip(sides, grid.factors))
+        smallest = max((side - 1) * factor for side, factor in sizes)
+        if not smallest < min(side * factor for side, factor in sizes):
+            raise ValueError(
+                f'the levels of a pyramid of base {grid.base} cannot have the '
+                f'{"heights" if axis == -2 else "widths"} {sides}'
+            )
 
 
 def split_levels(x: Signal) -> tuple[Tensor, ...]:
     """The levels of a signal, each ``(N, C, H_k, W_k)``; ``ValueError`` if it is not one."""
-    if isinstance(x, PackedLevels):
-        return tuple(x)
-    if is_pyramid(x):
+    if isinstance(x, tuple | list):
         form, levels = 'a pyramid of tensors (N, C, H_k, W_k)', tuple(x)
         wrong = [tuple(level.shape) for level in levels if level.ndim != 4]
     else:
@@ -233,69 +374,29 @@ def split_levels(x: Signal) -> tuple[Tensor, ...]:
         wrong = [] if x.ndim == 5 else [tuple(x.shape)]
     if wrong:
         raise ValueError(f'a scale-space signal is {form}, got the shape {wrong[0]}')
-    return levels if is_pyramid(x) else x.unbind(2)
+    if levels or isinstance(x, tuple | list):
+        return levels
+    # Not unbind, whose views no in-place layer may change.
+    return (x[:, :, 0],) if x.shape[2] == 1 else x.unbind(2)
 
 
 def stack_levels(levels: Sequence[Tensor]) -> Tensor:
-    """A dense signal, level-major in memory, from levels of equal size."""
-    return unfold_levels(torch.cat(tuple(levels)), len(levels))
-
-
-def fold_levels(x: Tensor) -> Tensor:
-    """``(N, C, S, H, W)`` as one batch ``(S N, C, H, W)``; a view where level-major."""
-    return x.permute(2, 0, 1, 3, 4).flatten(0, 1)
-
-
-def unfold_levels(x: Tensor, num_levels: int) -> Tensor:
-    """The inverse of :func:`fold_levels`, always a view."""
-    return x.unflatten(0, (num_levels, -1)).permute(1, 2, 0, 3, 4)
+    """A dense signal ``(N, C, S, H, W)``, level-major in memory, from levels of equal size."""
+    levels = tuple(levels)
+    maps = levels[0] if len(levels) == 1 else torch.cat(levels)
+    return maps.unflatten(0, (len(levels), -1)).permute(1, 2, 0, 3, 4)
 
 
 def map_levels(fn: Callable[..., Tensor], *signals: Signal) -> Signal:
     """Applies a function of single pixels to one or several signals of the same form.
 
+    Args:
+        fn (Callable): See :meth:`Levels.map`.
+        signals (Tensor | tuple[Tensor, ...] | Levels): Its arguments.
+
     Raises:
         ValueError: If the signals differ in form, or in the number or size of their levels.
     """
-    forms = [(x.dense, x.sizes) for x in map(PackedLevels.pack, signals)]
-    if any(form != forms[0] for form in forms):
-        raise ValueError(f'signals must have levels of the same sizes, got {forms}')
-    return on_packed(lambda x, *others: x.map(fn, *others), *signals)
-
-
-def apply_jointly(fn: Callable[[Tensor], Tensor], x: Signal) -> Signal:
-    """Applies a function that must see all levels at once, such as a norm or stochastic depth.
-
-    Dense signals are passed as ``(N, C, S, H, W)``, pyramids as ``(N, C, sum of H_k W_k)``.
-    """
-
-    def apply(levels: PackedLevels) -> PackedLevels:
-        if levels.dense:
-            return PackedLevels.pack(fn(levels.unpack()))
-        y = fn(torch.cat([level.flatten(2) for level in levels], dim=2))
-        parts = y.split([height * width for height, width in levels.sizes], dim=2)
-        # Copies: autograd forbids in-place layers behind several views of one tensor.
-        return PackedLevels.pack(
-            tuple(
-                part.unflatten(2, size).clone(memory_format=torch.contiguous_format)
-                for part, size in zip(parts, levels.sizes, strict=True)
-            )
-        )
-
-    return on_packed(apply, x)
-
-
-def resample_level(level: Tensor, factor: float, size: tuple[int, int]) -> Tensor:
-    """Reads a pyramid level at the grid of another one, by bilinear interpolation.
-
-    Args:
-        level (Tensor): ``(N, C, H, W)``.
-        factor (float): Distance of the samples of the other level, in samples of this one: below
-            1 for a finer level, above 1 for a coarser one.
-        size (tuple[int, int]): Height and width of the other level.
-
-    Returns:
-        Tensor: ``(N, C, *size)``. Beyond the last sample the border is repeated.
-    """
-    rows, columns = (grid_positions(count, factor) for count in size)
-    return resample(level, rows, columns, padding='replicate')
+    levels, *others = (Levels.of(x) for x in signals)
+    y = levels.map(fn, *others)
+    return y if isinstance(signals[0], Levels) else y.to_signal()

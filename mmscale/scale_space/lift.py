@@ -42,7 +42,7 @@ def gaussian_lift(image: Tensor, scale_space: dict | ScaleGrid, padding: str = '
     grid = _check(image, scale_space, padding)
     rows, columns = (grid_positions(count, 1) for count in image.shape[-2:])
     return stack_levels(
-        [resample(image, rows, columns, t, padding=padding) for t in grid.variances]
+        [resample(image, rows, columns, t, padding=padding) if t else image for t in grid.variances]
     )
 
 
@@ -103,6 +103,9 @@ def bilinear_pyramid_lift(
 def _sampled_lift(image, grid, variances, padding, interpolation) -> tuple[Tensor, ...]:
     levels = []
     for k, factor, variance in zip(grid.levels, grid.factors, variances, strict=True):
+        if factor == 1 and variance == 0:
+            levels.append(image)
+            continue
         rows, columns = (
             grid_positions(grid.level_size(size, k), factor) for size in image.shape[-2:]
         )

@@ -188,7 +188,7 @@ def _is_decimation(positions: tuple[float, ...], size: int) -> int:
     step = positions[1] if len(positions) > 1 else 1
     if step != int(step) or step < 1 or math.ceil(size / step) < len(positions):
         return 0
-    return int(step) if all(p == step * i for i, p in enumerate(positions)) else 0
+    return int(step) if positions == grid_positions(len(positions), step) else 0
 
 
 def resample(
@@ -235,4 +235,20 @@ def resample(
 
 def grid_positions(count: int, step: float) -> tuple[float, ...]:
     """``count`` positions ``0, step, 2 step, ...`` from the origin pixel."""
-    return tuple(step * i for i in range(count))
+    return tuple([step * i for i in range(count)])
+
+
+def resample_level(level: Tensor, factor: float, size: tuple[int, int]) -> Tensor:
+    """Reads a pyramid level at the grid of another one, by bilinear interpolation.
+
+    Args:
+        level (Tensor): ``(N, C, H, W)``.
+        factor (float): Distance of the samples of the other level, in samples of this one: below
+            1 for a finer level, above 1 for a coarser one.
+        size (tuple[int, int]): Height and width of the other level.
+
+    Returns:
+        Tensor: ``(N, C, *size)``. Beyond the last sample the border is repeated.
+    """
+    rows, columns = (grid_positions(count, factor) for count in size)
+    return resample(level, rows, columns, padding='replicate')

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""What the tools that draw networks share. Nothing here imports Matplotlib."""
+"""Pieces of the tools that draw networks: loading, reading of taps and pairs, and files."""
 
 from .cam import levels_as_channels
 from .figure import check_figure_path, save_figure

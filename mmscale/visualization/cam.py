@@ -4,7 +4,7 @@
 import torch
 from torch import Tensor
 
-from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, resample_level
+from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, resample_level, split_levels
 
 
 def levels_as_channels(x: Signal, scale_space: dict | ScaleGrid) -> Tensor:
@@ -15,18 +15,17 @@ def levels_as_channels(x: Signal, scale_space: dict | ScaleGrid) -> Tensor:
     level then has a weight of its own, as the head pools each level by itself.
 
     Args:
-        x (Tensor | tuple[Tensor, ...]): Dense ``(N, C, S, H, W)`` or a pyramid of S tensors
-            ``(N, C, H_k, W_k)``.
+        x (Tensor | tuple[Tensor, ...] | Levels): Dense ``(N, C, S, H, W)`` or a pyramid of S
+            tensors ``(N, C, H_k, W_k)``.
         scale_space (dict | ScaleGrid): The levels.
 
     Returns:
         Tensor: ``(N, S C, H, W)`` at the samples of the finest level, the channels of level 0
         first. Coarser levels of a pyramid are read there by bilinear interpolation.
     """
-    if not is_pyramid(x):
-        return torch.cat(x.unbind(2), dim=1)
-    grid = ScaleGrid.build(scale_space)
-    size = x[0].shape[-2:]
-    factors = [grid.factors[0] / factor for factor in grid.factors[: len(x)]]
-    levels = zip(x, factors, strict=True)
-    return torch.cat([resample_level(level, factor, size) for level, factor in levels], dim=1)
+    levels = split_levels(x)
+    if is_pyramid(x):
+        grid, size = ScaleGrid.build(scale_space), levels[0].shape[-2:]
+        pairs = zip(levels, grid.factors)
+        levels = [resample_level(y, grid.factors[0] / factor, size) for y, factor in pairs]
+    return torch.cat(levels, dim=1)

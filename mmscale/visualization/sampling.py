@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mmscale.models import DeformScaleConv, ModulatedDeformScaleConv, ScaleConv
-from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, split_levels
+from mmscale.scale_space import Levels, ScaleGrid, Signal, is_pyramid, split_levels
 
 from .network import Network
 
@@ -45,9 +45,9 @@ def stride_before(network: Network, layer: nn.Module | None = None) -> int:
     if is_pyramid(seen[0]):
         grid = network.backbone.grid
         return round(grid.level_size(side, grid.levels[level]) / seen[0][level].shape[-1])
-    if seen[0].ndim not in (4, 5):
+    if not isinstance(seen[0], Levels) and seen[0].ndim not in (4, 5):
         raise ValueError(f'{type(network.backbone).__name__} has no feature map there')
-    return round(side / seen[0].shape[-1])
+    return round(side / (seen[0][0] if isinstance(seen[0], Levels) else seen[0]).shape[-1])
 
 
 def _probe(network: Network) -> tuple[int, int]:

@@ -119,13 +119,12 @@ def test_a_scale_space_by_construction(pyramid, interaction):
 
 class NormPerLevel(nn.Module):
     def forward(self, x):
-        deviations = torch.tensor([1.0, 0.8, 0.6, 0.5], dtype=x.dtype)
-        return x / deviations[: x.shape[2], None, None]
+        return type(x)(*[level / d for level, d in zip(x, [1.0, 0.8, 0.6, 0.5])])
 
 
 class UndilatedPool(nn.Module):
     def forward(self, x):
-        return nn.functional.max_pool3d(x, (1, 3, 3), (1, 1, 1), (0, 1, 1))
+        return type(x)(*[nn.functional.max_pool2d(level, 3, 1, 1) for level in x])
 
 
 class TruncatedDilation(nn.Module):
@@ -138,9 +137,9 @@ class TruncatedDilation(nn.Module):
     def forward(self, x):
         levels = [
             nn.functional.conv2d(level, self.conv.weight, padding=int(1.5**k), dilation=int(1.5**k))
-            for k, level in enumerate(x.unbind(2))
+            for k, level in enumerate(x)
         ]
-        return torch.stack(levels, 2)
+        return type(x)(*levels)
 
 
 class LiftedBody(nn.Module):
@@ -166,7 +165,6 @@ def test_the_layer_that_breaks_it_is_found(broken, stage):
     if isinstance(layer, TruncatedDilation):
         layer.conv = nn.Conv2d(channels, channels, 3, bias=False).double()
     block.conv2 = nn.Sequential(block.conv2, layer)
-    # What knows no levels is given all of them jointly, a dense signal as it is.
     signal = torch.randn(1, 3, 4, 33, 40, generator=torch.Generator().manual_seed(0)).double()
     names = [f'model.layer{i}.{j}' for i in (1, 2, 3, 4) for j in (0, 1)]
     results = equivariance_error(LiftedBody(model), signal, [2], layers=names, scale_space=GRID)

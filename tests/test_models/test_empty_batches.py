@@ -19,7 +19,7 @@ from mmscale.models import (
     ScaleMaxPool2d,
     ScalePooling,
 )
-from mmscale.scale_space import PackedLevels
+from mmscale.scale_space import Levels, ScaleGrid
 
 GRIDS = [dict(base=2, num_scales=3), dict(base=2**0.5, num_scales=3)]
 LAYERS = {
@@ -60,13 +60,13 @@ def tensors_in(x):
     return [x] if isinstance(x, torch.Tensor) else [t for part in x for t in tensors_in(part)]
 
 
-def signal(form, count):
+def signal(form, count, grid=GRIDS[0]):
     if form == 'dense':
         return torch.rand(count, 4, 3, 12, 11, requires_grad=True)
-    levels = tuple(
-        torch.rand(count, 4, *size, requires_grad=True) for size in ((12, 11), (6, 6), (3, 3))
-    )
-    return levels if form == 'pyramid' else PackedLevels.pack(levels)
+    grid = ScaleGrid.build(grid)
+    sizes = [(grid.level_size(12, k), grid.level_size(11, k)) for k in grid.levels]
+    levels = tuple(torch.rand(count, 4, *size, requires_grad=True) for size in sizes)
+    return levels if form == 'pyramid' else Levels.of(levels)
 
 
 def check(module, few, none):
@@ -84,7 +84,7 @@ def check(module, few, none):
 @pytest.mark.parametrize('name', LAYERS)
 def test_layers(name, form, grid):
     layer = LAYERS[name](grid).eval()
-    check(layer, signal(form, 2), signal(form, 0))
+    check(layer, signal(form, 2, grid), signal(form, 0, grid))
 
 
 @pytest.mark.parametrize('form', ['dense', 'pyramid', 'packed'])

@@ -10,7 +10,7 @@ from naive import largest_difference, scale_blur, to_levels
 from torch.autograd import gradcheck, gradgradcheck
 
 from mmscale.ops import binomial, check_blur, scale_blur_pool2d
-from mmscale.scale_space import PackedLevels, ScaleGrid, discrete_gaussian
+from mmscale.scale_space import Levels, ScaleGrid, discrete_gaussian
 from mmscale.testing import assert_scale_equivariant
 
 FILTERS = [dict(kernel_size=3), dict(kernel_size=5), dict(kernel_size=7), dict(variance=0.7)]
@@ -59,9 +59,9 @@ def test_is_the_sum_that_defines_it(
     factors = [round(f) if abs(f - round(f)) < 1e-9 else f for f in factors]
     expected = scale_blur(to_levels(x), taps_of(low_pass), stride, factors=factors)
     assert largest_difference(to_levels(found), expected) < 1e-12
-    packed = scale_blur_pool2d(PackedLevels.pack(x), **low_pass, stride=stride, scale_space=grid)
-    assert isinstance(packed, PackedLevels)
-    assert largest_difference(packed.unpack(), found) < 1e-12
+    packed = scale_blur_pool2d(Levels.of(x), **low_pass, stride=stride, scale_space=grid)
+    assert isinstance(packed, Levels)
+    assert largest_difference(packed.to_signal(), found) < 1e-12
 
 
 @pytest.mark.parametrize('base', [2, 1.3])
@@ -134,11 +134,14 @@ def test_derivatives(base, low_pass, form):
     def fn(x):
         signal = dict(
             dense=lambda: x,
-            pyramid=lambda: (x[:, :, 0], x[:, :, 1, :3, :2]),
-            packed=lambda: PackedLevels.pack(x),
+            pyramid=lambda: (
+                x[:, :, 0],
+                x[:, :, 1, : grid.level_size(5, 1), : grid.level_size(4, 1)],
+            ),
+            packed=lambda: Levels.of(x),
         )[form]()
         y = scale_blur_pool2d(signal, **low_pass, scale_space=grid)
-        y = y.unpack() if form == 'packed' else y
+        y = y.to_signal() if form == 'packed' else y
         return y
 
     assert gradcheck(fn, (x,))

@@ -11,11 +11,10 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmscale.ops import check_window, scale_conv2d
-from mmscale.ops.scale_conv import _conv_between_pixels, splat_kernel
+from mmscale.ops.processor import _conv_between_pixels, splat_kernel
 from mmscale.scale_space import (
-    PackedLevels,
+    Levels,
     ScaleGrid,
-    fold_levels,
     resample,
     scale_scale_space,
     split_levels,
@@ -107,9 +106,9 @@ def test_packed_levels_give_the_same_values_and_gradients(
     signal = tuple(levels) if pyramid else torch.stack(levels, 2)
     inputs = [*levels, weight] + ([] if bias is None else [bias])
     results = []
-    for given_as in (signal, PackedLevels.pack(signal)):
+    for given_as in (signal, Levels.of(signal)):
         y = scale_conv2d(given_as, weight, bias, stride, dilation, groups, scale_space=grid)
-        assert isinstance(y, PackedLevels) == isinstance(given_as, PackedLevels)
+        assert isinstance(y, Levels) == isinstance(given_as, Levels)
         outputs = split_levels(y)
         ahead = [randn(*level.shape, seed=k) for k, level in enumerate(outputs)]
         results.append([*outputs, *torch.autograd.grad(outputs, inputs, ahead)])
@@ -140,9 +139,8 @@ def test_packed_levels_in_single_precision(
     weight = randn(out_channels, channels, 1, kernel, kernel, seed=1)
     results = []
     for dtype in (torch.float32, torch.float64):
-        packed = PackedLevels.pack(x)
-        pixels = packed.pixels.to(dtype).requires_grad_()
-        packed = PackedLevels(pixels, packed.batch_size, packed.sizes, packed.dense)
+        pixels = Levels.of(x).pixels.to(dtype).requires_grad_()
+        packed = Levels.of(x).map(lambda _, pixels=pixels: pixels)
         kernels = weight.to(dtype).requires_grad_()
         y = scale_conv2d(packed, kernels, stride=stride, scale_space=grid).pixels
         ahead = torch.linspace(-1, 1, y.numel(), dtype=dtype).view_as(y)
@@ -159,7 +157,7 @@ def test_few_pixels_of_many_channels_have_derivatives(pyramid):
 
     def fn(weight, *levels):
         signal = levels if pyramid else torch.stack([levels[0]] * 3, 2)
-        return tuple(scale_conv2d(PackedLevels.pack(signal), weight, scale_space=grid))
+        return tuple(scale_conv2d(Levels.of(signal), weight, scale_space=grid))
 
     assert gradcheck(fn, (weight, *x), fast_mode=True)
     assert gradgradcheck(fn, (weight, *x), fast_mode=True)
@@ -439,5 +437,5 @@ def test_levels_are_returned_channels_last(interaction, kernel, stride):
     weight = randn(4, 2, interaction, kernel, kernel)
     dense = scale_conv2d(randn(2, 2, 3, 12, 12), weight, stride=stride, scale_space=grid)
     pyramid = scale_conv2d(pyramid_of(12, 12, grid, 2), weight, stride=stride, scale_space=grid)
-    for maps in (fold_levels(dense), *pyramid):
+    for maps in (*dense.unbind(2), *pyramid):
         assert maps.is_contiguous(memory_format=torch.channels_last)

@@ -11,7 +11,7 @@ from naive import largest_difference, scale_pool, to_levels
 from torch.autograd import gradcheck
 
 from mmscale.ops import check_pool, scale_avg_pool2d, scale_max_pool2d
-from mmscale.scale_space import PackedLevels, ScaleGrid
+from mmscale.scale_space import Levels, ScaleGrid
 from mmscale.testing import assert_scale_equivariant
 
 POOLS = [(scale_max_pool2d, np.max), (scale_avg_pool2d, np.mean)]
@@ -52,9 +52,9 @@ def test_is_the_reduction_of_the_taps_inside(
     factors = [round(f) if abs(f - round(f)) < 1e-9 else f for f in factors]
     expected = scale_pool(to_levels(x), kernel, stride, padding, factors=factors, reduce=reduce)
     assert largest_difference(to_levels(found), expected) < 1e-12
-    packed = pool(PackedLevels.pack(x), kernel, stride, padding, scale_space=grid)
-    assert isinstance(packed, PackedLevels)
-    assert largest_difference(packed.unpack(), found) < 1e-12
+    packed = pool(Levels.of(x), kernel, stride, padding, scale_space=grid)
+    assert isinstance(packed, Levels)
+    assert largest_difference(packed.to_signal(), found) < 1e-12
 
 
 @pytest.mark.parametrize('kernel, stride, padding', [(2, 2, 0), (3, 3, 0), (2, 1, 0), (1, 1, 0)])

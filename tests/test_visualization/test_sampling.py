@@ -97,7 +97,7 @@ def touched_by_output(net, layer, image, k, at) -> np.ndarray:
     All weights are 1, and the offsets are held: the gradient is the sum of what the taps read.
     """
     seen = {}
-    hook = layer.register_forward_hook(lambda m, inputs, _: seen.update(x=inputs[0]))
+    hook = layer.register_forward_hook(lambda m, inputs, _: seen.update(x=inputs[0].to_signal()))
     net.backbone(image)
     hook.remove()
     x = seen['x']

@@ -2,16 +2,15 @@
 """The three-layer network of the MNIST-Scale literature, on scale spaces."""
 
 from collections.abc import Sequence
-from itertools import islice
 
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmscale.models.layers import ScaleMaxPool2d
-from mmscale.models.layers.run_layers import activate, run_layers
+from mmscale.models.layers.scale_sequential import run
 from mmscale.registry import MODELS
-from mmscale.scale_space import PackedLevels, ScaleGrid, Signal
+from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal
 
 from .arguments import (
     check_norms,
@@ -143,16 +142,19 @@ class ScaleConvNet(BaseModule):
         Returns:
             tuple: One scale space for each of ``out_indices``.
         """
-        x, outputs, layers = PackedLevels.pack(x), [], zip(self.convs, self.norms, strict=True)
-        pools = [self.pool, self.aa] if self.aa else [self.pool]
+        check_signal(x, self.grid)
+        x, outputs, layers = Levels.of(x), [], iter(zip(self.convs, self.norms, strict=True))
         last_stage = len(self.num_convs) - 1
         for i, count in enumerate(self.num_convs):
-            for j, (conv, norm) in enumerate(islice(layers, count), start=1):
-                x = activate(self.relu, run_layers([conv], x))
-                ends_stage = j == count and i < last_stage
-                x = run_layers([*pools, norm] if ends_stage else [norm], x)
+            for j in range(1, count + 1):
+                conv, norm = next(layers)
+                x = self.relu(conv(x))
+                if j == count and i < last_stage:
+                    x = self.pool(x)
+                    x = self.aa(x) if self.aa else x
+                x = run(norm, x)
             if i in self.out_indices:
-                outputs.append(x.unpack())
+                outputs.append(x.to_signal())
         return tuple(outputs)
 
     def forward(self, image: Tensor) -> tuple[Signal, ...]:

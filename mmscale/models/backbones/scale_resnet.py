@@ -14,12 +14,18 @@ from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmscale.models.layers import ScaleAvgPool2d, ScaleMaxPool2d
-from mmscale.models.layers.residual_block import ConvNormAct, ResidualBlock, block_layout
-from mmscale.models.layers.run_layers import ScaleSequential, activate, run_layers
+from mmscale.models.layers import ScaleAvgPool2d, ScaleMaxPool2d, ScaleSequential
+from mmscale.models.layers.residual_block import (
+    BasicBlock,
+    Bottleneck,
+    ConvNormAct,
+    ResidualBlock,
+    check_checkpointing,
+)
+from mmscale.models.layers.scale_sequential import run
 from mmscale.models.necks import ScaleLevels
 from mmscale.registry import MODELS, is_kind
-from mmscale.scale_space import PackedLevels, ScaleGrid, Signal
+from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal
 
 from .arguments import (
     check_norms,
@@ -33,15 +39,14 @@ from .arguments import (
 from .layer_depth import layer_depth
 from .pretrained import check_loaded, misfits, rename_keys
 
-# depth: (convolutions of a block, blocks of each stage)
+# depth: (block, its expansion, blocks of each stage)
 ARCHITECTURES = {
-    18: ('basic', (2, 2, 2, 2)),
-    34: ('basic', (3, 4, 6, 3)),
-    50: ('bottleneck', (3, 4, 6, 3)),
-    101: ('bottleneck', (3, 4, 23, 3)),
-    152: ('bottleneck', (3, 8, 36, 3)),
+    18: (BasicBlock, 1, (2, 2, 2, 2)),
+    34: (BasicBlock, 1, (3, 4, 6, 3)),
+    50: (Bottleneck, 4, (3, 4, 6, 3)),
+    101: (Bottleneck, 4, (3, 4, 23, 3)),
+    152: (Bottleneck, 4, (3, 8, 36, 3)),
 }
-EXPANSIONS = {'basic': 1, 'bottleneck': 4}
 
 
 @MODELS.register_module()
@@ -206,8 +211,8 @@ class ScaleResNet(BaseModule):
         self.lift = MODELS.build(dict(lift, scale_space=self.grid))
         self._make_stem(in_channels, stem_channels, self._conv_cfg(interactions[0]))
 
-        kind, stage_blocks = ARCHITECTURES[depth]
-        expansion = EXPANSIONS[kind] if expansion is None else expansion
+        block, usual, stage_blocks = ARCHITECTURES[depth]
+        expansion = usual if expansion is None else expansion
         drop_path_rates = torch.linspace(0, drop_path_rate, sum(stage_blocks)).tolist()
         channels = stem_channels
         for i, num_blocks in enumerate(stage_blocks[:num_stages]):
@@ -221,11 +226,14 @@ class ScaleResNet(BaseModule):
                     shortcut = self._make_shortcut(channels, out_channels, stride, avg_down)
                 contracted = contract_dilation and j == 0 and dilations[i] > 1
                 dilation = dilations[i] // 2 if contracted else dilations[i]
-                layout = block_layout(kind, out_channels, expansion, stride, dilation, style)
                 blocks.append(
-                    ResidualBlock(
+                    block(
                         channels,
-                        layout,
+                        out_channels,
+                        expansion,
+                        stride,
+                        dilation,
+                        style,
                         conv_cfg,
                         norm_cfg,
                         act_cfg,
@@ -237,7 +245,7 @@ class ScaleResNet(BaseModule):
                     )
                 )
                 channels = out_channels
-            self.add_module(f'layer{i + 1}', ScaleSequential(*blocks))
+            self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
         self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
         self.feat_dim = channels
         self.scale_pooling = None
@@ -339,14 +347,15 @@ class ScaleResNet(BaseModule):
             if isinstance(module, ResidualBlock):
                 constant_init(module.last_norm, 0)
 
-    def stem_forward(self, x: Signal) -> Signal:
+    def stem_forward(self, x: Levels) -> Levels:
         """The stem, from a scale space to the input of the first stage."""
         if self.deep_stem:
-            x = run_layers([self.stem], x)
+            x = self.stem(x)
         else:
-            x = activate(self.relu, run_layers([self.conv1, self.norm1], x))
-            x = run_layers([self.aa_conv], x) if self.aa_conv else x
-        return run_layers([self.maxpool, self.aa_pool] if self.aa_pool else [self.maxpool], x)
+            x = self.relu(run(self.norm1, self.conv1(x)))
+            x = self.aa_conv(x) if self.aa_conv else x
+        x = self.maxpool(x)
+        return self.aa_pool(x) if self.aa_pool else x
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
         """Everything behind the lift.
@@ -361,12 +370,13 @@ class ScaleResNet(BaseModule):
         Returns:
             tuple: One scale space for each of ``out_indices``.
         """
-        x = self.stem_forward(PackedLevels.pack(x).join())
-        outputs = []
+        check_signal(x, self.grid)
+        x, outputs = self.stem_forward(Levels.of(x)), []
         for i, name in enumerate(self.res_layers):
-            x = run_layers([getattr(self, name)], x)
+            x = getattr(self, name)(x)
+            check_checkpointing(not isinstance(x, Levels), self)
             if i in self.out_indices:
-                outputs.append(x.unpack())
+                outputs.append(x.to_signal())
         return tuple(outputs)
 
     def forward(self, image: Tensor) -> tuple[Signal, ...]:
@@ -384,7 +394,7 @@ class ScaleResNet(BaseModule):
             tuple[int, int]: Its group, the stem being 0, and the number of groups. What is not of
             the backbone is in the last one.
         """
-        return layer_depth(self.depth, ARCHITECTURES[self.depth][1], param_name, prefix)
+        return layer_depth(self.depth, ARCHITECTURES[self.depth][2], param_name, prefix)
 
     def train(self, mode: bool = True) -> 'ScaleResNet':
         super().train(mode)
@@ -401,4 +411,4 @@ class ScaleResNetV1c(ScaleResNet):
     """ScaleResNet with three 3x3 convolutions as its stem, MMSegmentation's usual backbone."""
 
     def __init__(self, *args, **kwargs):
-        super().__init__(*args, deep_stem=True, **kwargs)
+        super().__init__(*args, **{'deep_stem': True, **kwargs})

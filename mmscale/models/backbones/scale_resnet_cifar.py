@@ -3,9 +3,9 @@
 
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 
-from mmscale.models.layers.run_layers import activate, run_layers
+from mmscale.models.layers.scale_sequential import run
 from mmscale.registry import MODELS
-from mmscale.scale_space import Signal
+from mmscale.scale_space import Levels
 
 from .scale_resnet import ScaleResNet
 
@@ -32,5 +32,5 @@ class ScaleResNet_CIFAR(ScaleResNet):
         self.add_module(self.norm1_name, norm1)
         self.relu = build_activation_layer(self.act_cfg)
 
-    def stem_forward(self, x: Signal) -> Signal:
-        return activate(self.relu, run_layers([self.conv1, self.norm1], x))
+    def stem_forward(self, x: Levels) -> Levels:
+        return self.relu(run(self.norm1, self.conv1(x)))

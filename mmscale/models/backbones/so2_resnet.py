@@ -7,7 +7,6 @@ import torch.utils.checkpoint as cp
 from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
 
-from mmscale.models.layers.residual_block import block_layout
 from mmscale.models.layers.so2 import (
     SO2BatchNorm,
     SO2Conv,
@@ -19,9 +18,13 @@ from mmscale.models.layers.so2 import (
 from mmscale.registry import MODELS
 
 from .arguments import check_out_indices, is_pretrained, per_stage
-from .scale_resnet import ARCHITECTURES, EXPANSIONS
 
-DEPTHS = (18, 34, 50)
+# depth: (kernel size and relative width of each convolution of a block, blocks of each stage)
+ARCHITECTURES = {
+    18: (((3, 1), (3, 1)), (2, 2, 2, 2)),
+    34: (((3, 1), (3, 1)), (3, 4, 6, 3)),
+    50: (((1, 1), (3, 1), (1, 4)), (3, 4, 6, 3)),
+}
 
 
 class SO2ResidualBlock(BaseModule):
@@ -33,7 +36,7 @@ class SO2ResidualBlock(BaseModule):
     Args:
         in_channels (int): Channels of each order of the input.
         layout (list[tuple]): The convolutions of the branch, each as ``(kernel_size,
-            out_channels, ...)``.
+            out_channels)``.
         max_order (int): The largest order.
         stride (int): 1 or 2.
         with_cp (bool): Compute the block again in the backward pass instead of storing it.
@@ -45,7 +48,7 @@ class SO2ResidualBlock(BaseModule):
         super().__init__()
         self.stride, self.with_cp, self.depth = stride, with_cp, len(layout)
         channels = in_channels
-        for i, (kernel_size, out_channels, *_) in enumerate(layout, start=1):
+        for i, (kernel_size, out_channels) in enumerate(layout, start=1):
             conv = SO2Conv(channels, out_channels, kernel_size, max_order, max_order, bias=False)
             self.add_module(f'conv{i}', conv)
             self.add_module(f'norm{i}', SO2BatchNorm(out_channels, max_order))
@@ -144,8 +147,8 @@ class SO2ResNet(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg)
-        if depth not in DEPTHS:
-            raise ValueError(f'depth must be one of {DEPTHS}, got {depth}')
+        if depth not in ARCHITECTURES:
+            raise ValueError(f'depth must be one of {tuple(ARCHITECTURES)}, got {depth}')
         if num_stages not in range(1, 5):
             raise ValueError(f'num_stages must be from 1 to 4, got {num_stages}')
         if frozen_stages not in range(-1, num_stages + 1):
@@ -164,16 +167,15 @@ class SO2ResNet(BaseModule):
         self.zero_init_residual = zero_init_residual
 
         self._make_stem(in_channels, stem_channels)
-        kind, stage_blocks = ARCHITECTURES[depth]
-        expansion, channels = EXPANSIONS[kind], stem_channels
+        convs, stage_blocks = ARCHITECTURES[depth]
+        channels = stem_channels
         for i, num_blocks in enumerate(stage_blocks[:num_stages]):
-            out_channels = base_channels * 2**i * expansion
-            layout = block_layout(kind, out_channels, expansion, 1, 1, 'pytorch')
+            layout = [(size, base_channels * 2**i * width) for size, width in convs]
             blocks = []
             for j in range(num_blocks):
                 stride = strides[i] if j == 0 else 1
                 blocks.append(SO2ResidualBlock(channels, layout, max_order, stride, with_cp))
-                channels = out_channels
+                channels = layout[-1][1]
             self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
         self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
         self.feat_dim = channels * (1 + max_order)

@@ -1,10 +1,10 @@
 # Copyright (c) mmscale contributors.
 from .deform_scale_conv import DeformScaleConv, ModulatedDeformScaleConv
 from .lift import BilinearPyramidLift, GaussianLift, GaussianPyramidLift
-from .run_layers import ScaleSequential
 from .scale_conv import ScaleConv
 from .scale_norm import ScaleBN
 from .scale_pool import ScaleAvgPool2d, ScaleBlurPool2d, ScaleMaxPool2d
+from .scale_sequential import ScaleSequential
 
 __all__ = [
     'BilinearPyramidLift',

@@ -5,9 +5,8 @@ from torch import nn
 
 from mmscale.ops import choose_backend, deform_scale_conv2d
 from mmscale.registry import MODELS
-from mmscale.scale_space import PackedLevels, ScaleGrid, Signal, on_packed
+from mmscale.scale_space import ScaleGrid, Signal, map_levels
 
-from .run_layers import run_layer
 from .scale_conv import ScaleConv
 
 
@@ -95,16 +94,12 @@ class DeformScaleConv(ScaleConv):
         nn.init.zeros_(self.conv_offset.bias)
 
     def forward(self, x: Signal) -> Signal:
-        return on_packed(
-            lambda levels: self._deform(levels, run_layer(self.conv_offset, levels)), x
-        )
+        return self._deform(x, self.conv_offset(x))
 
-    def _deform(self, x: PackedLevels, *predicted: PackedLevels) -> PackedLevels:
-        """With the offsets, and the modulation if there is one."""
-        offset, *modulation = predicted
+    def _deform(self, x: Signal, offset: Signal, modulation: Signal | None = None) -> Signal:
         return deform_scale_conv2d(
             x, offset, self.weight, self.bias, self.stride, self.dilation, self.groups,
-            *modulation, backend=self.backend, scale_space=self.grid,
+            modulation, self.backend, scale_space=self.grid,
         )  # fmt: skip
 
     def extra_repr(self) -> str:
@@ -126,7 +121,8 @@ class ModulatedDeformScaleConv(DeformScaleConv):
     # dy, dx and the modulation: all offsets first, then all modulations.
     outputs_per_tap = 3
 
-    def _deform(self, x: PackedLevels, predicted: PackedLevels) -> PackedLevels:
-        offset = predicted.map(lambda pixels: pixels[:, : 2 * self.num_offsets])
-        modulation = predicted.map(lambda pixels: pixels[:, 2 * self.num_offsets :].sigmoid())
-        return super()._deform(x, offset, modulation)
+    def forward(self, x: Signal) -> Signal:
+        predicted, count = self.conv_offset(x), 2 * self.num_offsets
+        offset = map_levels(lambda pixels: pixels[:, :count], predicted)
+        modulation = map_levels(lambda pixels: pixels[:, count:].sigmoid(), predicted)
+        return self._deform(x, offset, modulation)

@@ -1,38 +1,16 @@
 # Copyright (c) mmscale contributors.
-"""The blocks of ResNet on scale spaces."""
+"""The blocks of ResNet on scale spaces, with the parameters of MMPretrain's."""
 
 import torch
 import torch.utils.checkpoint as cp
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmcv.cnn.bricks import DropPath
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import nn
 
-from mmscale.scale_space import PackedLevels, Signal, on_packed
+from mmscale.scale_space import Levels, Signal
 
-from .run_layers import activate, run_layers
-
-
-def block_layout(kind, out_channels, expansion, stride, dilation, style) -> list[tuple]:
-    """The convolutions of a block, each as ``(kernel_size, out_channels, stride, dilation)``.
-
-    Args:
-        kind (str): ``'basic'`` or ``'bottleneck'``.
-        out_channels (int): Output channels of the block.
-        expansion (int): Output over middle channels.
-        stride (int): Stride of the block.
-        dilation (int): Dilation of its strided 3x3 convolution, in taps.
-        style (str): ``'pytorch'`` or ``'caffe'``: which convolution of a bottleneck is strided.
-    """
-    mid_channels = out_channels // expansion
-    if kind == 'basic':
-        return [(3, mid_channels, stride, dilation), (3, out_channels, 1, 1)]
-    first, second = (1, stride) if style == 'pytorch' else (stride, 1)
-    return [
-        (1, mid_channels, first, 1),
-        (3, mid_channels, second, dilation),
-        (1, out_channels, 1, 1),
-    ]
+from .scale_sequential import run
 
 
 class ConvNormAct(nn.Module):
@@ -42,57 +20,71 @@ class ConvNormAct(nn.Module):
         conv (nn.Module): The convolution.
         norm (tuple[str, nn.Module]): The norm and its name, from ``build_norm_layer``.
         act_cfg (dict): The activation.
-        aa (nn.Module, optional): What takes over a stride, behind the activation.
+        aa (nn.Module, optional): The low-pass that takes over a stride, behind the activation.
     """
 
-    knows_levels = True
-
-    def __init__(
-        self,
-        conv: nn.Module,
-        norm: tuple[str, nn.Module],
-        act_cfg: dict,
-        aa: nn.Module | None = None,
-    ):
+    def __init__(self, conv: nn.Module, norm: tuple, act_cfg: dict, aa: nn.Module | None = None):
         super().__init__()
         self.conv = conv
         self.norm_name, norm = norm
         self.add_module(self.norm_name, norm)
         self.activate, self.aa = build_activation_layer(act_cfg), aa
 
-    def _forward(self, x: PackedLevels) -> PackedLevels:
-        x = activate(self.activate, run_layers([self.conv, getattr(self, self.norm_name)], x))
-        return run_layers([self.aa], x) if self.aa else x
+    def forward(self, x: Levels) -> Levels:
+        x = self.activate(run(getattr(self, self.norm_name), self.conv(x)))
+        return self.aa(x) if self.aa else x
 
-    def forward(self, x: Signal) -> Signal:
-        return on_packed(self._forward, x)
+
+def check_checkpointing(cut_off: bool, layer: nn.Module) -> None:
+    """Raises ``RuntimeError`` if checkpointing that knows tensors alone has been put on a layer.
+
+    It runs the layer without gradients behind layers with gradients, and returns an empty tuple.
+    """
+    if cut_off:
+        raise RuntimeError(
+            f'no gradient comes through {type(layer).__name__}: activation_checkpointing of '
+            'MMEngine knows no scale spaces; give the backbone with_cp=True in its place'
+        )
 
 
 class ResidualBlock(BaseModule):
-    """``relu(branch(x) + shortcut(x))``, the block of ResNet on scale spaces.
+    """``relu(branch(x) + shortcut(x))``; the subclasses have the branch.
 
     Args:
         in_channels (int): Channels of the input.
-        layout (list[tuple]): The convolutions of the branch, each as ``(kernel_size,
-            out_channels, stride, dilation)``. 1x1 convolutions are pointwise (interaction 1).
-        conv_cfg (dict): The convolution, with its ``scale_space`` and ``interaction``.
+        out_channels (int): Channels of the output.
+        expansion (int): Output over middle channels.
+        stride (int): Stride of the block, in samples.
+        dilation (int): Dilation of the convolution that has the stride, in taps.
+        style (str): ``'pytorch'`` or ``'caffe'``: which convolution of a bottleneck is strided.
+        conv_cfg (dict): The convolution, with its ``scale_space`` and ``interaction``. 1x1
+            convolutions are pointwise (interaction 1).
         norm_cfg (dict): The norm after each convolution.
         act_cfg (dict): The activation.
         downsample (nn.Module, optional): The shortcut, the identity if None.
         with_cp (bool): Compute the block again in the backward pass instead of storing it.
         drop_path_rate (float): Stochastic depth, one draw a sample for all of its levels.
-        deform_cfg (dict, optional): What ``conv2`` has instead of ``conv_cfg``, and in addition to
-            it: a deformable convolution.
-        aa (nn.Module, optional): What takes over the stride of the branch: the strided
-            convolution has stride 1, and this follows its norm and activation.
-    """
+        deform_cfg (dict, optional): Arguments of ``conv2`` in place of those of ``conv_cfg``: a
+            deformable convolution.
+        aa (nn.Module, optional): The low-pass that takes over the stride: the strided convolution
+            has stride 1, and ``aa`` follows its norm and activation.
 
-    knows_levels = True
+    Shape:
+        - Input: :class:`mmscale.scale_space.Levels`, or a signal in another form.
+        - Output: the same form, ``out_channels`` channels, each side ``ceil(size / stride)``.
+
+    Raises:
+        RuntimeError: If the block is to run without gradients behind layers with gradients.
+    """
 
     def __init__(
         self,
         in_channels: int,
-        layout: list[tuple],
+        out_channels: int,
+        expansion: int,
+        stride: int,
+        dilation: int,
+        style: str,
         conv_cfg: dict,
         norm_cfg: dict,
         act_cfg: dict,
@@ -103,61 +95,97 @@ class ResidualBlock(BaseModule):
         aa: nn.Module | None = None,
     ):
         super().__init__()
+        self.norm_names = []
+        stride = 1 if aa else stride
+        middle = out_channels // expansion
+        self._make_branch(in_channels, middle, out_channels, stride, dilation, style, conv_cfg,
+                          dict(conv_cfg, **deform_cfg or {}), norm_cfg)  # fmt: skip
+        self.relu, self.downsample, self.aa = build_activation_layer(act_cfg), downsample, aa
         self.with_cp = with_cp
-        self.aa = aa
-        self.layer_names, self.strided = [], []
-        for i, (size, channels, stride, dilation) in enumerate(layout, start=1):
-            layer_cfg = conv_cfg if size > 1 else dict(conv_cfg, interaction=1)
-            conv = build_conv_layer(
-                dict(layer_cfg, **deform_cfg) if deform_cfg and i == 2 else layer_cfg,
-                in_channels,
-                channels,
-                size,
-                stride=1 if aa else stride,
-                padding=dilation * (size // 2),
-                dilation=dilation,
-                bias=False,
-            )
-            norm_name, norm = build_norm_layer(norm_cfg, channels, postfix=i)
-            self.add_module(f'conv{i}', conv)
-            self.add_module(norm_name, norm)
-            self.layer_names.append((f'conv{i}', norm_name))
-            self.strided.append(stride != 1)
-            in_channels = channels
-        self.out_channels = in_channels
-        self.relu = build_activation_layer(act_cfg)
-        self.downsample = downsample
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0 else nn.Identity()
+
+    def _add(self, i, conv_cfg, norm_cfg, in_channels, channels, size, stride=1, dilation=1):
+        """Adds ``conv{i}`` and its norm."""
+        conv_cfg = conv_cfg if size > 1 else dict(conv_cfg, interaction=1)
+        conv = build_conv_layer(
+            conv_cfg, in_channels, channels, size, stride=stride,
+            padding=dilation * (size // 2), dilation=dilation, bias=False,
+        )  # fmt: skip
+        norm_name, norm = build_norm_layer(norm_cfg, channels, postfix=i)
+        self.add_module(f'conv{i}', conv)
+        self.add_module(norm_name, norm)
+        self.norm_names.append(norm_name)
+
+    @property
+    def norm1(self) -> nn.Module:
+        """The norm behind ``conv1``."""
+        return getattr(self, self.norm_names[0])
+
+    @property
+    def norm2(self) -> nn.Module:
+        """The norm behind ``conv2``."""
+        return getattr(self, self.norm_names[1])
 
     @property
     def last_norm(self) -> nn.Module:
         """The norm before the sum, which ``zero_init_residual`` starts at 0."""
-        return getattr(self, self.layer_names[-1][1])
+        return getattr(self, self.norm_names[-1])
 
-    def _branch_plus_shortcut(self, x: PackedLevels) -> PackedLevels:
-        y = x
-        last = len(self.layer_names) - 1
-        for i, names in enumerate(self.layer_names):
-            y = run_layers([getattr(self, name) for name in names], y)
-            y = activate(self.relu, y) if i < last else y
-            y = run_layers([self.aa], y) if self.aa and self.strided[i] else y
-        if not isinstance(self.drop_path, nn.Identity):
-            y = run_layers([self.drop_path], y)
-        shortcut = x if self.downsample is None else run_layers([self.downsample], x)
-        return y.map(Tensor.add_, shortcut)
-
-    def _forward(self, x: PackedLevels) -> PackedLevels:
-        if self.with_cp and torch.is_grad_enabled():
-            # A tensor among the arguments tells whose random numbers are to be repeated: the GPU's.
-            y = cp.checkpoint(
-                lambda _, levels: self._branch_plus_shortcut(levels),
-                next(iter(x)),
-                x,
-                use_reentrant=False,
-            )
-        else:
-            y = self._branch_plus_shortcut(x)
-        return activate(self.relu, y)
+    def _sum(self, y: Levels, x: Levels) -> Levels:
+        """The branch, with stochastic depth, and the shortcut."""
+        if self.training and not isinstance(self.drop_path, nn.Identity):
+            factors = y.per_sample(self.drop_path(y.rows.new_ones(y.batch_size, 1)))
+            y = y.map(lambda pixels: pixels * factors)
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return y.map(torch.Tensor.add_, shortcut)
 
     def forward(self, x: Signal) -> Signal:
-        return on_packed(self._forward, x)
+        gradients = torch.is_grad_enabled()
+        if isinstance(x, Levels):
+            check_checkpointing(not gradients and x.requires_grad, self)
+        else:
+            check_checkpointing(isinstance(x, tuple) and not x, self)
+            return self.forward(Levels.of(x)).to_signal()
+        if self.with_cp and gradients:
+            # A tensor among the arguments tells whose random numbers are to be repeated: the GPU's.
+            args = lambda _, levels: self._inner_forward(levels), x.rows, x  # noqa: E731
+            return self.relu(cp.checkpoint(*args, use_reentrant=False))
+        return self.relu(self._inner_forward(x))
+
+
+class BasicBlock(ResidualBlock):
+    """Two 3x3 convolutions, the first of them strided."""
+
+    def _make_branch(
+        self, in_channels, middle, out_channels, stride, dilation, style, conv_cfg, conv2_cfg, norm
+    ) -> None:
+        self._add(1, conv_cfg, norm, in_channels, middle, 3, stride, dilation)
+        self._add(2, conv2_cfg, norm, middle, out_channels, 3)
+
+    def _inner_forward(self, x: Levels) -> Levels:
+        y = self.relu(run(self.norm1, self.conv1(x)))
+        y = self.aa(y) if self.aa else y
+        return self._sum(run(self.norm2, self.conv2(y)), x)
+
+
+class Bottleneck(ResidualBlock):
+    """A 1x1, a 3x3 and a 1x1 convolution; the second or, in the style of Caffe, the first strided.
+
+    Source: He et al., Deep Residual Learning, CVPR 2016.
+    """
+
+    def _make_branch(
+        self, in_channels, middle, out_channels, stride, dilation, style, conv_cfg, conv2_cfg, norm
+    ) -> None:
+        self.caffe = style == 'caffe'
+        first, second = (stride, 1) if self.caffe else (1, stride)
+        self._add(1, conv_cfg, norm, in_channels, middle, 1, first)
+        self._add(2, conv2_cfg, norm, middle, middle, 3, second, dilation)
+        self._add(3, conv_cfg, norm, middle, out_channels, 1)
+
+    def _inner_forward(self, x: Levels) -> Levels:
+        y = self.relu(run(self.norm1, self.conv1(x)))
+        y = self.aa(y) if self.aa and self.caffe else y
+        y = self.relu(run(self.norm2, self.conv2(y)))
+        y = self.aa(y) if self.aa and not self.caffe else y
+        return self._sum(run(self.last_norm, self.conv3(y)), x)

@@ -2,14 +2,15 @@
 """Scale convolution as a layer."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mmscale.ops import as_pair, check_window, scale_conv2d
+from mmscale.ops.scale_conv import convolve, kernels_of
 from mmscale.registry import MODELS
-from mmscale.scale_space import ScaleGrid, Signal
+from mmscale.scale_space import Levels, ScaleGrid, Signal
 
 
 @MODELS.register_module()
@@ -48,8 +49,8 @@ class ScaleConv(nn.Module):
         ValueError: If an argument is out of range.
     """
 
-    knows_levels = True
-
+    # The address of the weight and its kernels, see `_kernels`.
+    _views = None
     # What mmcv.cnn.ConvModule reads off a convolution.
     transposed = False
     output_padding = (0, 0)
@@ -102,15 +103,29 @@ class ScaleConv(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Signal) -> Signal:
-        return scale_conv2d(
-            x,
-            self.weight,
-            self.bias,
-            self.stride,
-            self.dilation,
-            self.groups,
-            scale_space=self.grid,
-        )
+        args = self.bias, self.stride, self.dilation, self.groups
+        if not isinstance(x, Levels):
+            return scale_conv2d(x, self.weight, *args, scale_space=self.grid)
+        return convolve(x, self._kernels(), *args, self.grid)
+
+    def _kernels(self) -> Sequence[Tensor]:
+        """The kernel of each ``l``; without gradients the views of the weight are kept.
+
+        A view costs the host as much as a small layer does. What changes values in place changes
+        the views; what puts another tensor in the weight's place has another address.
+        """
+        weight = self.weight
+        if (
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch._C._is_tracing()
+            or type(weight) is not nn.Parameter
+        ):
+            return kernels_of(weight)
+        if self._views is None or self._views[0] != weight.data_ptr():
+            with torch.inference_mode(False), torch.no_grad():
+                self._views = weight.data_ptr(), kernels_of(weight)
+        return self._views[1]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'ScaleConv':
         # `to(memory_format=torch.channels_last)` is of 4-D tensors: it takes levels as rows.

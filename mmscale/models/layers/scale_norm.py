@@ -1,12 +1,11 @@
 # Copyright (c) mmscale contributors.
 """Batch normalisation whose statistics are shared by all levels."""
 
-import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.registry import MODELS
-from mmscale.scale_space import Signal, map_levels
+from mmscale.scale_space import Levels, Signal, is_pyramid
 
 
 @MODELS.register_module()
@@ -17,27 +16,26 @@ class ScaleBN(_BatchNorm):
     buffers are those of ``torch.nn.BatchNorm2d``, so its checkpoints load.
 
     Shape:
-        - Input: dense ``(N, C, S, H, W)``, a pyramid of S tensors ``(N, C, H_k, W_k)``, or any
-          tensor ``(N, C, ...)``.
+        - Input: dense ``(N, C, S, H, W)``, a pyramid of S tensors ``(N, C, H_k, W_k)``,
+          :class:`mmscale.scale_space.Levels`, or any tensor ``(N, C, ...)``.
         - Output: the same.
     """
 
-    knows_levels = True
-
     def forward(self, x: Signal) -> Signal:
-        if isinstance(x, Tensor) and x.ndim != 5:
-            return super().forward(x)
-        return map_levels(self._normalise, x)
+        if isinstance(x, Levels):
+            return x.map(self._normalise)
+        if is_pyramid(x) or x.ndim == 5:
+            return Levels.of(x).map(self._normalise).to_signal()
+        return super().forward(x)
 
-    def _normalise(self, maps: Tensor) -> Tensor:
-        """Maps ``(M, C, H, W)`` in any order in memory."""
-        channels = self.num_features
-        fills_registers = channels >= 16 and channels % 8 == 0
-        if maps.device.type != 'cpu' or fills_registers or channels >= 48 or maps.is_contiguous():
-            return super().forward(maps)
-        # Channels last, PyTorch takes those that fill no vector register one by one: seven of them
-        # cost more than sixteen. Of many channels such are few.
-        return super().forward(maps.contiguous()).contiguous(memory_format=torch.channels_last)
+    def _normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels ``(P, C)`` or maps ``(N, C, H, W)``."""
+        if pixels.ndim == 4 or not self.training:
+            return super().forward(pixels)
+        # As an image of channels last: PyTorch walks a matrix column by column for its statistics.
+        # In just these strides: with other ones of the axes of length 1 its gradient is wrong.
+        image = super().forward(pixels[None, :, None].permute(0, 3, 1, 2))
+        return image.permute(0, 2, 3, 1)[0, :, 0]
 
     def _check_input_dim(self, x: Tensor) -> None:
         channels = x.shape[1] if x.ndim > 1 else 0

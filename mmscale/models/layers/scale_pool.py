@@ -16,8 +16,6 @@ from mmscale.scale_space import ScaleGrid, Signal
 
 
 class _ScalePool2d(nn.Module):
-    knows_levels = True
-
     def __init__(
         self,
         kernel_size: int | tuple[int, int],
@@ -97,8 +95,6 @@ class ScaleBlurPool2d(nn.Module):
         ValueError: If an argument is out of range, or neither or both of ``kernel_size`` and
             ``variance`` are given.
     """
-
-    knows_levels = True
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from networks import as_if_trained
 from torch import nn
 
 from mmscale.models import ScaleBN
-from mmscale.scale_space import PackedLevels
+from mmscale.scale_space import Levels
 from mmscale.testing import assert_scale_equivariant
 
 GRID = dict(base=2, num_scales=3)
@@ -41,10 +41,9 @@ def test_is_one_batch_norm_over_all_pixels_of_all_levels(x, momentum):
     assert norm.num_batches_tracked == 2
 
 
-# 16 channels fill vector registers, which 4 do not: they take different ways.
 @pytest.mark.parametrize('repeats', [1, 4])
 @pytest.mark.parametrize('x', [DENSE, PYRAMID], ids=['dense', 'pyramid'])
-def test_packed_levels_are_normed_alike(x, repeats):
+def test_levels_are_normed_alike(x, repeats):
     torch.manual_seed(0)
     norm, other = (ScaleBN(4 * repeats).double() for _ in range(2))
     x = (
@@ -55,9 +54,9 @@ def test_packed_levels_are_normed_alike(x, repeats):
     nn.init.uniform_(norm.weight), nn.init.uniform_(norm.bias)
     other.load_state_dict(norm.state_dict())
     for mode in (True, False):
-        found = other.train(mode)(PackedLevels.pack(x))
-        assert found.pixels.is_contiguous(memory_format=torch.channels_last)
-        assert largest_difference(found.unpack(), norm.train(mode)(x)) < 1e-13
+        found = other.train(mode)(Levels.of(x))
+        assert found.rows.is_contiguous()
+        assert largest_difference(found.to_signal(), norm.train(mode)(x)) < 1e-13
     assert largest_difference(norm.running_var, other.running_var) < 1e-14
 
 

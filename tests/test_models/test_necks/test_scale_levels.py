@@ -13,14 +13,13 @@ LEVELS = dict(type='mmscale.ScaleLevels')
 SMALL = dict(lift=PYRAMID, base_channels=4, stem_channels=4)
 
 
-def pyramid(channels, side, num_levels):
-    sides = [-(-side // 2**k) for k in range(num_levels)]
-    return tuple(torch.randn(2, channels, n, n + 3, dtype=torch.float64) for n in sides)
+def pyramid(channels, height, width, num_levels):
+    sizes = [(-(-height // 2**k), -(-width // 2**k)) for k in range(num_levels)]
+    return tuple(torch.randn(2, channels, *size, dtype=torch.float64) for size in sizes)
 
 
 def test_maps_of_equal_stride_lie_side_by_side():
-    first, second = pyramid(3, 17, 3), pyramid(5, 9, 3)
-    first = tuple(x[..., : n + 3] for x, n in zip(first, (17, 9, 5), strict=True))
+    first, second = pyramid(3, 17, 20, 3), pyramid(5, 9, 10, 3)
     maps = ScaleLevels((8, 16), dict(base=2, num_scales=3))((first, second))
     expected = [
         first[0],
@@ -34,7 +33,7 @@ def test_maps_of_equal_stride_lie_side_by_side():
 
 def test_strides_of_a_finer_first_level_and_of_another_ratio_of_stages():
     neck = ScaleLevels((8, 32), dict(base=2, num_scales=2, first_level=-1))
-    maps = neck((pyramid(1, 32, 2), pyramid(2, 8, 2)))
+    maps = neck((pyramid(1, 32, 35, 2), pyramid(2, 8, 9, 2)))
     assert [y.shape[1] for y in maps] == [1, 1, 2, 2]  # strides 4, 8, 16, 32
 
 

@@ -1,0 +1,219 @@
+# Copyright (c) mmscale contributors.
+"""How processors want a convolution of levels, all behind :func:`conv_levels`.
+
+The formula is ``y(o, k, z) = sum_c sum_u w(o, c, u) x(c, k, z + step_k dilation u)`` with zeros
+outside the image. The functions here compute it faster than one ``F.conv2d`` a level, or where that
+has no form for it; each says what it gains.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmscale.scale_space import Levels
+from mmscale.scale_space.resample import keep_constants, resampling_matrix
+
+# Of a kernel that is spread over more than so many times its taps, the image is read between its
+# pixels instead: then the faster, forward and backward, on a CPU.
+MOST_SPREAD = 4
+
+
+def conv_levels(
+    x: Levels,
+    kernel: Tensor,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+    steps: Sequence[float],
+) -> Levels:
+    """Convolves every level by itself with one kernel.
+
+    Args:
+        x (Levels): Of ``C_in`` channels.
+        kernel (Tensor): ``(C_out, C_in / groups, kh, kw)``, odd sides.
+        bias (Tensor, optional): ``(C_out,)``.
+        stride (tuple[int, int]): In samples.
+        dilation (tuple[int, int]): Of all levels, in taps.
+        groups (int): As in ``F.conv2d``.
+        steps (Sequence[float]): Distance of neighbouring taps at each level, in samples.
+
+    Returns:
+        Levels: Of ``C_out`` channels, each side ``ceil(size / stride)``.
+    """
+    if len(x.sizes) == 1:
+        return x.map(
+            lambda level: _conv_level(level, kernel, bias, stride, dilation, groups, steps[0])
+        )
+    if kernel.shape[2] == kernel.shape[3] == 1:
+        if stride != (1, 1):
+            x = x.map_maps(lambda level, _: level[:, :, :: stride[0], :: stride[1]], steps)
+        return x.map(lambda rows: _mix_channels(rows, kernel, bias, groups))
+    # Channels last, once and not at each level anew: convolutions of a CPU take that order best,
+    # and the maps of levels have it.
+    kernel = kernel.contiguous(memory_format=torch.channels_last)
+    num_coarse = 0
+    # What is specialised to sizes does not belong in a graph that is kept.
+    kept = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if not x.dense and groups == 1 and not kept:
+        # Moving a kernel costs more than such a level's own work does: once for all of them.
+        for height, width in x.sizes:
+            num_coarse += x.batch_size * height * width < kernel.shape[1]
+    return x.map_maps(
+        lambda level, step: _conv_level(
+            level.contiguous(memory_format=torch.channels_last),
+            kernel, bias, stride, dilation, groups, step,
+        ),
+        steps,
+        num_coarse,
+        lambda rows, sizes: _conv_gathered(
+            rows, x.batch_size, sizes, kernel, bias, stride, dilation
+        ),
+    )  # fmt: skip
+
+
+def _conv_level(level, weight, bias, stride, dilation, groups, step) -> Tensor:
+    """The maps of one level, whose taps lie ``step * dilation`` samples apart."""
+    distance = step * dilation[0], step * dilation[1]
+    if distance[0] % 1 or distance[1] % 1:
+        if _spread(weight.shape[-2:], distance) > MOST_SPREAD:
+            return _conv_between_pixels(level, weight, bias, stride, distance, groups)
+        weight, distance = splat_kernel(weight, distance), (1, 1)
+    distance = int(distance[0]), int(distance[1])
+    weight, padding = _crop_unseen(weight, distance, level.shape[-2:])
+    if stride != (1, 1) and weight.shape[2] == weight.shape[3] == 1:
+        # oneDNN's (3.10) strided 1x1 convolution writes outside of channels-last gradients.
+        level, stride = level[:, :, :: stride[0], :: stride[1]], 1
+    return F.conv2d(level, weight, bias, stride, padding, distance, groups)
+
+
+def _spread(kernel_size, distance) -> float:
+    """How many times as many taps a kernel has once it is spread over whole pixels."""
+    height, width = [2 * math.ceil(d * (n // 2) - 1e-9) + 1 for n, d in zip(kernel_size, distance)]
+    return height * width / (kernel_size[0] * kernel_size[1])
+
+
+def _conv_between_pixels(level, weight, bias, stride, distance, groups) -> Tensor:
+    """The image is read where the taps lie, first along its columns and then along its rows."""
+    sizes = [int(size) for size in level.shape[-2:]]
+    for axis, size in zip((-2, -1), sizes):  # the taps that see the image from anywhere
+        radius = weight.shape[axis] // 2
+        seen = min(radius, math.ceil(size / distance[axis]) - 1)
+        weight = weight.narrow(axis, radius - seen, 2 * seen + 1)
+    rows, columns = [
+        _reading(*axis, level.dtype, level.device)
+        for axis in zip(sizes, weight.shape[-2:], distance, stride)
+    ]
+    read = (rows.flatten(0, 1) @ level.contiguous()).unflatten(2, rows.shape[:2]).flatten(1, 2)
+    y = None
+    for kernel, column in zip(weight.unbind(-1), columns):
+        seen, kernel = read @ column.mT, kernel.flatten(1)[..., None, None]
+        if y is None:
+            y = F.conv2d(seen, kernel, bias, groups=groups)
+        else:
+            y = y + F.conv2d(seen, kernel, groups=groups)
+    order = torch.channels_last if level.is_contiguous(memory_format=torch.channels_last) else None
+    return y if order is None else y.contiguous(memory_format=order)
+
+
+@keep_constants
+def _reading(size, count, distance, stride, dtype, device) -> Tensor:
+    """For each of ``count`` taps the matrix that reads an axis where it lies."""
+    places = [distance * (i - count // 2) for i in range(count)]
+    return torch.stack(
+        [
+            resampling_matrix(
+                size, tuple(z + place for z in range(0, size, stride)), dtype=dtype, device=device
+            )
+            for place in places
+        ]
+    )
+
+
+def _crop_unseen(weight, distance, size) -> tuple[Tensor, list[int]]:
+    """Leaves out the taps that lie outside of the image wherever the kernel is; with the padding.
+
+    On maps of few pixels that is most of a kernel, above all at the coarse levels.
+    """
+    padding = [0, 0]
+    for axis in (0, 1):
+        radius, step = weight.shape[axis - 2] // 2, distance[axis]
+        seen = (size[axis] - 1) // step
+        if seen < radius:
+            weight = weight.narrow(axis - 2, radius - seen, 2 * seen + 1)
+            radius = seen
+        padding[axis] = step * radius
+    return weight, padding
+
+
+def _mix_channels(rows, weight, bias, groups) -> Tensor:
+    """A 1x1 convolution of rows ``(P, C)`` as a matrix product.
+
+    oneDNN's own (3.10) takes up to four times as long where the number of pixels has a large prime
+    factor, which the sum over the levels of a pyramid often has.
+    """
+    weight = weight.flatten(1)
+    if groups == 1:
+        return F.linear(rows, weight, bias)
+    rows, weight = rows.unflatten(1, (groups, -1)), weight.unflatten(0, (groups, -1))
+    y = torch.einsum('pgc,goc->pgo', rows, weight).flatten(1)
+    return y if bias is None else y + bias
+
+
+def _conv_gathered(rows, batch_size, sizes, weight, bias, stride, dilation):
+    """Convolution of all levels as one matrix product; the rows of the result, and its sizes."""
+    args = batch_size, sizes, tuple(weight.shape[2:]), stride, dilation, rows.device
+    rows = F.pad(rows, (0, 0, 0, 1))
+    seen = rows.index_select(0, _seen_pixels(*args)).view(-1, weight[0].numel())
+    y = F.linear(seen, weight.permute(0, 2, 3, 1).flatten(1), bias)
+    return y, tuple([(-(-h // stride[0]), -(-w // stride[1])) for h, w in sizes])
+
+
+@keep_constants
+def _seen_pixels(batch_size, sizes, kernel_size, stride, dilation, device) -> Tensor:
+    """For each pixel of the output, in their order, the pixels that its taps see.
+
+    Those outside of the image are the one behind the last.
+    """
+    outside = batch_size * sum(height * width for height, width in sizes)
+    first, seen = 0, []
+    for height, width in sizes:
+        rows, columns = (
+            torch.arange(0, size, step)[:, None] + dil * (torch.arange(count) - count // 2)
+            for size, step, count, dil in zip((height, width), stride, kernel_size, dilation)
+        )
+        rows, columns = rows[:, None, :, None], columns[None, :, None, :]
+        inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+        image = torch.where(inside, rows * width + columns, outside)
+        samples = first + height * width * torch.arange(batch_size).view(-1, 1, 1, 1, 1)
+        seen.append((samples + image).clamp(max=outside).flatten())
+        first += batch_size * height * width
+    return torch.cat(seen).to(device)
+
+
+def splat_kernel(weight: Tensor, distance: tuple[float, float]) -> Tensor:
+    """Spreads taps at real distances onto the integer kernel that reads the same values.
+
+    Reading an image between its pixels by bilinear interpolation and weighting what was read is
+    the transpose of spreading the weight over those pixels.
+
+    Args:
+        weight (Tensor): ``(..., kh, kw)``, odd sizes.
+        distance (tuple[float, float]): Distance of neighbouring taps, in pixels.
+
+    Returns:
+        Tensor: ``(..., 2 ceil(distance (kh // 2)) + 1, likewise)``.
+    """
+    matrices = []
+    for count, step in zip(weight.shape[-2:], distance, strict=True):
+        radius = math.ceil(step * (count // 2) - 1e-9)
+        positions = tuple(step * (i - count // 2) + radius for i in range(count))
+        matrices.append(
+            resampling_matrix(
+                2 * radius + 1, positions, 0.0, 'bilinear', 'zeros', weight.dtype, weight.device
+            )
+        )
+    return matrices[0].mT @ weight @ matrices[1]
