@@ -121,3 +121,9 @@ def check_requirements():
     for requirement in REQUIREMENTS:
         if has_module(requirement.module):
             _warn_of_mixture(requirement)
+
+
+def need_mmengine():
+    """Says what is missing, as :func:`check_requirements` does, where MMEngine is not installed."""
+    if not has_module('mmengine'):
+        check_requirements()

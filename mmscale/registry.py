@@ -7,6 +7,10 @@ imports its ``locations``. The registries hang directly on the roots (not on MMP
 an environment without MMPretrain can use the models.
 """
 
+from ._requirements import need_mmengine
+
+need_mmengine()
+
 from mmengine import registry as roots
 from mmengine.registry import DefaultScope, Registry
 

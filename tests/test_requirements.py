@@ -2,6 +2,8 @@
 """The check of the installed MM packages, against made-up environments."""
 
 import importlib.machinery
+import subprocess
+import sys
 import warnings
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -128,6 +130,39 @@ def test_only_the_distribution_that_is_loaded_counts(install):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         check_requirements()
+
+
+WITHOUT_MM = """
+import importlib.util, sys
+
+find_spec = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if name in blocked else find_spec(name, *a)
+blocked = ('mmengine', 'mmcv', 'mmpretrain', 'scipy', 'sklearn', 'matplotlib')
+sys.modules.update({name: None for name in blocked})  # whose import is an ImportError
+
+import torch
+import mmscale
+from mmscale.ops import scale_conv2d
+from mmscale.scale_space import gaussian_pyramid_lift
+from mmscale.testing import assert_scale_equivariant
+
+grid = dict(base=2, num_scales=3)
+signal = gaussian_pyramid_lift(torch.rand(1, 3, 32, 32).double(), grid)
+weight = torch.randn(4, 3, 1, 3, 3).double()
+assert_scale_equivariant(lambda x: scale_conv2d(x, weight, scale_space=grid), signal, 2, grid)
+for name in ('models', 'datasets', 'engine', 'evaluation', 'registry'):
+    try:
+        __import__(f'mmscale.{name}')
+    except RuntimeError as error:
+        assert 'mmengine is not installed. Run: pip install' in str(error), error
+    else:
+        raise AssertionError(name)
+"""
+
+
+def test_users_of_pytorch_alone_need_no_other_package():
+    done = subprocess.run([sys.executable, '-c', WITHOUT_MM], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_mere_folder_is_not_a_package(tmp_path, monkeypatch):

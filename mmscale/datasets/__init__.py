@@ -1,5 +1,7 @@
 # Copyright (c) mmscale contributors.
-from mmscale._requirements import has_module
+from mmscale._requirements import has_module, need_mmengine
+
+need_mmengine()
 
 from .rescaling import rescale
 from .transforms import FixedRescale, RandomRescale

@@ -1,4 +1,8 @@
 # Copyright (c) mmscale contributors.
+from mmscale._requirements import need_mmengine
+
+need_mmengine()
+
 from .backbones import (
     ScaleConvNet,
     ScaleResNet,

@@ -11,11 +11,16 @@ from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal, resampl
 from .processor import conv_levels
 
 
+def is_integer(value) -> bool:
+    """Whether a value is an integer, which True is not."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 def as_pair(name: str, value) -> tuple[int, int]:
     """An integer, or two of them, as (height, width)."""
-    pair = (value, value) if isinstance(value, Integral) else value
+    pair = (value, value) if is_integer(value) else value
     sound = isinstance(pair, Sequence) and len(pair) == 2
-    if not sound or not all(isinstance(size, Integral) for size in pair):
+    if not sound or not all(map(is_integer, pair)):
         raise ValueError(f'{name} must be an integer or two of them, got {value!r}')
     return tuple(pair)
 

@@ -420,3 +420,14 @@ def test_invalid_arguments(arguments, message):
 def test_scale_space_is_asked_for():
     with pytest.raises(ValueError, match='scale_space must be given'):
         equivariance_error(lambda x: gaussian_lift(x, GRID), smooth_images(), [2.0])
+
+
+def test_a_list_of_levels_is_no_list_of_batches():
+    images = torch.randn(2, 3, 16, 16).double()
+    expected = equivariance_error(nn.Identity(), images, (1, 2)).mean
+    found = equivariance_error(nn.Identity(), [images[:1], images[1:]], (1, 2)).mean
+    assert torch.equal(found, expected)
+    with pytest.raises(
+        ValueError, match=r'sizes \[\(16, 16\), \(8, 8\)\]: give a pyramid as a tup'
+    ):
+        equivariance_error(nn.Identity(), [images, images[..., :8, :8]], (1, 2))

@@ -82,6 +82,14 @@ def test_the_layers_of_the_page_run_and_are_what_it_says(capsys):
     assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(found, expected, strict=True))
 
 
+def test_the_page_of_plain_pytorch_runs(capsys):
+    names = {}
+    for block in blocks('pytorch.md'):
+        exec(block, names)  # noqa: S102
+    assert capsys.readouterr().out.endswith('[(4, 16, 32, 32), (4, 16, 16, 16), (4, 16, 8, 8)]\n')
+    assert names['loss'].isfinite()
+
+
 def test_the_notebook_runs_from_top_to_bottom():
     notebook = nbformat.read(DOCS / 'tour.ipynb', as_version=4)
     assert not any(cell.get('outputs') for cell in notebook.cells)  # made by whoever runs it

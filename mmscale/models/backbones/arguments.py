@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _NormBase
 
 from mmscale.models.layers import DeformScaleConv, ScaleBN
+from mmscale.ops.scale_conv import is_integer
 from mmscale.registry import MODELS, find_class, is_kind
 
 
@@ -30,9 +31,9 @@ def check_norms(model: nn.Module, norm_cfg: dict) -> None:
 
 def per_stage(name: str, value, num_stages: int) -> tuple:
     """``value`` as one integer of at least 1 a stage, or ``ValueError``."""
-    values = (value,) * num_stages if isinstance(value, int) else value
+    values = (value,) * num_stages if is_integer(value) else value
     sound = isinstance(values, Sequence) and len(values) == num_stages
-    if not sound or not all(isinstance(v, int) and v >= 1 for v in values):
+    if not sound or not all(is_integer(v) and v >= 1 for v in values):
         raise ValueError(
             f'{name} must be an integer of at least 1, or one for each of the {num_stages} stages, '
             f'got {value!r}'
@@ -45,7 +46,7 @@ def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
     if (
         not isinstance(out_indices, Sequence)
         or not out_indices
-        or not all(i in range(num_stages) for i in out_indices)
+        or not all(is_integer(i) and i in range(num_stages) for i in out_indices)
     ):
         raise ValueError(
             f'out_indices must be a sequence of stages from 0 to {num_stages - 1}, '

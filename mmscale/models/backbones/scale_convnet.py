@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mmscale.models.layers import ScaleMaxPool2d
 from mmscale.models.layers.scale_sequential import run
+from mmscale.ops.scale_conv import is_integer
 from mmscale.registry import MODELS
 from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal
 
@@ -85,7 +86,7 @@ class ScaleConvNet(BaseModule):
         if (
             not isinstance(channels, Sequence)
             or not channels
-            or not all(isinstance(width, int) and width >= 1 for width in channels)
+            or not all(is_integer(width) and width >= 1 for width in channels)
         ):
             raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
         num_stages = len(channels)

@@ -4,6 +4,7 @@
 from torch import nn
 
 from mmscale.ops import choose_backend, deform_scale_conv2d
+from mmscale.ops.scale_conv import is_integer
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal, map_levels
 
@@ -69,7 +70,7 @@ class DeformScaleConv(ScaleConv):
     ):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups,
                          bias, interaction, scale_space=scale_space)  # fmt: skip
-        if deform_groups < 1 or in_channels % deform_groups:
+        if not is_integer(deform_groups) or deform_groups < 1 or in_channels % deform_groups:
             raise ValueError(
                 f'deform_groups must divide in_channels={in_channels}, got {deform_groups}'
             )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mmscale.ops import as_pair, check_window, scale_conv2d
-from mmscale.ops.scale_conv import convolve, kernels_of
+from mmscale.ops.scale_conv import convolve, is_integer, kernels_of
 from mmscale.registry import MODELS
 from mmscale.scale_space import Levels, ScaleGrid, Signal
 
@@ -84,7 +84,7 @@ class ScaleConv(nn.Module):
                     f'got {channels}'
                 )
         check_window(self.kernel_size, self.stride, self.padding, self.dilation)
-        if not isinstance(interaction, int) or not 1 <= interaction <= self.grid.num_scales:
+        if not is_integer(interaction) or not 1 <= interaction <= self.grid.num_scales:
             raise ValueError(
                 f'interaction must be an integer from 1 to num_scales={self.grid.num_scales}, '
                 f'got {interaction}'

@@ -121,7 +121,7 @@ class TestWhatBreaksIt:
     def test_ordinary_pooling(self):
         class Ordinary(nn.MaxPool2d):
             def forward(self, x):
-                return torch.stack([super(Ordinary, self).forward(y) for y in x.unbind(2)], 2)
+                return type(x)(*[super(Ordinary, self).forward(y) for y in x])
 
         model = self.model()
         model.maxpool = Ordinary(3, 2, 1)
@@ -136,7 +136,7 @@ class TestWhatBreaksIt:
                 )
 
             def forward(self, x):
-                return torch.stack([norm(y) for norm, y in zip(self.norms, x.unbind(2))], 2)
+                return type(x)(*[norm(y) for norm, y in zip(self.norms, x)])
 
         model = self.model()
         model.bn1 = PerLevel()

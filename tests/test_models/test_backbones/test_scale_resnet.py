@@ -10,7 +10,7 @@ from networks import as_if_trained
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmscale.models import ScaleConv, ScaleResNet, ScaleResNet_CIFAR
+from mmscale.models import ScaleConv, ScaleResNet, ScaleResNet_CIFAR, ScaleResNetV1c
 from mmscale.scale_space import split_levels
 
 GRID = dict(base=2, num_scales=3)
@@ -280,6 +280,9 @@ def test_mixed_precision(lift, dtype):
         (dict(interaction=(1, 2)), r'interaction must be .* .*, got \(1, 2\)'),
         (dict(interaction=4), 'interaction must be an integer from 1 to num_scales=3, got 4'),
         (dict(interaction=1.5), 'interaction must .*1.5'),
+        (dict(interaction=True), 'interaction must .*True'),
+        (dict(strides=(1, 2, 2, True)), 'strides must .*True'),
+        (dict(out_indices=(True,)), 'out_indices must .*True'),
         (dict(drop_path_rate=1.5), 'drop_path_rate must .*1.5'),
         (dict(drop_path_rate=-0.1), 'drop_path_rate must .*-0.1'),
         (dict(norm_cfg=dict(type='BN1d')), "norm_cfg=.*'BN1d'.* use .*mmscale.ScaleBN"),
@@ -297,6 +300,11 @@ def test_mixed_precision(lift, dtype):
 def test_wrong_arguments_are_named_with_their_value(model, change, message):
     with pytest.raises((ValueError, TypeError), match=message):
         model(**{'depth': 18, **SMALL, **change})
+
+
+def test_scale_resnet_v1c_takes_the_argument_that_it_sets():
+    for options in ({}, dict(deep_stem=True)):
+        assert ScaleResNetV1c(18, **options, **SMALL).deep_stem
 
 
 def test_a_deep_stem_is_refused_for_small_images():
