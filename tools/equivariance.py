@@ -226,7 +226,8 @@ def measure(model: Model, name: str, settings: Settings, args: argparse.Namespac
     header = describe(model, settings, args)
     path = args.out / 'models' / f'{Path(model.path).stem}-{header["fingerprint"][:12]}.json'
     result = {**read_result(path, header['fingerprint']), **header, 'name': name}
-    parts = dict(layers=study.measure_errors, accuracy=measure_accuracy)
+    # The accuracy first: it asks whether the labels are the model's.
+    parts = dict(accuracy=measure_accuracy, layers=study.measure_errors)
     missing = [key for key in parts if key not in result]
     print(f'{name}: {"measuring" if missing else "measured already, see"} {path}', flush=True)
     model.network.to(args.device)

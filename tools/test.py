@@ -162,8 +162,8 @@ def prepare() -> tuple[argparse.Namespace, Runner]:
     keep_freed_blocks()
     launch.init_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    launch.build_data(runner, 'test_loop')
-    checkpoints.check_loading(runner, strict=not args.no_strict)
+    metas = launch.build_data(runner, test_loop='the test data')
+    checkpoints.check_loading(runner, strict=not args.no_strict, metas=metas)
     return args, runner
 
 

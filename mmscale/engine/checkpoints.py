@@ -20,6 +20,8 @@ from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
 from mmengine.utils import digit_version
 from torch import Tensor, nn
 
+from mmscale.evaluation.classes import check_classes
+
 from .errors import one_line
 from .hooks.equivariance_hook import unwrap
 from .schedules import check_resumed
@@ -125,16 +127,26 @@ def _weights(checkpoint) -> Mapping:
 
 
 def load_weights(network: nn.Module, path: str, config: str):
-    """Loads a checkpoint that fits the network of a config exactly."""
+    """Loads a checkpoint that fits the network of a config exactly.
+
+    The network has what the checkpoint says of the training data as ``dataset_meta``, as those
+    have that MMDetection loads.
+    """
     check_file(path)
     try:
         with redirect_stdout(sys.stderr):  # what MMEngine says of it is no result
-            load_checkpoint(network, path, map_location='cpu', strict=True, logger='silent')
+            checkpoint = load_checkpoint(network, path, 'cpu', strict=True, logger='silent')
     except Exception as error:
         raise ValueError(
             f'checkpoint {path} does not fit {config}: {one_line(error)[:300]}'
         ) from error
     check_finite(network, path)
+    network.dataset_meta = dataset_meta(checkpoint)
+
+
+def dataset_meta(checkpoint: Mapping) -> Mapping:
+    """What a checkpoint says of the data that it was trained on, such as their classes."""
+    return (checkpoint.get('meta') or {}).get('dataset_meta') or {}
 
 
 def check_finite(network: nn.Module, path: str):
@@ -144,13 +156,15 @@ def check_finite(network: nn.Module, path: str):
             raise ValueError(f'checkpoint {path}: {name} is not finite')
 
 
-def check_loading(runner: Runner, strict: bool):
+def check_loading(runner: Runner, strict: bool, metas: Mapping):
     """Has a runner, which alone would take any weights, check those that it loads.
 
     Args:
         runner (Runner): Before its run.
         strict (bool): Whether a checkpoint has to fit exactly. If not, some of it has to. One that
             is resumed from always fits, and its schedules reach to the end of the training.
+        metas (Mapping): The data whose classes must be those of the checkpoint, see
+            :func:`~.classes.check_classes`; none where a training begins from other weights.
     """
     load = runner.load_checkpoint
 
@@ -172,6 +186,7 @@ def check_loading(runner: Runner, strict: bool):
         check_finite(model, path)
         if resumes:
             check_resumed(checkpoint, path, runner.train_loop)
+        check_classes(model, {'the data of the checkpoint': dataset_meta(checkpoint), **metas})
         return checkpoint
 
     runner.load_checkpoint = load_and_check

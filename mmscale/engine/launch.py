@@ -282,15 +282,26 @@ def init_cpu_processes(cfg: Config):
     cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {})}
 
 
-def build_data(runner: Runner, *loops: str):
-    """Builds the named loops of a runner, and with them its datasets, ahead of the run.
+def build_data(runner: Runner, **loops: str) -> dict[str, dict]:
+    """Builds the loops of a runner, and with them its datasets, ahead of the run.
+
+    Args:
+        runner (Runner): To be run.
+        **loops (str): For each loop, such as ``train_loop``, what its data are called.
+
+    Returns:
+        dict[str, dict]: By what they are called, what the datasets say of themselves.
 
     Raises:
         FileNotFoundError: If files of a dataset are missing.
         RuntimeError: If they are damaged.
     """
-    for loop in loops:
-        getattr(runner, loop)
+    built = {called: getattr(runner, loop) for loop, called in loops.items()}
+    return {
+        called: getattr(loop.dataloader.dataset, 'metainfo', {})
+        for called, loop in built.items()
+        if loop is not None
+    }
 
 
 def leave_process_group():

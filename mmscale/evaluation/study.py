@@ -27,6 +27,7 @@ from mmscale.datasets.base import leaf_datasets
 from mmscale.scale_space import Signal
 
 from .breakdown import error_breakdown
+from .classes import check_classes
 from .equivariance import equivariance_error
 from .features import find_grid
 from .report import breakdown_curves, curve
@@ -165,6 +166,12 @@ def build_test_data(model: Model, **overrides) -> Dataset:
             return DATASETS.build({**model.cfg.test_dataloader.dataset, **overrides})
     except Exception as error:  # of whichever dataset has got what it does not take
         raise ValueError(f'the test data of {model.path} cannot be read: {error}') from error
+
+
+def check_test_classes(model: Model, dataset: Dataset) -> None:
+    """Raises a ValueError unless the labels of its test data are the model's."""
+    trained, tested = getattr(model.network, 'dataset_meta', {}), getattr(dataset, 'metainfo', {})
+    check_classes(model.network, {'the data of the checkpoint': trained, 'the test data': tested})
 
 
 def batches(model: Model, dataset: Dataset, batch_size: int) -> Iterator[dict]:

@@ -1,0 +1,82 @@
+# Copyright (c) mmscale contributors.
+"""Folders of images, a folder for each class, as users have them."""
+
+import shutil
+
+import mmcv
+import numpy as np
+import pytest
+
+from .conftest import CONFIG, ROOT, exit_message, run_here
+
+CLASSES = ('cat', 'dog', 'ship')
+FOLDERS = """_base_ = {base!r}
+pipeline = [dict(type='LoadImageFromFile', color_type='grayscale'), dict(type='PackInputs')]
+data = dict(_delete_=True, type='CustomDataset', pipeline=pipeline)
+train_dataloader = dict(dataset=dict(data, data_prefix='{root}/train'))
+val_dataloader = dict(dataset=dict(data, data_prefix='{root}/val'))
+test_dataloader = dict(dataset=dict(data, data_prefix='{root}/test'))
+model = dict(head=dict(num_classes=3))
+train_cfg = dict(max_epochs=1, val_interval=1)
+"""
+
+
+def write_folders(root, per_class=4) -> None:
+    draw = np.random.default_rng(0)
+    for split in ('train', 'val', 'test'):
+        for name in CLASSES:
+            for i in range(per_class):
+                image = draw.integers(0, 256, (32, 32), np.uint8)
+                mmcv.imwrite(image, str(root / split / name / f'{i}.png'))
+
+
+def write_config(path, root) -> str:
+    path.write_text(FOLDERS.format(base=str(ROOT / CONFIG), root=root))
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def trained_on_folders(tmp_path_factory):
+    """Config and checkpoint of a run on three classes."""
+    root = tmp_path_factory.mktemp('folders')
+    write_folders(root)
+    config = write_config(root / 'three.py', root)
+    with pytest.MonkeyPatch.context() as patch:
+        run_here(patch, 'tools/train.py', config, '--work-dir', root / 'work')
+    return root, root / 'work' / 'epoch_1.pth'
+
+
+TOOLS = {
+    'train': ['tools/train.py', 'CONFIG', '--work-dir', 'OUT'],
+    'resume': ['tools/train.py', 'CONFIG', '--work-dir', 'OUT', '--resume', 'CHECKPOINT'],
+    'test': ['tools/test.py', 'CONFIG', 'CHECKPOINT', '--work-dir', 'OUT'],
+    'equivariance': ['tools/equivariance.py', 'CONFIG', 'CHECKPOINT', '--num-images', '2', '--out',
+                     'OUT'],
+    'predictions': ['tools/visualize_predictions.py', 'CONFIG:CHECKPOINT', '--out', 'OUT/a.png'],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('tool', 'changed', 'message'),
+    [
+        ('train', 'val', "the validation data have no 'dog', which the training data have"),
+        ('resume', 'train val', "have no 'dog', which the data of the checkpoint have"),
+        ('test', 'test', "the test data have no 'dog', which the data of the checkpoint have"),
+        ('equivariance', 'test', "the test data have no 'dog', which the data of the checkpoint"),
+        ('predictions', 'test', "the test data have no 'dog', which the data of the checkpoint"),
+    ],
+)
+def test_classes_that_differ_are_named(
+    tool, changed, message, trained_on_folders, tmp_path, monkeypatch
+):
+    source, checkpoint = trained_on_folders
+    for split in ('train', 'val', 'test'):
+        shutil.copytree(source / split, tmp_path / split)
+        if split in changed.split():
+            shutil.rmtree(tmp_path / split / 'dog')
+    config = write_config(tmp_path / 'two.py', tmp_path)
+    words = dict(CONFIG=config, CHECKPOINT=str(checkpoint), OUT=str(tmp_path / 'out'))
+    command = TOOLS[tool]
+    for name, word in words.items():
+        command = [part.replace(name, word) for part in command]
+    assert message in exit_message(monkeypatch, *command)
