@@ -23,6 +23,7 @@ import torch
 from mmengine.runner import set_random_seed
 
 import mmscale
+from mmscale.datasets.images import images_below
 from mmscale.engine import checkpoints, launch
 from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import report, study
@@ -175,7 +176,7 @@ def content(path: Path) -> bytes:
 
 def describe(model: Model, settings: Settings, args: argparse.Namespace) -> dict:
     """All that the measured values depend on, and the fingerprint of it."""
-    files = study.list_images(settings.folder, settings.num_images) if settings.folder else []
+    files = images_below(settings.folder)[: settings.num_images] if settings.folder else []
     data = None if files else digest_samples(study.build_test_data(model), content)
     code = sorted(Path(mmscale.__file__).parent.rglob('*.py')) + [Path(__file__)]
     weights = []

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from mmscale.datasets.base import leaf_datasets
+from mmscale.datasets.images import images_below
 from mmscale.scale_space import Signal
 
 from .breakdown import error_breakdown
@@ -31,8 +32,6 @@ from .classes import check_classes
 from .equivariance import equivariance_error
 from .features import find_grid
 from .report import breakdown_curves, curve
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 
 
 @dataclass(frozen=True)
@@ -114,16 +113,6 @@ def progress(title: str, total: int) -> Iterator[ProgressBar]:
         print(file=sys.stderr)
 
 
-def list_images(folder: Path, count: int) -> list[Path]:
-    """The first images of a folder, in the order of their names."""
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not paths:
-        raise ValueError(
-            f'{folder} holds no images, which are files that end in {", ".join(IMAGE_SUFFIXES)}'
-        )
-    return paths[:count]
-
-
 class FolderImages(Dataset):
     """Image files through the test pipeline of a model's config."""
 
@@ -188,7 +177,7 @@ def batches(model: Model, dataset: Dataset, batch_size: int) -> Iterator[dict]:
 def read_images(model: Model, settings: Settings) -> tuple[list[Tensor], str]:
     """The images on which the error is measured, in batches, and where they are from."""
     if settings.folder:
-        dataset = FolderImages(list_images(settings.folder, settings.num_images), model)
+        dataset = FolderImages(images_below(settings.folder)[: settings.num_images], model)
         source = f'of {settings.folder}'
     else:
         dataset = build_test_data(model)
