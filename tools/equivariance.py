@@ -33,7 +33,6 @@ from mmscale.evaluation.features import check_layers
 from mmscale.evaluation.scaling import RESAMPLINGS
 from mmscale.evaluation.study import Model, Settings, digest
 from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
-from mmscale.studies.cells import digest_samples
 from mmscale.visualization import save_figure
 
 LEAST = dict(num_images=1, accuracy_images=1, batch_size=1, border=0, seed=0)
@@ -169,15 +168,10 @@ def name_models(models: list[Model], names: list[str] | None, seed: int) -> list
     return names
 
 
-def content(path: Path) -> bytes:
-    """Of a file, or the address of what is none."""
-    return path.read_bytes() if path.is_file() else str(path).encode()
-
-
 def describe(model: Model, settings: Settings, args: argparse.Namespace) -> dict:
     """All that the measured values depend on, and the fingerprint of it."""
     files = images_below(settings.folder)[: settings.num_images] if settings.folder else []
-    data = None if files else digest_samples(study.build_test_data(model), content)
+    data = None if files else study.digest_data(model, study.build_test_data(model))
     code = sorted(Path(mmscale.__file__).parent.rglob('*.py')) + [Path(__file__)]
     weights = []
     for name, tensor in model.network.state_dict().items():

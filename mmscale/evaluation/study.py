@@ -6,14 +6,17 @@ What is wrong with model or images raises ``ValueError`` of one line.
 
 import hashlib
 import math
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
+from uuid import uuid4
 
 import mmcv
+import numpy as np
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -100,6 +103,39 @@ def digest(parts: Iterable[bytes]) -> str:
     for part in parts:
         sha256.update(part)
     return sha256.hexdigest()
+
+
+def digest_data(model: Model, dataset: Dataset) -> str:
+    """Of all that the test data of a model are made of, as they are before the pipeline.
+
+    Arrays and labels count with their values, files with path, size and time of last change: those
+    that samples name, wherever they lie, and those that the config names, such as annotations. Of a
+    dataset that does not tell its samples, as MMEngine's do, no two digests are the same.
+    """
+    named = [model.cfg.test_dataloader.dataset, model.cfg.get('test_evaluator')]
+    parts = [_describe('', named), _describe('path', getattr(dataset, 'ann_file', None))]
+    read = getattr(dataset, 'get_data_info', None)
+    parts += [uuid4().bytes] if read is None else []
+    samples = (read(place) for place in range(len(dataset) if read else 0))
+    return digest(chain(parts, (_describe('', sample) for sample in samples)))
+
+
+def _describe(key: str, value) -> bytes:
+    """A value of a sample or config, under a key that may say that it is a path."""
+    if isinstance(value, Mapping):
+        parts = [f'{name}='.encode() + _describe(str(name), part) for name, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [_describe(key, part) for part in value]
+    elif isinstance(value, np.ndarray | Tensor):
+        array = np.ascontiguousarray(value)
+        parts = [str((array.dtype, array.shape)).encode(), array.tobytes()]
+    else:
+        parts = [repr(value).encode()]
+        is_path = isinstance(value, str | Path) and key.endswith(('path', 'file'))
+        if is_path and Path(value).is_file():
+            status = os.stat(value)
+            parts.append(f'{status.st_size} {status.st_mtime_ns}'.encode())
+    return b'(' + b','.join(parts) + b')'
 
 
 @contextmanager
