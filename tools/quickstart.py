@@ -25,7 +25,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
+from mmscale.engine.checkpoints import load_weights
 from mmscale.engine.errors import one_line_errors
+from mmscale.engine.safe_loading import add_trust_option
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.equivariance import FACTORS
 from mmscale.evaluation.report import write_json
@@ -50,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='one training each')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/quickstart'))
+    add_trust_option(parser)
     return parser.parse_args()
 
 
@@ -87,9 +90,7 @@ def load(config: str, checkpoint: Path) -> tuple[Config, torch.nn.Module]:
     cfg.model.data_preprocessor = cfg.data_preprocessor
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
-    # Our own file of a moment ago: it may hold more than weights.
-    state = torch.load(checkpoint, map_location='cpu', weights_only=False)
-    model.load_state_dict(state['state_dict'])
+    load_weights(model, str(checkpoint), config)
     return cfg, model.eval()
 
 

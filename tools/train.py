@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import warnings
 
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -87,11 +86,6 @@ def prepare() -> Runner:
     cfg = make_config(args)
     keep_freed_blocks()
     launch.init_cpu_processes(cfg)
-    if checkpoints.cannot_load_checkpoints():
-        warnings.warn(
-            f'This run cannot be resumed nor tested here: {checkpoints.CHECKPOINT_REMEDY}',
-            stacklevel=1,
-        )
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.register_hook(InterruptedValidationHook())
     metas = launch.build_data(

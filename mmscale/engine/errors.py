@@ -2,6 +2,8 @@
 """How a tool ends on bad input: with one line that names it, whatever raised."""
 
 import os
+import pickle
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -9,12 +11,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST_LINE = 600
+TRUST = '--trust-checkpoint'
 # Set to anything, it has tools end with a traceback.
 TRACEBACK_VARIABLE = 'MMSCALE_TRACEBACK'
 
 
 def one_line(error: BaseException) -> str:
     """What an exception says, on one line; the type too where the text alone may say little."""
+    held = re.search(r'GLOBAL (\S+)', str(error))
+    if isinstance(error, pickle.UnpicklingError) and held:
+        return (
+            f'it holds {held[1]}, and not weights alone; such a file can run any program when it '
+            f'is opened: {TRUST} opens it, if you trust whoever made it'
+        )
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = ' '.join(str(text).split())
     if not text or not isinstance(error, ValueError | OSError):

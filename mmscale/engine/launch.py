@@ -23,6 +23,7 @@ from torch import nn
 from mmscale.registry import find_class, is_kind
 
 from .errors import one_line
+from .safe_loading import add_trust_option
 
 WORLD_SIZE_VARIABLES = {
     'pytorch': 'WORLD_SIZE',
@@ -45,7 +46,8 @@ class Settings(DictAction):
 
 
 def add_config_options(parser: ArgumentParser):
-    """Adds ``--cfg-options``."""
+    """Adds ``--cfg-options`` and ``--trust-checkpoint``."""
+    add_trust_option(parser)
     parser.add_argument(
         '--cfg-options',
         nargs='+',

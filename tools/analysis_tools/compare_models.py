@@ -19,6 +19,7 @@ from mmengine.registry import MODELS
 from mmscale.engine.cost import count, image_shape, scope_of, training_step
 from mmscale.engine.errors import one_line_errors
 from mmscale.engine.launch import build_network, check_parts, find_config
+from mmscale.engine.safe_loading import add_trust_option
 from mmscale.models import (
     BilinearPyramidLift,
     DeformScaleConv,
@@ -49,6 +50,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--side', type=int, help="side of the images in pixels; default: that of the config's data"
     )
+    add_trust_option(parser)
     return parser.parse_args()
 
 
