@@ -109,6 +109,39 @@ def enable_visualization(cfg, args: argparse.Namespace):
         cfg.visualizer.save_dir = args.show_dir
 
 
+def name_by_folder(visualizer, dataset):
+    """Has each image drawn to a file of its own, though another folder has one of its name.
+
+    Hooks name files by the last part of a path, or count images as if all batches were as long.
+    """
+    read = getattr(dataset, 'get_data_info', lambda place: {})
+    paths = (read(place).get('img_path') for place in range(len(dataset)))
+    folders = {os.path.dirname(os.path.realpath(path)) for path in paths if path}
+    root = os.path.commonpath(folders) if folders else ''
+
+    def apart(draw):
+        def draw_apart(*args, data_sample=None, out_file=None, **kwargs):
+            # MMPretrain and MMDetection name the file, MMSegmentation the image in its backends.
+            name = kwargs.get('name') or args[0]
+            known = os.path.basename(data_sample.get('img_path') or name)
+            if 'img_path' in data_sample:
+                own = os.path.relpath(os.path.realpath(data_sample.img_path), root or None)
+            else:
+                own = str(data_sample.get('sample_idx', name))
+            if out_file is not None:
+                folder, file = os.path.split(out_file)
+                out_file = os.path.join(folder, file.replace(known, own, 1))
+            name = name.replace(known, own.replace(os.sep, '_'), 1)
+            args, kwargs = ((name, *args[1:]), kwargs) if args else (args, {**kwargs, 'name': name})
+            draw(*args, data_sample=data_sample, out_file=out_file, **kwargs)
+
+        return draw_apart
+
+    for method in ('visualize_cls', 'add_datasample'):
+        if hasattr(visualizer, method):
+            setattr(visualizer, method, apart(getattr(visualizer, method)))
+
+
 def enable_tta(cfg):
     """Wraps the model and its pipeline for test-time augmentation."""
     datasets = leaf_datasets(cfg.test_dataloader.dataset)
@@ -164,6 +197,8 @@ def prepare() -> tuple[argparse.Namespace, Runner]:
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     metas = launch.build_data(runner, test_loop='the test data')
     checkpoints.check_loading(runner, strict=not args.no_strict, metas=metas)
+    if args.show_dir is not None:
+        name_by_folder(runner.visualizer, runner.test_loop.dataloader.dataset)
     return args, runner
 
 

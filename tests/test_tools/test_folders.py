@@ -80,3 +80,23 @@ def test_classes_that_differ_are_named(
     for name, word in words.items():
         command = [part.replace(name, word) for part in command]
     assert message in exit_message(monkeypatch, *command)
+
+
+def test_images_of_one_name_in_several_folders_are_drawn_apart(
+    trained_on_folders, tmp_path, monkeypatch
+):
+    root, checkpoint = trained_on_folders
+    shown = tmp_path / 'shown'
+    run_here(monkeypatch, 'tools/test.py', root / 'three.py', checkpoint, '--work-dir', tmp_path,
+             '--show-dir', shown)  # fmt: skip
+    names = sorted(path.relative_to(shown).as_posix() for path in shown.rglob('*.png'))
+    assert names == [f'{name}/{i}.png_0.png' for name in CLASSES for i in range(4)]
+
+
+def test_images_without_a_path_are_drawn_apart_in_batches_of_any_length(
+    trained, tmp_path, monkeypatch
+):
+    run_here(monkeypatch, 'tools/test.py', CONFIG, trained / 'epoch_1.pth', '--work-dir', tmp_path,
+             '--show-dir', tmp_path / 'shown', '--cfg-options', 'test_dataloader.batch_size=5',
+             'test_dataloader.dataset.indices=7')  # fmt: skip
+    assert len(list((tmp_path / 'shown').glob('*.png'))) == 7
