@@ -210,7 +210,7 @@ def describe(model: Model, settings: Settings, args: argparse.Namespace) -> dict
 def read_result(path: Path, fingerprint: str) -> dict:
     """What an earlier run has measured of the same model in the same way, if anything."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding='utf-8'))
         return result if result['fingerprint'] == fingerprint else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}

@@ -144,7 +144,7 @@ def measure(name: str, seed: int, out: Path) -> dict:
         values = dict(accuracy=[accuracy(cfg, model, 1 / s) for s in FACTORS])
         values.update(errors(cfg, model))
         write_json(results, values)
-    return json.loads(results.read_text())
+    return json.loads(results.read_text(encoding='utf-8'))
 
 
 def table(results: dict[str, list[dict]]) -> str:
@@ -155,7 +155,7 @@ def table(results: dict[str, list[dict]]) -> str:
         sizes = ''.join(f'{f"1/{s:g}" if s > 1 else "1":>9}' for s in FACTORS)
         lines.append(f'{title:<34}' + sizes)
         for name, runs in results.items():
-            values = np.array([run[key] for run in runs])
+            values = np.array([run[key] for run in runs], float)
             lines.append(f'  {name:<32}' + ''.join(f'{v:>9{form}}' for v in values.mean(0)))
             if len(runs) > 1:
                 spread = values.std(0, ddof=1)
@@ -176,7 +176,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
     keys = ('accuracy', 'vector', 'network')
     for name, runs in results.items():
         for axes, key in zip(panels, keys):
-            values = np.array([run[key] for run in runs])
+            values = np.array([run[key] for run in runs], float)
             shown = slice(int(key == 'network'), None)  # the error at 1 is 0, off a log axis
             axes.plot(FACTORS[shown], values.mean(0)[shown], 'o-', ms=4, color=COLOURS[name],
                       label=name)  # fmt: skip

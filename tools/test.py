@@ -19,6 +19,7 @@ from mmscale.datasets.base import leaf_datasets
 from mmscale.engine import checkpoints, launch
 from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.engine.errors import one_line_errors
+from mmscale.evaluation.report import plain
 from mmscale.registry import find_class
 
 PARTS = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
@@ -209,8 +210,9 @@ def main():
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()
         if args.out and args.out_item == 'metrics' and is_main_process():
-            part = f'{args.out}.part'
-            mmengine.dump(metrics, part, file_format=Path(args.out).suffix[1:])
+            part, kind = f'{args.out}.part', Path(args.out).suffix[1:]
+            metrics = metrics if kind in ('pkl', 'pickle') else plain(metrics)
+            mmengine.dump(metrics, part, file_format=kind)
             os.replace(part, args.out)
     launch.leave_process_group()
 

@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """How a tool ends on bad input: with one line that names it, whatever raised."""
 
+import io
 import os
 import pickle
 import re
@@ -40,6 +41,8 @@ def one_line_errors(folder: str | Path | None = None) -> Iterator[None]:
             a file there, for what fails after hours may be more than bad input. Elsewhere
             ``MMSCALE_TRACEBACK=1`` shows it.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal cannot show ends no program
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         yield
     except Exception as error:
@@ -56,7 +59,7 @@ def _where(error: Exception, folder: str | Path | None) -> str:
     # Each process of a distributed run has one of its own.
     path = Path(folder) / f'traceback_{os.environ.get("RANK", "0")}.txt'
     try:
-        path.write_text(''.join(traceback.format_exception(error)))
+        path.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
     except OSError:
         return ''
     return f' (where: {path})'

@@ -13,7 +13,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 def logged_scalars(work_dir: Path) -> Iterator[dict]:
     """What MMEngine has logged in a work directory, over all interruptions."""
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in path.read_text().splitlines():
+        for line in path.read_text(encoding='utf-8').splitlines():
             try:
                 yield json.loads(line)
             except ValueError:  # the last line of a run that was killed

@@ -85,7 +85,7 @@ def test_all_files_are_there_and_agree(study):
     models = {model['name']: model for model in read_study(out)}
     untrained = 'resnet18-w8_1xb50-10e_scaledigits (untrained, seed 0)'
     assert list(models) == [untrained, SCALE]
-    with open(out / 'equivariance.csv') as file:
+    with open(out / 'equivariance.csv', encoding='utf-8') as file:
         lines = list(csv.DictReader(file))
     for line in lines:
         model = models[line['model']]
@@ -297,7 +297,7 @@ def test_breakdown(networks, tmp_path, monkeypatch, capsys):
     for place in (0, 1):
         total = sum(float(cells[place].split()[-1]) for cells in shares.values())
         assert total == pytest.approx(100, abs=0.3)
-    with open(tmp_path / 'equivariance.csv') as file:
+    with open(tmp_path / 'equivariance.csv', encoding='utf-8') as file:
         rows = [line for line in csv.DictReader(file) if line['part'].startswith('breakdown')]
     assert len(rows) == len(factors) * len(columns)
 

@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """Folders of images, a folder for each class, as users have them."""
 
+import json
 import shutil
 
 import mmcv
@@ -100,3 +101,14 @@ def test_images_without_a_path_are_drawn_apart_in_batches_of_any_length(
              '--show-dir', tmp_path / 'shown', '--cfg-options', 'test_dataloader.batch_size=5',
              'test_dataloader.dataset.indices=7')  # fmt: skip
     assert len(list((tmp_path / 'shown').glob('*.png'))) == 7
+
+
+def test_metrics_of_a_test_are_json_though_one_is_no_number(trained, tmp_path, monkeypatch):
+    config, out = tmp_path / 'hooked.py', tmp_path / 'metrics.json'
+    hook = dict(type='mmscale.EquivarianceHook', factors=(2,), num_images=2, border=99)
+    config.write_text(f'_base_ = {str(ROOT / CONFIG)!r}\ncustom_hooks = [{hook!r}]\n')
+    run_here(monkeypatch, 'tools/test.py', config, trained / 'epoch_1.pth', '--work-dir', tmp_path,
+             '--out', out, '--out-item', 'metrics', '--cfg-options',
+             'test_dataloader.dataset.indices=4')  # fmt: skip
+    found = json.loads(out.read_text(encoding='utf-8'), parse_constant=pytest.fail)
+    assert found['equivariance/backbone'] is None and found['accuracy/top1'] >= 0

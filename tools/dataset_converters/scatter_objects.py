@@ -210,7 +210,7 @@ def write_split(folder: Path, split: str, args, objects, photographs) -> int:
     categories = [dict(id=i, name=name) for i, name in enumerate(classes, start=1)]
     content = dict(images=entries, annotations=annotations, categories=categories)
     (folder / 'annotations').mkdir(exist_ok=True)
-    (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content))
+    (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content), encoding='utf-8')
     return len(annotations)
 
 

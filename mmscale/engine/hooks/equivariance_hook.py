@@ -1,4 +1,5 @@
 # Copyright (c) mmscale contributors.
+import math
 from collections.abc import Sequence
 from itertools import product
 
@@ -37,11 +38,11 @@ class EquivarianceHook(Hook):
     and so on. A ``CheckpointHook`` keeps the most equivariant network with
     ``save_best='equivariance/backbone', rule='less'``.
 
-    A measurement that fails does not end the run: its figures are nan, and the reason is logged as
-    a warning, once. A ``CheckpointHook`` takes nan for no improvement; an ``EarlyStoppingHook``
-    stops at it. At validations without a measurement (``interval``) the figures are None among the
-    metrics, which a ``CheckpointHook`` passes over; other hooks that monitor one need
-    ``interval=1``.
+    A measurement that fails does not end the run: its figures are nan, which logs in JSON leave
+    out, and the reason is logged as a warning, once. A ``CheckpointHook`` takes nan for no
+    improvement; an ``EarlyStoppingHook`` stops at it. At validations without a measurement
+    (``interval``) the figures are None among the metrics, which a ``CheckpointHook`` passes over;
+    other hooks that monitor one need ``interval=1``.
 
     Processes share the images as ``DefaultSampler`` deals them out: the figures do not depend on
     the number of processes or the batch size. With test-time augmentation the first of the views
@@ -234,17 +235,18 @@ class EquivarianceHook(Hook):
             keys = [f'equivariance/{name}/s{factor:g}' for factor in self.factors]
             figures |= zip(keys, row)
             figures[f'equivariance/{name}'] = sum(row) / len(row)
-        scalars = {f'{mode}/{key}': value for key, value in figures.items()}
         if self._is_measuring:
-            # The evaluators' metrics are in the hub already, where the LoggerHook looks.
-            runner.message_hub.update_scalars(scalars)
+            # The evaluators' metrics are in the hub already, where the LoggerHook looks. It writes
+            # JSON, which has no nan.
+            numbers = {key: value for key, value in figures.items() if math.isfinite(value)}
+            runner.message_hub.update_scalars({f'{mode}/{key}': numbers[key] for key in numbers})
             count = max(sum(e is not None for e in found) for found in errors.values())
             runner.logger.info(_table(means, self.factors, count))
         else:
-            figures = dict.fromkeys(figures)
-            # What an earlier validation left there would be logged as this one's.
-            for key in scalars:
-                runner.message_hub.log_scalars.pop(key, None)
+            numbers, figures = {}, dict.fromkeys(figures)
+        # What an earlier validation left there would be logged as this one's.
+        for key in figures.keys() - numbers.keys():
+            runner.message_hub.log_scalars.pop(f'{mode}/{key}', None)
         if metrics is not None:
             metrics.update(figures)
 
