@@ -116,7 +116,8 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
                 samples = [
                     told(sample, factor, inputs.shape[-2:]) for sample in batch['data_samples']
                 ]
-                samples = model.network(inputs, samples, mode='predict')
+                with model.scope:  # retrievers build the data that they search now
+                    samples = model.network(inputs, samples, mode='predict')
                 evaluator.process(samples)
                 ids += [sample.get('img_id') for sample in samples]
                 bar.update(len(samples))

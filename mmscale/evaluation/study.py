@@ -33,7 +33,7 @@ from mmscale.scale_space import Signal
 from .breakdown import error_breakdown
 from .classes import check_classes
 from .equivariance import equivariance_error
-from .features import find_grid
+from .features import find_grid, images_of
 from .report import breakdown_curves, curve
 
 
@@ -207,7 +207,9 @@ def batches(model: Model, dataset: Dataset, batch_size: int) -> Iterator[dict]:
     samples = (dataset[i] for i in range(len(dataset)))
     for _, alike in groupby(samples, lambda sample: sample['inputs'].shape):
         while batch := list(islice(alike, batch_size)):
-            yield model.network.data_preprocessor(pseudo_collate(batch), False)
+            found = model.network.data_preprocessor(pseudo_collate(batch), False)
+            images_of(found)  # of models of other kinds it may be several views, or none
+            yield found
 
 
 def read_images(model: Model, settings: Settings) -> tuple[list[Tensor], str]:

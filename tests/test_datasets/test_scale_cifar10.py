@@ -177,7 +177,7 @@ def test_download(root, as_original, tmp_path, monkeypatch):
 
     monkeypatch.setattr(download, 'download_url', download_url)
     fresh = tmp_path / 'fresh'
-    fresh.makedirs()
+    fresh.mkdir()
     assert len(ScaleCIFAR10(str(fresh), 'test')) == 40
     assert sorted(path.name for path in fresh.iterdir()) == [FOLDER, archive.name]
 

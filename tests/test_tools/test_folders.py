@@ -2,11 +2,15 @@
 """Folders of images, a folder for each class, as users have them."""
 
 import json
+import re
 import shutil
 
 import mmcv
 import numpy as np
 import pytest
+import torch
+
+from mmscale.engine.launch import build_network, load_config
 
 from .conftest import CONFIG, ROOT, exit_message, run_here
 
@@ -112,3 +116,55 @@ def test_metrics_of_a_test_are_json_though_one_is_no_number(trained, tmp_path, m
              'test_dataloader.dataset.indices=4')  # fmt: skip
     found = json.loads(out.read_text(encoding='utf-8'), parse_constant=pytest.fail)
     assert found['equivariance/backbone'] is None and found['accuracy/top1'] >= 0
+
+
+OTHERS = {
+    'retriever': """
+model = dict(_delete_=True, type='ImageToImageRetriever',
+    image_encoder=[dict(type='ResNet_CIFAR', depth=18, in_channels=1, base_channels=8,
+                        stem_channels=8), dict(type='GlobalAveragePooling')],
+    prototype=dict(dataset=dict(type='CustomDataset', data_prefix='{root}/train',
+                                pipeline=pipeline), batch_size=4,
+                   sampler=dict(type='DefaultSampler', shuffle=False),
+                   collate_fn=dict(type='default_collate')))
+test_evaluator = dict(_delete_=True, type='RetrievalRecall', topk=[1])
+""",
+    'several views': """
+model = dict(_delete_=True, type='SimSiam', backbone=dict(type='ResNet_CIFAR', depth=18,
+        in_channels=1, base_channels=8, stem_channels=8),
+    neck=dict(type='GlobalAveragePooling'), head=dict(type='LinearClsHead', num_classes=3,
+        in_channels=64), data_preprocessor=dict(type='SelfSupDataPreprocessor'))
+""",
+}
+
+
+@pytest.mark.parametrize(
+    ('kind', 'layer', 'message'),
+    [
+        ('retriever', 'image_encoder.0', None),
+        ('retriever', 'backbone', "there is no layer 'backbone'; the nearest names are .*encoder"),
+        (
+            'several views',
+            'backbone',
+            r'data preprocessor must be a tensor \(N, C, H, W\), got list',
+        ),
+    ],
+)
+def test_models_that_are_no_classifiers_are_measured_or_one_line_says_why_not(
+    kind, layer, message, trained_on_folders, tmp_path, monkeypatch
+):
+    root, _ = trained_on_folders
+    config, checkpoint = tmp_path / 'other.py', tmp_path / 'a.pth'
+    text = FOLDERS.format(base=str(ROOT / CONFIG), root=root) + OTHERS[kind].format(root=root)
+    config.write_text(text)
+    model = build_network(load_config(str(config)), str(config))
+    torch.save(dict(state_dict=model.state_dict()), checkpoint)
+    command = ('tools/equivariance.py', config, checkpoint, '--layers', layer, '--factors', 2,
+               '--num-images', 2, '--accuracy-images', 4, '--out', tmp_path)  # fmt: skip
+    if message is not None:
+        assert re.search(message, exit_message(monkeypatch, *command))
+        return
+    run_here(monkeypatch, *command)
+    (found,) = json.loads((tmp_path / 'equivariance.json').read_text(encoding='utf-8'))['models']
+    assert found['layers'][layer]['n'] == [2]
+    assert found['accuracy']['metric'] == 'retrieval/Recall@1'

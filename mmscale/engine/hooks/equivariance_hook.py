@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.equivariance import FACTORS, check_factors
-from mmscale.evaluation.features import Features, check_layers, find_grid
+from mmscale.evaluation.features import Features, check_layers, find_grid, images_of
 from mmscale.evaluation.scaling import RESAMPLINGS
 from mmscale.registry import HOOKS
 from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
@@ -178,7 +178,7 @@ class EquivarianceHook(Hook):
         with torch.random.fork_rng(devices), autocast(enabled=getattr(loop, 'fp16', False)):
             try:
                 batch = model.data_preprocessor(_first_view(runner.model, batch), False)
-                images = _images(batch)
+                images = images_of(batch)
                 if self._names is None:
                     self._names = _names(model, self.layers, images[:1])
             except Exception as error:
@@ -282,20 +282,6 @@ def _names(model: nn.Module, layers: Sequence[str], image: Tensor) -> list[str]:
 def _check_count(name: str, value: int, lowest: int) -> None:
     if not isinstance(value, int) or value < lowest:
         raise ValueError(f'{name} must be an integer of at least {lowest}, got {value!r}')
-
-
-def _images(batch) -> Tensor:
-    """The images of what a data preprocessor returned."""
-    if isinstance(batch, tuple | list) and batch:
-        inputs = batch[0]
-    else:
-        inputs = batch.get('inputs') if isinstance(batch, dict) else batch
-    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
-        shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise ValueError(
-            f'the inputs of the data preprocessor must be a tensor (N, C, H, W), got {shape}'
-        )
-    return inputs
 
 
 def _mean(errors: list[float | None]) -> float:
