@@ -106,18 +106,26 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def digest_data(model: Model, dataset: Dataset) -> str:
-    """Of all that the test data of a model are made of, as they are before the pipeline.
+    """Of all that the test data of a model are made of: samples, and files that the config names.
 
-    Arrays and labels count with their values, files with path, size and time of last change: those
-    that samples name, wherever they lie, and those that the config names, such as annotations. Of a
-    dataset that does not tell its samples, as MMEngine's do, no two digests are the same.
+    Such are annotations, which an evaluator may read once more.
     """
     named = [model.cfg.test_dataloader.dataset, model.cfg.get('test_evaluator')]
-    parts = [_describe('', named), _describe('path', getattr(dataset, 'ann_file', None))]
+    return digest([_describe('', named), digest_samples(dataset).encode()])
+
+
+def digest_samples(dataset: Dataset) -> str:
+    """Of all samples of a dataset, as they are before the pipeline.
+
+    Arrays and labels count with their values, files with path, size and time of last change. Of a
+    dataset that does not tell its samples, as MMEngine's do, no two digests are the same.
+    """
     read = getattr(dataset, 'get_data_info', None)
-    parts += [uuid4().bytes] if read is None else []
-    samples = (read(place) for place in range(len(dataset) if read else 0))
-    return digest(chain(parts, (_describe('', sample) for sample in samples)))
+    if read is None:
+        return uuid4().hex
+    annotations = _describe('path', getattr(dataset, 'ann_file', None))
+    samples = (_describe('', read(place)) for place in range(len(dataset)))
+    return digest(chain([annotations], samples))
 
 
 def _describe(key: str, value) -> bytes:
