@@ -13,6 +13,8 @@ from pathlib import Path
 
 LONGEST_LINE = 600
 TRUST = '--trust-checkpoint'
+# In what PyTorch makes of an error in a worker process of a data loader.
+WORKER = 'Original Traceback (most recent call last):\n  '
 # Set to anything, it has tools end with a traceback.
 TRACEBACK_VARIABLE = 'MMSCALE_TRACEBACK'
 
@@ -25,6 +27,10 @@ def one_line(error: BaseException) -> str:
             f'it holds {held[1]}, and not weights alone; such a file can run any program when it '
             f'is opened: {TRUST} opens it, if you trust whoever made it'
         )
+    if WORKER in str(error):  # behind the frames of the process there
+        lines = str(error).splitlines()
+        frames = [i for i, line in enumerate(lines) if line.startswith('  ')]
+        return ' '.join(lines[frames[-1] + 1 :]).removeprefix('ValueError: ')[:LONGEST_LINE]
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = ' '.join(str(text).split())
     if not text or not isinstance(error, ValueError | OSError):

@@ -20,6 +20,7 @@ from mmengine.registry import MODELS, WEIGHT_INITIALIZERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from mmscale.datasets.base import name_images
 from mmscale.registry import find_class, is_kind
 
 from .errors import one_line
@@ -299,11 +300,10 @@ def build_data(runner: Runner, **loops: str) -> dict[str, dict]:
         RuntimeError: If they are damaged.
     """
     built = {called: getattr(runner, loop) for loop, called in loops.items()}
-    return {
-        called: getattr(loop.dataloader.dataset, 'metainfo', {})
-        for called, loop in built.items()
-        if loop is not None
-    }
+    datasets = {called: loop.dataloader.dataset for called, loop in built.items() if loop}
+    for dataset in datasets.values():
+        name_images(dataset)
+    return {called: getattr(dataset, 'metainfo', {}) for called, dataset in datasets.items()}
 
 
 def leave_process_group():

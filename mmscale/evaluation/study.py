@@ -26,7 +26,7 @@ from mmpretrain.registry import DATASETS, TRANSFORMS
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from mmscale.datasets.base import leaf_datasets
+from mmscale.datasets.base import leaf_datasets, name_images
 from mmscale.datasets.images import images_below
 from mmscale.scale_space import Signal
 
@@ -196,9 +196,11 @@ def build_test_data(model: Model, **overrides) -> Dataset:
         raise ValueError(f'{model.path} has no test_dataloader')
     try:
         with model.scope:
-            return DATASETS.build({**model.cfg.test_dataloader.dataset, **overrides})
+            dataset = DATASETS.build({**model.cfg.test_dataloader.dataset, **overrides})
     except Exception as error:  # of whichever dataset has got what it does not take
         raise ValueError(f'the test data of {model.path} cannot be read: {error}') from error
+    name_images(dataset)
+    return dataset
 
 
 def check_test_classes(model: Model, dataset: Dataset) -> None:

@@ -79,7 +79,7 @@ def test_classes_that_differ_are_named(
         shutil.copytree(source / split, tmp_path / split)
         if split in changed.split():
             shutil.rmtree(tmp_path / split / 'dog')
-    config = write_config(tmp_path / 'two.py', tmp_path)
+    config = write_config(tmp_path / f'two_{tool}.py', tmp_path)
     words = dict(CONFIG=config, CHECKPOINT=str(checkpoint), OUT=str(tmp_path / 'out'))
     command = TOOLS[tool]
     for name, word in words.items():
@@ -168,3 +168,24 @@ def test_models_that_are_no_classifiers_are_measured_or_one_line_says_why_not(
     (found,) = json.loads((tmp_path / 'equivariance.json').read_text(encoding='utf-8'))['models']
     assert found['layers'][layer]['n'] == [2]
     assert found['accuracy']['metric'] == 'retrieval/Recall@1'
+
+
+@pytest.mark.parametrize('content', [b'', b'no image'])
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('tool', ['train', 'test', 'equivariance'])
+def test_a_damaged_image_is_named_with_workers_and_without(
+    tool, workers, content, trained_on_folders, tmp_path, monkeypatch
+):
+    source, checkpoint = trained_on_folders
+    for split in ('train', 'val', 'test'):
+        shutil.copytree(source / split, tmp_path / split)
+        (tmp_path / split / 'cat' / '1.png').write_bytes(content)
+    # Runs of one second in one process need names of their own.
+    config = write_config(tmp_path / f'{tool}{workers}{len(content)}.py', tmp_path)
+    words = dict(CONFIG=config, OUT=str(tmp_path / 'out'), CHECKPOINT=str(checkpoint))
+    options = [f'{split}_dataloader.num_workers={workers}' for split in ('train', 'test')]
+    command = [words.get(word, word) for word in (*TOOLS[tool], '--cfg-options', *options)]
+    split = 'train' if tool == 'train' else 'test'
+    line = exit_message(monkeypatch, *command)
+    assert f'{tmp_path}/{split}/cat/1.png' in line and 'Traceback' not in line
+    assert line.startswith('error: ') and len(line) < 500
