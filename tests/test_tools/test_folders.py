@@ -2,8 +2,10 @@
 """Folders of images, a folder for each class, as users have them."""
 
 import json
+import random
 import re
 import shutil
+from contextlib import suppress
 
 import mmcv
 import numpy as np
@@ -23,6 +25,7 @@ val_dataloader = dict(dataset=dict(data, data_prefix='{root}/val'))
 test_dataloader = dict(dataset=dict(data, data_prefix='{root}/test'))
 model = dict(head=dict(num_classes=3))
 train_cfg = dict(max_epochs=1, val_interval=1)
+param_scheduler = dict(_delete_=True, type='ConstantLR', factor=1.0)
 """
 
 
@@ -189,3 +192,82 @@ def test_a_damaged_image_is_named_with_workers_and_without(
     line = exit_message(monkeypatch, *command)
     assert f'{tmp_path}/{split}/cat/1.png' in line and 'Traceback' not in line
     assert line.startswith('error: ') and len(line) < 500
+
+
+def hidden(split):
+    (split / 'cat' / '._0.txt').write_bytes(b'of a file system')
+
+
+def behind_a_link(split):
+    (split / 'dog').rename(split.parent / f'dogs of {split.name}')
+    (split / 'dog').symlink_to(split.parent / f'dogs of {split.name}')
+
+
+def of_16_bits(split):
+    mmcv.imwrite(np.full((32, 32), 9999, np.uint16), str(split / 'ship' / '0.png'))
+
+
+def see_through(split):
+    mmcv.imwrite(np.full((32, 32, 4), 99, np.uint8), str(split / 'ship' / '1.png'))
+
+
+def class_without_images(split):
+    for path in (split / 'dog').iterdir():
+        path.unlink()
+
+
+def class_missing(split):
+    shutil.rmtree(split / 'dog')
+
+
+def class_added(split):
+    shutil.copytree(split / 'dog', split / 'bird')
+
+
+def class_renamed(split):
+    (split / 'dog').rename(split / 'hound')
+
+
+def cut_off(split):
+    path = split / 'cat' / '2.png'
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def text(split):
+    (split / 'cat' / '3.png').write_text('no image', encoding='utf-8')
+
+
+# What ends a tool, by its name in the message; None is no fault.
+ODDITIES = {
+    hidden: None, behind_a_link: None, of_16_bits: None, see_through: None,
+    class_without_images: None, class_missing: 'dog', class_added: 'bird',
+    class_renamed: 'dog|hound', cut_off: '2.png', text: '3.png',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('seed', range(15))
+def test_odd_folders_give_the_numbers_of_even_ones_or_one_line(
+    seed, trained_on_folders, tmp_path, monkeypatch
+):
+    """Drawn at random: a tool, and one or two oddities of the data that it reads."""
+    draw = random.Random(seed)
+    tool = draw.choice(['train', 'resume', 'test', 'equivariance'])
+    split = 'test' if tool in ('test', 'equivariance') else draw.choice(['train', 'val'])
+    oddities = draw.sample(list(ODDITIES), draw.choice([1, 2]))
+    oddities.sort(key=list(ODDITIES).index)
+    source, checkpoint = trained_on_folders
+    for name in ('train', 'val', 'test'):
+        shutil.copytree(source / name, tmp_path / name)
+    for oddity in oddities:
+        with suppress(FileNotFoundError):  # another has taken it away
+            oddity(tmp_path / split)
+    config = write_config(tmp_path / f'odd_{seed}.py', tmp_path)
+    words = dict(CONFIG=config, OUT=str(tmp_path / 'out'), CHECKPOINT=str(checkpoint))
+    command = [words.get(word, word) for word in TOOLS[tool]]
+    command += ['--cfg-options', f'train_cfg.max_epochs={1 + (tool == "resume")}']
+    names = [ODDITIES[oddity] for oddity in oddities if ODDITIES[oddity]]
+    if not names:
+        run_here(monkeypatch, *command)
+        return
+    line = exit_message(monkeypatch, *command)
+    assert line.startswith('error: ') and re.search('|'.join(names), line), (oddities, line)
