@@ -37,7 +37,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-strict',
         action='store_true',
-        help='take a checkpoint that does not fit exactly; weights that it lacks stay random',
+        help='take a checkpoint that does not fit exactly: weights that it lacks stay random, its '
+        'classes may have other names',
     )
     parser.add_argument('--out', help='file for the predictions (.pkl) or the metrics (.json ...)')
     parser.add_argument(

@@ -132,10 +132,12 @@ def check_loading(runner: Runner, strict: bool, metas: Mapping):
 
     Args:
         runner (Runner): Before its run.
-        strict (bool): Whether a checkpoint has to fit exactly. If not, some of it has to. One that
-            is resumed from always fits, and its schedules reach to the end of the training.
-        metas (Mapping): The data whose classes must be those of the checkpoint, see
-            :func:`~.classes.check_classes`; none where a training begins from other weights.
+        strict (bool): Whether a checkpoint has to fit exactly, and its classes, too. If not, some
+            of it has to. One that is resumed from always fits, and its schedules reach to the end
+            of the training.
+        metas (Mapping): The data whose classes must be those of the checkpoint, as
+            :func:`mmscale.evaluation.classes.check_classes` takes them; none where a training
+            begins from other weights.
     """
     load = runner.load_checkpoint
 
@@ -157,7 +159,8 @@ def check_loading(runner: Runner, strict: bool, metas: Mapping):
         check_finite(model, path)
         if resumes:
             check_resumed(checkpoint, path, runner.train_loop)
-        check_classes(model, {'the data of the checkpoint': dataset_meta(checkpoint), **metas})
+        trained = dataset_meta(checkpoint) if strict or resumes else None
+        check_classes(model, {'the data of the checkpoint': trained, **metas})
         return checkpoint
 
     runner.load_checkpoint = load_and_check

@@ -90,6 +90,16 @@ def test_classes_that_differ_are_named(
     assert message in exit_message(monkeypatch, *command)
 
 
+def test_classes_of_other_names_are_taken_if_asked_for(trained_on_folders, tmp_path, monkeypatch):
+    source, checkpoint = trained_on_folders
+    shutil.copytree(source / 'test', tmp_path / 'test')
+    (tmp_path / 'test' / 'dog').rename(tmp_path / 'test' / 'hound')
+    config = write_config(tmp_path / 'hounds.py', tmp_path)
+    command = ('tools/test.py', config, checkpoint, '--work-dir', tmp_path)
+    assert "have no 'dog'" in exit_message(monkeypatch, *command)
+    run_here(monkeypatch, *command, '--no-strict', '--cfg-options', 'experiment_name=hounds')
+
+
 def test_images_of_one_name_in_several_folders_are_drawn_apart(
     trained_on_folders, tmp_path, monkeypatch
 ):
