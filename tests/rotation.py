@@ -98,9 +98,11 @@ def as_if_trained_so2(model, seed=0):
             if not isinstance(module, SO2BatchNorm | SO2NormReLU):
                 continue
             for name, tensor in module.state_dict().items():
+                if not tensor.is_floating_point():
+                    continue
                 noise = torch.rand(tensor.shape, generator=generator)
                 # Variances, powers and scales are positive; biases and means of either sign.
-                is_positive = name in ('weight', 'running_var', 'running_power')
+                is_positive = name in ('weight', 'running_var')
                 tensor.copy_(noise + 0.5 if is_positive else 0.4 * (noise - 0.5))
     return model
 

@@ -23,6 +23,7 @@ import torch
 from mmengine.runner import set_random_seed
 
 import mmscale
+from mmscale.datasets.images import images_below
 from mmscale.engine import checkpoints, launch
 from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import report, study
@@ -32,7 +33,6 @@ from mmscale.evaluation.features import check_layers
 from mmscale.evaluation.scaling import RESAMPLINGS
 from mmscale.evaluation.study import Model, Settings, digest
 from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
-from mmscale.studies.cells import digest_samples
 from mmscale.visualization import save_figure
 
 LEAST = dict(num_images=1, accuracy_images=1, batch_size=1, border=0, seed=0)
@@ -168,15 +168,10 @@ def name_models(models: list[Model], names: list[str] | None, seed: int) -> list
     return names
 
 
-def content(path: Path) -> bytes:
-    """Of a file, or the address of what is none."""
-    return path.read_bytes() if path.is_file() else str(path).encode()
-
-
 def describe(model: Model, settings: Settings, args: argparse.Namespace) -> dict:
     """All that the measured values depend on, and the fingerprint of it."""
-    files = study.list_images(settings.folder, settings.num_images) if settings.folder else []
-    data = None if files else digest_samples(study.build_test_data(model), content)
+    files = images_below(settings.folder)[: settings.num_images] if settings.folder else []
+    data = None if files else study.digest_data(model, study.build_test_data(model))
     code = sorted(Path(mmscale.__file__).parent.rglob('*.py')) + [Path(__file__)]
     weights = []
     for name, tensor in model.network.state_dict().items():
@@ -215,7 +210,7 @@ def describe(model: Model, settings: Settings, args: argparse.Namespace) -> dict
 def read_result(path: Path, fingerprint: str) -> dict:
     """What an earlier run has measured of the same model in the same way, if anything."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding='utf-8'))
         return result if result['fingerprint'] == fingerprint else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
@@ -226,7 +221,8 @@ def measure(model: Model, name: str, settings: Settings, args: argparse.Namespac
     header = describe(model, settings, args)
     path = args.out / 'models' / f'{Path(model.path).stem}-{header["fingerprint"][:12]}.json'
     result = {**read_result(path, header['fingerprint']), **header, 'name': name}
-    parts = dict(layers=study.measure_errors, accuracy=measure_accuracy)
+    # The accuracy first: it asks whether the labels are the model's.
+    parts = dict(accuracy=measure_accuracy, layers=study.measure_errors)
     missing = [key for key in parts if key not in result]
     print(f'{name}: {"measuring" if missing else "measured already, see"} {path}', flush=True)
     model.network.to(args.device)

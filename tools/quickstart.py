@@ -25,7 +25,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
+from mmscale.engine.checkpoints import load_weights
 from mmscale.engine.errors import one_line_errors
+from mmscale.engine.safe_loading import add_trust_option
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.equivariance import FACTORS
 from mmscale.evaluation.report import write_json
@@ -50,6 +52,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='one training each')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/quickstart'))
+    add_trust_option(parser)
     return parser.parse_args()
 
 
@@ -87,9 +90,7 @@ def load(config: str, checkpoint: Path) -> tuple[Config, torch.nn.Module]:
     cfg.model.data_preprocessor = cfg.data_preprocessor
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
-    # Our own file of a moment ago: it may hold more than weights.
-    state = torch.load(checkpoint, map_location='cpu', weights_only=False)
-    model.load_state_dict(state['state_dict'])
+    load_weights(model, str(checkpoint), config)
     return cfg, model.eval()
 
 
@@ -143,7 +144,7 @@ def measure(name: str, seed: int, out: Path) -> dict:
         values = dict(accuracy=[accuracy(cfg, model, 1 / s) for s in FACTORS])
         values.update(errors(cfg, model))
         write_json(results, values)
-    return json.loads(results.read_text())
+    return json.loads(results.read_text(encoding='utf-8'))
 
 
 def table(results: dict[str, list[dict]]) -> str:
@@ -154,7 +155,7 @@ def table(results: dict[str, list[dict]]) -> str:
         sizes = ''.join(f'{f"1/{s:g}" if s > 1 else "1":>9}' for s in FACTORS)
         lines.append(f'{title:<34}' + sizes)
         for name, runs in results.items():
-            values = np.array([run[key] for run in runs])
+            values = np.array([run[key] for run in runs], float)
             lines.append(f'  {name:<32}' + ''.join(f'{v:>9{form}}' for v in values.mean(0)))
             if len(runs) > 1:
                 spread = values.std(0, ddof=1)
@@ -175,7 +176,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
     keys = ('accuracy', 'vector', 'network')
     for name, runs in results.items():
         for axes, key in zip(panels, keys):
-            values = np.array([run[key] for run in runs])
+            values = np.array([run[key] for run in runs], float)
             shown = slice(int(key == 'network'), None)  # the error at 1 is 0, off a log axis
             axes.plot(FACTORS[shown], values.mean(0)[shown], 'o-', ms=4, color=COLOURS[name],
                       label=name)  # fmt: skip

@@ -19,6 +19,7 @@ from mmscale.datasets.base import leaf_datasets
 from mmscale.engine import checkpoints, launch
 from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.engine.errors import one_line_errors
+from mmscale.evaluation.report import plain
 from mmscale.registry import find_class
 
 PARTS = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
@@ -36,7 +37,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--no-strict',
         action='store_true',
-        help='take a checkpoint that does not fit exactly; weights that it lacks stay random',
+        help='take a checkpoint that does not fit exactly: weights that it lacks stay random, its '
+        'classes may have other names',
     )
     parser.add_argument('--out', help='file for the predictions (.pkl) or the metrics (.json ...)')
     parser.add_argument(
@@ -109,6 +111,39 @@ def enable_visualization(cfg, args: argparse.Namespace):
         cfg.visualizer.save_dir = args.show_dir
 
 
+def name_by_folder(visualizer, dataset):
+    """Has each image drawn to a file of its own, though another folder has one of its name.
+
+    Hooks name files by the last part of a path, or count images as if all batches were as long.
+    """
+    read = getattr(dataset, 'get_data_info', lambda place: {})
+    paths = (read(place).get('img_path') for place in range(len(dataset)))
+    folders = {os.path.dirname(os.path.realpath(path)) for path in paths if path}
+    root = os.path.commonpath(folders) if folders else ''
+
+    def apart(draw):
+        def draw_apart(*args, data_sample=None, out_file=None, **kwargs):
+            # MMPretrain and MMDetection name the file, MMSegmentation the image in its backends.
+            name = kwargs.get('name') or args[0]
+            known = os.path.basename(data_sample.get('img_path') or name)
+            if 'img_path' in data_sample:
+                own = os.path.relpath(os.path.realpath(data_sample.img_path), root or None)
+            else:
+                own = str(data_sample.get('sample_idx', name))
+            if out_file is not None:
+                folder, file = os.path.split(out_file)
+                out_file = os.path.join(folder, file.replace(known, own, 1))
+            name = name.replace(known, own.replace(os.sep, '_'), 1)
+            args, kwargs = ((name, *args[1:]), kwargs) if args else (args, {**kwargs, 'name': name})
+            draw(*args, data_sample=data_sample, out_file=out_file, **kwargs)
+
+        return draw_apart
+
+    for method in ('visualize_cls', 'add_datasample'):
+        if hasattr(visualizer, method):
+            setattr(visualizer, method, apart(getattr(visualizer, method)))
+
+
 def enable_tta(cfg):
     """Wraps the model and its pipeline for test-time augmentation."""
     datasets = leaf_datasets(cfg.test_dataloader.dataset)
@@ -162,8 +197,10 @@ def prepare() -> tuple[argparse.Namespace, Runner]:
     keep_freed_blocks()
     launch.init_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    launch.build_data(runner, 'test_loop')
-    checkpoints.check_loading(runner, strict=not args.no_strict)
+    metas = launch.build_data(runner, test_loop='the test data')
+    checkpoints.check_loading(runner, strict=not args.no_strict, metas=metas)
+    if args.show_dir is not None:
+        name_by_folder(runner.visualizer, runner.test_loop.dataloader.dataset)
     return args, runner
 
 
@@ -174,8 +211,9 @@ def main():
             runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
         metrics = runner.test()
         if args.out and args.out_item == 'metrics' and is_main_process():
-            part = f'{args.out}.part'
-            mmengine.dump(metrics, part, file_format=Path(args.out).suffix[1:])
+            part, kind = f'{args.out}.part', Path(args.out).suffix[1:]
+            metrics = metrics if kind in ('pkl', 'pickle') else plain(metrics)
+            mmengine.dump(metrics, part, file_format=kind)
             os.replace(part, args.out)
     launch.leave_process_group()
 

@@ -3,7 +3,6 @@
 
 import argparse
 import os
-import warnings
 
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
@@ -12,7 +11,9 @@ import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.engine import checkpoints, launch, schedules
 from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.engine.errors import one_line_errors
+from mmscale.engine.hooks.equivariance_hook import unwrap
 from mmscale.engine.resuming import InterruptedValidationHook
+from mmscale.evaluation.classes import check_classes
 
 PARTS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -85,16 +86,16 @@ def prepare() -> Runner:
     cfg = make_config(args)
     keep_freed_blocks()
     launch.init_cpu_processes(cfg)
-    if checkpoints.cannot_load_checkpoints():
-        warnings.warn(
-            f'This run cannot be resumed nor tested here: {checkpoints.CHECKPOINT_REMEDY}',
-            stacklevel=1,
-        )
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     runner.register_hook(InterruptedValidationHook())
-    launch.build_data(runner, 'train_loop', 'val_loop')
+    metas = launch.build_data(
+        runner, train_loop='the training data', val_loop='the validation data'
+    )
     schedules.check_schedules(cfg, runner)
-    checkpoints.check_loading(runner, strict=False)
+    if not runner.cfg.get('resume'):  # what is resumed is asked, too, once its checkpoint is loaded
+        check_classes(unwrap(runner.model), metas)
+        metas = {}
+    checkpoints.check_loading(runner, strict=False, metas=metas)
     return runner
 
 

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from mmscale.engine.errors import one_line_errors
+from mmscale.engine.safe_loading import add_trust_option
 from mmscale.evaluation import scale_signal
 from mmscale.visualization import (
     LastOutput,
@@ -88,6 +89,7 @@ def parse_args() -> argparse.Namespace:
         default=[90.0, 45.0],
         help='of the rotations, in degrees; default: 90 45',
     )
+    add_trust_option(parser)
     return parser.parse_args()
 
 

@@ -50,7 +50,9 @@ def generate(app: Sphinx) -> None:
         text = re.sub(r'\]\((?:\.\./)+docs/', '](/', text)
         text = re.sub(r'\]\(\.\./(\w+)/README\.md\)', r'](\1.md)', text)
         text = text.replace('](../README.md)', '](/models.md)')
-        (folder / f'{family}.md').write_text(f'{text}\n## Configs\n\n{configs(family)}\n')
+        (folder / f'{family}.md').write_text(
+            f'{text}\n## Configs\n\n{configs(family)}\n', encoding='utf-8'
+        )
 
 
 def fill(app: Sphinx, name: str, source: list[str]) -> None:
@@ -115,7 +117,7 @@ FILLED = dict(study=whole_study, picture=one_picture, accuracy=accuracy, error=e
 
 def configs(family: str) -> str:
     """A table of the configs of a folder, from the model index."""
-    index = yaml.safe_load((ROOT / 'configs' / family / 'metafile.yml').read_text())
+    index = yaml.safe_load((ROOT / 'configs' / family / 'metafile.yml').read_text(encoding='utf-8'))
     rows = []
     for model in index['Models']:
         meta, result = model['Metadata'], model['Results'][0]

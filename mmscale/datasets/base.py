@@ -5,7 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.dataset import Compose
 from mmpretrain.datasets import BaseDataset
+from torch.utils.data import Dataset
 
 from .rescaling import LARGEST_FACTOR, check_factor, check_flag, check_scale_range, check_seed
 
@@ -23,6 +25,29 @@ def leaf_datasets(dataset: Mapping) -> list[Mapping]:
     """
     within = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets') or []
     return [leaf for inner in within for leaf in leaf_datasets(inner)] or [dataset]
+
+
+class NamingPipeline(Compose):
+    """A pipeline whose errors name the image."""
+
+    def __call__(self, data: dict) -> dict | None:
+        path = data.get('img_path')
+        try:
+            return super().__call__(data)
+        except Exception as error:  # of whichever library reads this kind of file
+            if path is None or str(path) in str(error):
+                raise
+            text = ' '.join(str(error).split())
+            raise ValueError(f'the image {path}: {type(error).__name__}: {text}') from error
+
+
+def name_images(dataset: Dataset) -> None:
+    """Has the pipelines of a dataset, and of those within it, name the image that they fail at."""
+    for inner in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
+        if inner is not None:
+            name_images(inner)
+    if type(getattr(dataset, 'pipeline', None)) is Compose:
+        dataset.pipeline.__class__ = NamingPipeline
 
 
 class RescaledDataset(BaseDataset):

@@ -1,5 +1,7 @@
 # Copyright (c) mmscale contributors.
+import codecs
 import hashlib
+import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,8 +27,8 @@ class ScaleCIFAR10(RescaledDataset):
 
     The files are CIFAR-10's original pickles, whose checksums are verified. A copy with other
     checksums (re-encoded, or made by ``tools/dataset_converters/images_to_cifar10.py``) is read
-    with ``check_integrity=False``; pickles run code when they are read, so only ones that you
-    trust. Only the files of the asked split are needed: without ``test_batch`` the training and
+    with ``check_integrity=False``; whatever its pickles hold beside arrays and numbers is refused,
+    not run. Only the files of the asked split are needed: without ``test_batch`` the training and
     validation splits can be used all the same.
 
     Args:
@@ -158,6 +160,26 @@ def read_batches(
     return pixels.transpose(0, 2, 3, 1), labels
 
 
+class _ArrayUnpickler(pickle.Unpickler):
+    """Knows arrays and plain values, and no way to run anything else."""
+
+    known = {
+        'numpy.ndarray': np.ndarray,
+        'numpy.dtype': np.dtype,
+        # Of what pickles write of arrays, up to protocol 4 and since.
+        'numpy.core.multiarray._reconstruct': np.empty(1).__reduce__()[0],
+        'numpy.core.numeric._frombuffer': np.empty(1).__reduce_ex__(5)[0],
+        '_codecs.encode': codecs.encode,
+    }
+
+    def find_class(self, module: str, name: str):
+        path = f'{module}.{name}'
+        known = self.known.get(path.replace('numpy._core', 'numpy.core'))  # NumPy 2's new name
+        if known is None:
+            raise pickle.UnpicklingError(f'it holds {path}, and batches hold arrays alone')
+        return known
+
+
 def _read_batch(path: Path, md5: str | None) -> tuple[np.ndarray, np.ndarray]:
     remedy = f'Delete it, and extract it again from {CIFAR10.url}.'
     try:
@@ -172,7 +194,7 @@ def _read_batch(path: Path, md5: str | None) -> tuple[np.ndarray, np.ndarray]:
                 f'{remedy} Or, if it is meant to differ, set check_integrity=False.'
             )
     try:
-        batch = pickle.loads(content, encoding='latin1')
+        batch = _ArrayUnpickler(io.BytesIO(content), encoding='latin1').load()
         pixels, labels = np.asarray(batch['data']), np.asarray(batch['labels'])
     # Unpickling a damaged file can raise nearly anything.
     except Exception as error:

@@ -4,8 +4,6 @@
 What is wrong with one raises ``ValueError`` or ``FileNotFoundError`` of one line.
 """
 
-import os
-import pickle
 import sys
 import warnings
 import zipfile
@@ -13,40 +11,16 @@ from collections.abc import Mapping
 from contextlib import redirect_stdout
 from pathlib import Path
 
-import mmengine
-import torch
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
-from mmengine.utils import digit_version
 from torch import Tensor, nn
 
-from .errors import one_line
+from mmscale.evaluation.classes import check_classes
+
+from .errors import TRUST, one_line
 from .hooks.equivariance_hook import unwrap
+from .safe_loading import allow_trainings, read_checkpoint
 from .schedules import check_resumed
-
-
-def cannot_load_checkpoints() -> bool:
-    """Whether MMEngine here fails on checkpoints with more than weights in them.
-
-    From 2.6 on ``torch.load`` refuses other objects unless told otherwise, and the original
-    MMEngine, up to its last version 0.10.7, does not say otherwise. Its checkpoints hold the
-    logged scalars, so it cannot load what it has saved.
-    """
-    forced = os.environ.get('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '').lower()
-    return (
-        digit_version(mmengine.__version__) <= digit_version('0.10.7')
-        and digit_version(torch.__version__.split('+')[0]) >= digit_version('2.6.0')
-        and forced not in ('1', 'y', 'yes', 'true')
-    )
-
-
-CHECKPOINT_REMEDY = (
-    f'mmengine {mmengine.__version__} cannot load its own checkpoints with torch '
-    f'{torch.__version__} (from 2.6 on torch.load refuses all but weights). Install the '
-    'maintained family (pip uninstall -y mmengine mmcv mmcv-lite mmpretrain && pip install '
-    'onedl-mmengine onedl-mmcv onedl-mmpretrain) or torch<2.6; or, for checkpoints you trust, set '
-    'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD=1'
-)
 
 
 def resume_latest(cfg: Config):
@@ -106,14 +80,12 @@ def check_file(path: str | None):
     damaged = f'checkpoint {path}: the file is cut off, or is no checkpoint'
     if not is_zip and not is_pickle:
         raise ValueError(damaged)
-    weights_only = cannot_load_checkpoints()
     try:
-        # Memory-mapped, no weights are read here.
-        checkpoint = torch.load(path, 'cpu', weights_only=weights_only, mmap=is_zip)
+        checkpoint = read_checkpoint(path, mmap=is_zip)  # memory-mapped: no weights are read here
     except Exception as error:
-        if weights_only and isinstance(error, pickle.UnpicklingError):
-            raise ValueError(f'checkpoint {path}: {CHECKPOINT_REMEDY}') from error
-        raise ValueError(f'{damaged} ({one_line(error)})') from error
+        said = one_line(error)
+        text = f'checkpoint {path}: {said}' if TRUST in said else f'{damaged} ({said})'
+        raise ValueError(text) from error
     if not any(isinstance(value, Tensor) for value in _weights(checkpoint).values()):
         raise ValueError(f'checkpoint {path}: there are no weights in it')
 
@@ -125,16 +97,27 @@ def _weights(checkpoint) -> Mapping:
 
 
 def load_weights(network: nn.Module, path: str, config: str):
-    """Loads a checkpoint that fits the network of a config exactly."""
+    """Loads a checkpoint that fits the network of a config exactly.
+
+    The network has what the checkpoint says of the training data as ``dataset_meta``, as those
+    have that MMDetection loads.
+    """
     check_file(path)
     try:
+        allow_trainings()
         with redirect_stdout(sys.stderr):  # what MMEngine says of it is no result
-            load_checkpoint(network, path, map_location='cpu', strict=True, logger='silent')
+            checkpoint = load_checkpoint(network, path, 'cpu', strict=True, logger='silent')
     except Exception as error:
         raise ValueError(
             f'checkpoint {path} does not fit {config}: {one_line(error)[:300]}'
         ) from error
     check_finite(network, path)
+    network.dataset_meta = dataset_meta(checkpoint)
+
+
+def dataset_meta(checkpoint: Mapping) -> Mapping:
+    """What a checkpoint says of the data that it was trained on, such as their classes."""
+    return (checkpoint.get('meta') or {}).get('dataset_meta') or {}
 
 
 def check_finite(network: nn.Module, path: str):
@@ -144,13 +127,17 @@ def check_finite(network: nn.Module, path: str):
             raise ValueError(f'checkpoint {path}: {name} is not finite')
 
 
-def check_loading(runner: Runner, strict: bool):
+def check_loading(runner: Runner, strict: bool, metas: Mapping):
     """Has a runner, which alone would take any weights, check those that it loads.
 
     Args:
         runner (Runner): Before its run.
-        strict (bool): Whether a checkpoint has to fit exactly. If not, some of it has to. One that
-            is resumed from always fits, and its schedules reach to the end of the training.
+        strict (bool): Whether a checkpoint has to fit exactly, and its classes, too. If not, some
+            of it has to. One that is resumed from always fits, and its schedules reach to the end
+            of the training.
+        metas (Mapping): The data whose classes must be those of the checkpoint, as
+            :func:`mmscale.evaluation.classes.check_classes` takes them; none where a training
+            begins from other weights.
     """
     load = runner.load_checkpoint
 
@@ -172,6 +159,8 @@ def check_loading(runner: Runner, strict: bool):
         check_finite(model, path)
         if resumes:
             check_resumed(checkpoint, path, runner.train_loop)
+        trained = dataset_meta(checkpoint) if strict or resumes else None
+        check_classes(model, {'the data of the checkpoint': trained, **metas})
         return checkpoint
 
     runner.load_checkpoint = load_and_check

@@ -30,27 +30,42 @@ def scope_of(cfg: Config) -> str:
     return cfg.get('default_scope') or 'mmpretrain'
 
 
-def image_shape(cfg: Config, side: int | None = None) -> tuple[int, int, int]:
-    """``(C, H, W)`` of the images that the model of a config sees in its test."""
+def parse_side(text: str) -> tuple[int, int]:
+    """Height and width of images, from ``SIDE`` or ``HEIGHTxWIDTH`` of a command line."""
+    sides = text.split('x')
+    if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 1 for side in sides):
+        raise ValueError(f'--side: must be SIDE or HEIGHTxWIDTH, each at least 1, got {text}')
+    return int(sides[0]), int(sides[-1])
+
+
+def image_shape(cfg: Config, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
+    """``(C, H, W)`` of the images that the model of a config sees in its test.
+
+    Args:
+        cfg (Config): With a ``test_dataloader``.
+        size (tuple[int, int], optional): Height and width, in place of those that the config says.
+
+    Raises:
+        ValueError: If the config does not say them.
+    """
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     mean = preprocessor.get('mean')
     channels = cfg.model.backbone.get('in_channels', 3) if mean is None else len(mean)
+    if size is not None:
+        return channels, *size
     dataset, scope = leaf_datasets(cfg.test_dataloader.dataset)[0], scope_of(cfg)
-    crops = [
-        step.crop_size
+    known = [n for kind, n in IMAGE_SIDES.items() if is_kind(dataset.type, kind, DATASETS, scope)]
+    known += [dataset.image_size] if 'image_size' in dataset else []
+    known += [
+        step['crop_size']
         for step in dataset.get('pipeline') or ()
-        if is_kind(step.type, CenterCrop, TRANSFORMS, scope)
+        if is_kind(step['type'], CenterCrop, TRANSFORMS, scope)
     ]
-    known = crops[-1] if crops else dataset.get('image_size')
-    if known is None:
-        sides = [
-            n for kind, n in IMAGE_SIDES.items() if is_kind(dataset.type, kind, DATASETS, scope)
-        ]
-        known = sides[0] if sides else None
-    side = side or known
-    if side is None:
+    if not known:
         raise ValueError(f'--side: say it, that of {dataset.type} is not known')
-    return channels, side, side
+    # MMCV's crops are (width, height).
+    width, height = (known[-1],) * 2 if isinstance(known[-1], int) else known[-1]
+    return channels, height, width
 
 
 def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:

@@ -1,7 +1,10 @@
 # Copyright (c) mmscale contributors.
 """How a tool ends on bad input: with one line that names it, whatever raised."""
 
+import io
 import os
+import pickle
+import re
 import sys
 import traceback
 from collections.abc import Iterator
@@ -9,12 +12,25 @@ from contextlib import contextmanager
 from pathlib import Path
 
 LONGEST_LINE = 600
+TRUST = '--trust-checkpoint'
+# In what PyTorch makes of an error in a worker process of a data loader.
+WORKER = 'Original Traceback (most recent call last):\n  '
 # Set to anything, it has tools end with a traceback.
 TRACEBACK_VARIABLE = 'MMSCALE_TRACEBACK'
 
 
 def one_line(error: BaseException) -> str:
     """What an exception says, on one line; the type too where the text alone may say little."""
+    held = re.search(r'GLOBAL (\S+)', str(error))
+    if isinstance(error, pickle.UnpicklingError) and held:
+        return (
+            f'it holds {held[1]}, and not weights alone; such a file can run any program when it '
+            f'is opened: {TRUST} opens it, if you trust whoever made it'
+        )
+    if WORKER in str(error):  # behind the frames of the process there
+        lines = str(error).splitlines()
+        frames = [i for i, line in enumerate(lines) if line.startswith('  ')]
+        return ' '.join(lines[frames[-1] + 1 :]).removeprefix('ValueError: ')[:LONGEST_LINE]
     text = error.args[0] if isinstance(error, KeyError) and error.args else error
     text = ' '.join(str(text).split())
     if not text or not isinstance(error, ValueError | OSError):
@@ -31,6 +47,8 @@ def one_line_errors(folder: str | Path | None = None) -> Iterator[None]:
             a file there, for what fails after hours may be more than bad input. Elsewhere
             ``MMSCALE_TRACEBACK=1`` shows it.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal cannot show ends no program
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         yield
     except Exception as error:
@@ -47,7 +65,7 @@ def _where(error: Exception, folder: str | Path | None) -> str:
     # Each process of a distributed run has one of its own.
     path = Path(folder) / f'traceback_{os.environ.get("RANK", "0")}.txt'
     try:
-        path.write_text(''.join(traceback.format_exception(error)))
+        path.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
     except OSError:
         return ''
     return f' (where: {path})'

@@ -20,9 +20,11 @@ from mmengine.registry import MODELS, WEIGHT_INITIALIZERS, DefaultScope
 from mmengine.runner import Runner
 from torch import nn
 
+from mmscale.datasets.base import name_images
 from mmscale.registry import find_class, is_kind
 
 from .errors import one_line
+from .safe_loading import add_trust_option
 
 WORLD_SIZE_VARIABLES = {
     'pytorch': 'WORLD_SIZE',
@@ -45,7 +47,8 @@ class Settings(DictAction):
 
 
 def add_config_options(parser: ArgumentParser):
-    """Adds ``--cfg-options``."""
+    """Adds ``--cfg-options`` and ``--trust-checkpoint``."""
+    add_trust_option(parser)
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -282,15 +285,25 @@ def init_cpu_processes(cfg: Config):
     cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {})}
 
 
-def build_data(runner: Runner, *loops: str):
-    """Builds the named loops of a runner, and with them its datasets, ahead of the run.
+def build_data(runner: Runner, **loops: str) -> dict[str, dict]:
+    """Builds the loops of a runner, and with them its datasets, ahead of the run.
+
+    Args:
+        runner (Runner): To be run.
+        **loops (str): For each loop, such as ``train_loop``, what its data are called.
+
+    Returns:
+        dict[str, dict]: By what they are called, what the datasets say of themselves.
 
     Raises:
         FileNotFoundError: If files of a dataset are missing.
         RuntimeError: If they are damaged.
     """
-    for loop in loops:
-        getattr(runner, loop)
+    built = {called: getattr(runner, loop) for loop, called in loops.items()}
+    datasets = {called: loop.dataloader.dataset for called, loop in built.items() if loop}
+    for dataset in datasets.values():
+        name_images(dataset)
+    return {called: getattr(dataset, 'metainfo', {}) for called, dataset in datasets.items()}
 
 
 def leave_process_group():

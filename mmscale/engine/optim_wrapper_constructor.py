@@ -6,7 +6,7 @@ from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 from mmscale.models.layers import DeformScaleConv, ScaleConv
-from mmscale.models.layers.so2 import SO2BatchNorm, SO2Conv
+from mmscale.models.layers.so2 import SO2Conv
 from mmscale.models.layers.so2_basis import field_size
 
 
@@ -15,9 +15,7 @@ def counterpart(module: nn.Module) -> nn.Module:
 
     Deformable layers are no ordinary convolutions to MMEngine either: they stay as they are.
     """
-    if isinstance(module, SO2BatchNorm):
-        twin = nn.BatchNorm2d(1, device='meta')
-    elif isinstance(module, SO2Conv):
+    if isinstance(module, SO2Conv):
         channels = module.in_channels * field_size(module.in_order)
         twin = nn.Conv2d(channels, 1, 1, device='meta')
     elif isinstance(module, ScaleConv) and not isinstance(module, DeformScaleConv):
@@ -36,9 +34,9 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """MMEngine's default constructor, with eyes for the layers of this package.
 
     Of ``paramwise_cfg``, ``dcn_offset_lr_mult`` and the exceptions for offsets hold for the offset
-    branches of deformable scale convolutions (with MMCV's ops or without), ``norm_decay_mult`` for
-    the norms of SO(2) fields, ``dwconv_decay_mult`` for depthwise scale convolutions. Whoever names
-    MMEngine's class itself as ``constructor``, and not by a string, has none of that.
+    branches of deformable scale convolutions (with MMCV's ops or without), ``dwconv_decay_mult``
+    for depthwise scale convolutions. Whoever names MMEngine's class itself as ``constructor``, and
+    not by a string, has none of that.
     """
 
     def __init__(self, *args, **kwargs):

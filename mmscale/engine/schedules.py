@@ -154,14 +154,20 @@ def stretched(cfg: Config, epochs: int) -> dict:
         if not schedule.get('by_epoch', True):
             raise ValueError(f'epochs: {key} counts in iterations, and cannot be stretched')
         for name in ('begin', 'end', 'T_max', 'total_steps', 'total_iters', 'step_size'):
-            if name in schedule:
-                options[f'{key}.{name}'] = round(schedule[name] * epochs / before)
-                least = {'begin': 0, 'end': options.get(f'{key}.begin', 0) + 1}.get(name, 1)
-                if options[f'{key}.{name}'] < least:
-                    raise ValueError(
-                        f'epochs: {epochs} are too few for {key}.{name}, which is '
-                        f'{schedule[name]} of {before}'
-                    )
+            if name not in schedule:
+                continue
+            length = round(schedule[name] * epochs / before)
+            if name in ('begin', 'end') and schedule[name] > 0:
+                length = max(
+                    1, length
+                )  # a warm-up keeps a whole step, and what follows begins there
+            options[f'{key}.{name}'] = length
+            least = {'begin': 0, 'end': options.get(f'{key}.begin', 0) + 1}.get(name, 1)
+            if length < least:
+                raise ValueError(
+                    f'epochs: {epochs} are too few for {key}.{name}, which is '
+                    f'{schedule[name]} of {before}'
+                )
         if 'milestones' in schedule:
             stones = [round(stone * epochs / before) for stone in schedule['milestones']]
             options[f'{key}.milestones'] = stones

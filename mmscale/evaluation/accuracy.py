@@ -22,7 +22,7 @@ from mmscale.engine.errors import one_line
 
 from .report import accuracy_curve, metric_curve
 from .scaling import scale_signal
-from .study import Model, Settings, batches, build_test_data, progress
+from .study import Model, Settings, batches, build_test_data, check_test_classes, progress
 
 # The figure by which a task is known, where an evaluator finds many: that of the first ending.
 MAIN_METRICS = ('bbox_mAP', 'mAP', 'mIoU')
@@ -37,12 +37,14 @@ def measure_accuracy(model: Model, settings: Settings) -> dict:
         that the evaluator of a detector or segmentor finds, by name.
 
     Raises:
-        ValueError: If the metric that is asked for is none of them.
+        ValueError: If the metric that is asked for is none of them, or the classes of the data are
+            not the model's.
     """
     reason = _why_none(model, settings)
     if reason:
         return dict(accuracy=None, accuracy_note=f'no accuracy: {reason}')
     dataset = build_test_data(model)
+    check_test_classes(model, dataset)
     count = min(settings.accuracy_images, len(dataset))
     chosen = [i * len(dataset) // count for i in range(count)]
     if hasattr(model.network, 'with_head'):
@@ -114,7 +116,8 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
                 samples = [
                     told(sample, factor, inputs.shape[-2:]) for sample in batch['data_samples']
                 ]
-                samples = model.network(inputs, samples, mode='predict')
+                with model.scope:  # retrievers build the data that they search now
+                    samples = model.network(inputs, samples, mode='predict')
                 evaluator.process(samples)
                 ids += [sample.get('img_id') for sample in samples]
                 bar.update(len(samples))

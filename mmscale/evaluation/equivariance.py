@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """How far a network is from commuting with scaling."""
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,8 +73,9 @@ def equivariance_error(
 
     per sample, over the valid levels of a scale space: those that see no level beyond the
     coarsest one, on either side; nan, with a warning, at a factor that leaves none, or at which the
-    network does not take the scaled images, which are too small. Vectors have
-    the invariance error, ``L_s`` being the identity.
+    network does not take the scaled images, which are too small. Vectors, and feature maps whose
+    size does not follow the image's, such as those of an adaptive pooling, have the invariance
+    error, ``L_s`` being the identity.
 
     Args:
         phi (Callable): From images (or a scale space) to feature maps, scale spaces, vectors or
@@ -111,7 +113,8 @@ def equivariance_error(
 
     Raises:
         ValueError: If an argument is out of range, a layer does not exist, an image is too small
-            for all factors, or features are not finite.
+            for all factors, features are not finite, or the size of a feature map follows the
+            image's in part.
     """
     factors = check_factors(factors)
     grid = find_grid(phi) if scale_space is None else ScaleGrid.build(scale_space)
@@ -199,6 +202,9 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
     """The errors of one batch, by name, each two of ``(F, N)``: valid and truncated levels."""
     is_image = not is_pyramid(batch) and batch.ndim == 4
     before = features(batch)
+    truncations = features.truncation  # of a run that came to its end
+    pooled = _pooled(features, batch, before, factors, scale)
+    before = _flatten(before, pooled)
     for name, feature in before.items():
         _check_finite(name, feature, 1.0)
     errors = {name: [] for name in before}
@@ -210,7 +216,7 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
         after = before
         if factor > 1 and left:
             try:
-                after = _run_scaled(features, scale(batch, factor), factor)
+                after = _flatten(_run_scaled(features, scale(batch, factor), factor), pooled)
                 measured = True
             except ValueError as error:
                 refusals.append(error)
@@ -230,7 +236,7 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
                 continue
             # A scale space as input ends at the same level of both sides at powers of the base.
             cut = is_image or not scale.is_whole(factor)
-            spoiled = features.truncation[name] if cut else 0
+            spoiled = truncations[name] if cut else 0
             if truncation is not None and (is_pyramid(feature) or feature.ndim == 5):
                 spoiled = truncation
             found = after[name]
@@ -258,6 +264,42 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
         raise refusals[0]
     for name, columns in errors.items():
         yield name, [torch.stack(parts) for parts in zip(*columns)]
+
+
+def _pooled(features: Features, batch, before: dict, factors, scale: Scaling) -> set[str]:
+    """The feature maps whose size does not follow the image's, as a smaller image shows.
+
+    A single sample has no place that could move.
+    """
+    maps = {name: x.shape[2:] for name, x in before.items() if not is_pyramid(x) and x.ndim == 4}
+    pooled = {name for name, size in maps.items() if max(size) == 1}
+    one = next(split_batches(batch, 1), None)
+    for factor in (2.0, *sorted(factors, reverse=True)):
+        if one is None or len(pooled) == len(maps) or not scale.leaves_a_level(one, factor):
+            continue
+        try:
+            smaller = features(scale(one, factor, canvas='shrink'))
+        except (AssertionError, RuntimeError, ValueError):  # too small for the network
+            continue
+        for name, size in maps.items():
+            sizes = list(zip(size, smaller[name].shape[2:]))
+            stay = {n == 1 or m == n > math.ceil(n / factor) for n, m in sizes}
+            near = all(abs(m - n / factor) <= max(1, abs(m - n)) for n, m in sizes)
+            if stay == {True}:
+                pooled.add(name)
+            elif len(stay) > 1 or not near:
+                was, now = ('x'.join(map(str, side)) for side in zip(*sizes))
+                raise ValueError(
+                    f"the size of {_title(name)} does not follow the image's, and cannot be "
+                    f'compared: {was}, and {now} of an image {factor:g} times smaller'
+                )
+        break
+    return pooled
+
+
+def _flatten(maps: dict[str, Signal], pooled: set[str]) -> dict[str, Signal]:
+    """The same with the feature maps that are pooled as vectors."""
+    return {name: x.flatten(1) if name in pooled else x for name, x in maps.items()}
 
 
 def _run_scaled(features: Features, scaled: Signal, factor: float) -> dict[str, Signal]:

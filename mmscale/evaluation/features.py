@@ -55,6 +55,20 @@ def check_layers(phi: nn.Module, layers: Sequence[str]) -> None:
             )
 
 
+def images_of(batch) -> Tensor:
+    """The images of what a data preprocessor returned, ``(N, C, H, W)``; or ``ValueError``."""
+    if isinstance(batch, tuple | list) and batch:
+        inputs = batch[0]
+    else:
+        inputs = batch.get('inputs') if isinstance(batch, dict) else batch
+    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
+        shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise ValueError(
+            f'the inputs of the data preprocessor must be a tensor (N, C, H, W), got {shape}'
+        )
+    return inputs
+
+
 class Features:
     """Runs a network and returns its outputs, or those of the layers named, as a dict.
 

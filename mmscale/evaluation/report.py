@@ -19,7 +19,7 @@ import json
 import math
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -27,6 +27,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from .breakdown import ErrorBreakdown
 from .equivariance import EquivarianceError
@@ -42,8 +43,8 @@ def curve(error: EquivarianceError) -> dict:
 
 def _curve(error: EquivarianceError) -> dict:
     return dict(
-        mean=[_number(value) for value in error.mean.tolist()],
-        standard_error=[_number(value) for value in error.standard_error.tolist()],
+        mean=[plain(value) for value in error.mean.tolist()],
+        standard_error=[plain(value) for value in error.standard_error.tolist()],
         n=(~error.per_sample.isnan()).sum(1).tolist(),
     )
 
@@ -71,7 +72,7 @@ def metric_curve(name: str, values: list[float], count: int) -> dict:
     """What an evaluator has found on all of ``count`` images, at each factor, and its name."""
     nothing = [None] * len(values)
     return dict(
-        mean=[_number(value) for value in values],
+        mean=[plain(value) for value in values],
         standard_error=nothing,
         n=[count] * len(values),
         metric=name,
@@ -83,21 +84,29 @@ def metric_name(found: dict) -> str:
     return found.get('metric', 'accuracy in %')
 
 
-def _number(value: float) -> float | None:
-    """JSON has no nan."""
-    return value if math.isfinite(value) else None
+def plain(value):
+    """A value in forms that JSON has: lists for arrays, None for nan and infinities, else text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(part) for part in value]
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        return plain(value.tolist())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, int | str) else str(value)
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a file as a whole or not at all."""
     part = path.with_name(f'{path.name}.part')
-    part.write_text(text)
+    part.write_text(text, encoding='utf-8')
     os.replace(part, path)
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes a file as a whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, allow_nan=False))
+    """Writes a file as a whole or not at all; what JSON has no form for as :func:`plain` says."""
+    write_text(path, json.dumps(plain(content), indent=2, allow_nan=False))
 
 
 def layer_names(results: list[dict]) -> list[str]:

@@ -6,14 +6,17 @@ What is wrong with model or images raises ``ValueError`` of one line.
 
 import hashlib
 import math
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby, islice
+from itertools import chain, groupby, islice
 from pathlib import Path
+from uuid import uuid4
 
 import mmcv
+import numpy as np
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -23,15 +26,15 @@ from mmpretrain.registry import DATASETS, TRANSFORMS
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from mmscale.datasets.base import leaf_datasets
+from mmscale.datasets.base import leaf_datasets, name_images
+from mmscale.datasets.images import images_below
 from mmscale.scale_space import Signal
 
 from .breakdown import error_breakdown
+from .classes import check_classes
 from .equivariance import equivariance_error
-from .features import find_grid
+from .features import find_grid, images_of
 from .report import breakdown_curves, curve
-
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,47 @@ def digest(parts: Iterable[bytes]) -> str:
     return sha256.hexdigest()
 
 
+def digest_data(model: Model, dataset: Dataset) -> str:
+    """Of all that the test data of a model are made of: samples, and files that the config names.
+
+    Such are annotations, which an evaluator may read once more.
+    """
+    named = [model.cfg.test_dataloader.dataset, model.cfg.get('test_evaluator')]
+    return digest([_describe('', named), digest_samples(dataset).encode()])
+
+
+def digest_samples(dataset: Dataset) -> str:
+    """Of all samples of a dataset, as they are before the pipeline.
+
+    Arrays and labels count with their values, files with path, size and time of last change. Of a
+    dataset that does not tell its samples, as MMEngine's do, no two digests are the same.
+    """
+    read = getattr(dataset, 'get_data_info', None)
+    if read is None:
+        return uuid4().hex
+    annotations = _describe('path', getattr(dataset, 'ann_file', None))
+    samples = (_describe('', read(place)) for place in range(len(dataset)))
+    return digest(chain([annotations], samples))
+
+
+def _describe(key: str, value) -> bytes:
+    """A value of a sample or config, under a key that may say that it is a path."""
+    if isinstance(value, Mapping):
+        parts = [f'{name}='.encode() + _describe(str(name), part) for name, part in value.items()]
+    elif isinstance(value, list | tuple):
+        parts = [_describe(key, part) for part in value]
+    elif isinstance(value, np.ndarray | Tensor):
+        array = np.ascontiguousarray(value)
+        parts = [str((array.dtype, array.shape)).encode(), array.tobytes()]
+    else:
+        parts = [repr(value).encode()]
+        is_path = isinstance(value, str | Path) and key.endswith(('path', 'file'))
+        if is_path and Path(value).is_file():
+            status = os.stat(value)
+            parts.append(f'{status.st_size} {status.st_mtime_ns}'.encode())
+    return b'(' + b','.join(parts) + b')'
+
+
 @contextmanager
 def progress(title: str, total: int) -> Iterator[ProgressBar]:
     """A bar on the standard error, apart from what is printed as a result."""
@@ -111,16 +155,6 @@ def progress(title: str, total: int) -> Iterator[ProgressBar]:
         yield bar
     finally:
         print(file=sys.stderr)
-
-
-def list_images(folder: Path, count: int) -> list[Path]:
-    """The first images of a folder, in the order of their names."""
-    paths = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
-    if not paths:
-        raise ValueError(
-            f'{folder} holds no images, which are files that end in {", ".join(IMAGE_SUFFIXES)}'
-        )
-    return paths[:count]
 
 
 class FolderImages(Dataset):
@@ -162,9 +196,17 @@ def build_test_data(model: Model, **overrides) -> Dataset:
         raise ValueError(f'{model.path} has no test_dataloader')
     try:
         with model.scope:
-            return DATASETS.build({**model.cfg.test_dataloader.dataset, **overrides})
+            dataset = DATASETS.build({**model.cfg.test_dataloader.dataset, **overrides})
     except Exception as error:  # of whichever dataset has got what it does not take
         raise ValueError(f'the test data of {model.path} cannot be read: {error}') from error
+    name_images(dataset)
+    return dataset
+
+
+def check_test_classes(model: Model, dataset: Dataset) -> None:
+    """Raises a ValueError unless the labels of its test data are the model's."""
+    trained, tested = getattr(model.network, 'dataset_meta', {}), getattr(dataset, 'metainfo', {})
+    check_classes(model.network, {'the data of the checkpoint': trained, 'the test data': tested})
 
 
 def batches(model: Model, dataset: Dataset, batch_size: int) -> Iterator[dict]:
@@ -175,13 +217,15 @@ def batches(model: Model, dataset: Dataset, batch_size: int) -> Iterator[dict]:
     samples = (dataset[i] for i in range(len(dataset)))
     for _, alike in groupby(samples, lambda sample: sample['inputs'].shape):
         while batch := list(islice(alike, batch_size)):
-            yield model.network.data_preprocessor(pseudo_collate(batch), False)
+            found = model.network.data_preprocessor(pseudo_collate(batch), False)
+            images_of(found)  # of models of other kinds it may be several views, or none
+            yield found
 
 
 def read_images(model: Model, settings: Settings) -> tuple[list[Tensor], str]:
     """The images on which the error is measured, in batches, and where they are from."""
     if settings.folder:
-        dataset = FolderImages(list_images(settings.folder, settings.num_images), model)
+        dataset = FolderImages(images_below(settings.folder)[: settings.num_images], model)
         source = f'of {settings.folder}'
     else:
         dataset = build_test_data(model)

@@ -13,7 +13,7 @@ from torch.utils.data import Subset
 from torchvision.ops import box_iou
 
 from mmscale.evaluation.accuracy import shrink, told
-from mmscale.evaluation.study import Model, batches, build_test_data
+from mmscale.evaluation.study import Model, batches, build_test_data, check_test_classes
 
 from .network import to_picture
 
@@ -63,6 +63,7 @@ def predict_over_scale(
         ValueError: If there is no such image, or the model finds neither boxes nor segments.
     """
     dataset = build_test_data(model)
+    check_test_classes(model, dataset)
     if not 0 <= index < len(dataset):
         raise ValueError(f'--index: the test data have images 0 to {len(dataset) - 1}, got {index}')
     (batch,) = batches(model, Subset(dataset, [index]), 1)

@@ -3,6 +3,7 @@
 
 import gzip
 import hashlib
+import os
 import pickle
 import struct
 from pathlib import Path
@@ -83,3 +84,13 @@ def write_cifar10(root: Path, per_batch: int = 40, with_test: bool = True) -> No
         data[:, 0] = number * per_batch + np.arange(per_batch)
         labels = [i % 10 for i in range(per_batch)]
         (folder / name).write_bytes(pickle.dumps({'data': data, 'labels': labels}))
+
+
+class Program:
+    """What a pickle from a stranger may hold: opened, it makes a folder."""
+
+    def __init__(self, path: Path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.makedirs, (self.path, 0o777, True)

@@ -168,3 +168,22 @@ def test_wrong_sources(source, tmp_path, convert, capsys):
     with pytest.raises(SystemExit):
         convert(source, target)
     assert 'cifar-10-batches-py exists already' in capsys.readouterr().err
+
+
+def test_16_bits_classes_behind_links_and_transparency(source, tmp_path, convert):
+    images = [np.full((32, 32), 257 * value, np.uint16) for value in (40, 90)]
+    for i, pixels in enumerate(images):
+        Image.fromarray(pixels).save(source / 'train' / 'cat' / f'{i}.png')
+    (source / 'train' / 'dog').rename(tmp_path / 'dogs')
+    (source / 'train' / 'dog').symlink_to(tmp_path / 'dogs')
+    convert(source, tmp_path / 'cifar10')
+    data = dict(data_root=str(tmp_path / 'cifar10'), val_size=0, check_integrity=False, scale=1)
+    dataset = ScaleCIFAR10(**data)
+    labels = dataset.get_gt_labels().tolist()
+    assert sorted(labels) == sorted(2 * list(range(10)))
+    cats = [i for i, label in enumerate(labels) if CLASSES[label] == 'cat']
+    assert {int(value) for i in cats for value in dataset[i]['img'].flat} == {40, 90}
+
+    Image.new('RGBA', (32, 32)).save(source / 'train' / 'cat' / '0.png')
+    with pytest.raises(SystemExit, match='train/cat/0.png: some of its pixels are transparent'):
+        convert(source, tmp_path / 'other')

@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 
 from mmscale.datasets import ScaleCIFAR10, download, rescale, scale_cifar10
 
-from .synthetic import write_cifar10
+from .synthetic import Program, write_cifar10
 
 FOLDER = 'cifar-10-batches-py'
 COPY = dict(check_integrity=False, download=False, val_size=50)
@@ -207,3 +207,24 @@ def test_failed_download(tmp_path, monkeypatch):
 def test_wrong_arguments(root, arguments, message):
     with pytest.raises(ValueError, match=message):
         ScaleCIFAR10(**{'data_root': str(root), **COPY, **arguments})
+
+
+def test_a_batch_that_runs_a_program_is_not_opened(root):
+    path = root / FOLDER / 'data_batch_2'
+    batch = pickle.loads(path.read_bytes())
+    path.write_bytes(pickle.dumps(dict(batch, more=Program(root / 'ran'))))
+    with pytest.raises(RuntimeError, match='data_batch_2 .*it holds .*makedirs, and batches'):
+        ScaleCIFAR10(str(root), **COPY)
+    assert not (root / 'ran').exists()
+
+
+@pytest.mark.parametrize('protocol', [2, 5])
+def test_batches_of_any_protocol_and_version_of_numpy(root, protocol):
+    path = root / FOLDER / 'test_batch'
+    content = pickle.dumps(pickle.loads(path.read_bytes()), protocol)
+    before = ScaleCIFAR10(str(root), 'test', **COPY)
+    if protocol == 2:  # in which names are lines
+        content = content.replace(b'numpy._core.multiarray', b'numpy.core.multiarray')
+    path.write_bytes(content)
+    after = ScaleCIFAR10(str(root), 'test', **COPY)
+    np.testing.assert_array_equal(column(after, 'img'), column(before, 'img'))

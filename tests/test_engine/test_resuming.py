@@ -3,7 +3,9 @@ import pytest
 import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
+from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
+from mmengine.visualization import BaseVisBackend
 
 from mmscale.engine.resuming import InterruptedValidationHook, logged_scalars
 
@@ -37,7 +39,9 @@ class Interrupted(BaseMetric):
         return dict(top1=1.0 / self.runner.epoch)
 
 
-def run(work_dir, hooks=(), killed_in=None, epochs=4, interval=1) -> list[int]:
+def run(
+    work_dir, hooks=(), killed_in=None, epochs=4, interval=1, backend='LocalVisBackend'
+) -> list[int]:
     """Trains, or resumes, and returns the epochs that were validated to the end."""
     metric = Interrupted(killed_in)
     loader = dict(
@@ -53,7 +57,7 @@ def run(work_dir, hooks=(), killed_in=None, epochs=4, interval=1) -> list[int]:
         val_evaluator=[metric],
         optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
         default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1, save_best='top1')),
-        visualizer=dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]),
+        visualizer=dict(type='Visualizer', vis_backends=[dict(type=backend)]),
         custom_hooks=list(hooks),
         resume=True,
         log_level='ERROR',
@@ -88,11 +92,23 @@ def test_without_the_hook_an_epoch_is_never_validated(tmp_path):
     assert run(tmp_path) == [2, 3, 4]
 
 
-def test_what_was_validated_is_not_validated_again(tmp_path):
-    hook = InterruptedValidationHook
-    assert run(tmp_path, [hook()], epochs=2) == [1, 2]
-    assert run(tmp_path, [hook()], epochs=2) == []
-    assert run(tmp_path, [hook()], epochs=3) == [3]
+@VISBACKENDS.register_module()
+class NoFiles(BaseVisBackend):
+    """Logs to a server, say."""
+
+    experiment = None
+
+    def _init_env(self):
+        pass
+
+
+@pytest.mark.parametrize('backend', ['LocalVisBackend', 'NoFiles'])
+def test_what_was_validated_is_not_validated_again(tmp_path, backend):
+    hook, options = InterruptedValidationHook, dict(backend=backend)
+    assert run(tmp_path, [hook()], epochs=2, **options) == [1, 2]
+    assert run(tmp_path, [hook()], epochs=2, **options) == []
+    assert run(tmp_path, [hook()], epochs=4, killed_in=4, **options) == [3]
+    assert run(tmp_path, [hook()], epochs=4, **options) == [4]
 
 
 def test_what_was_not_due_is_not_made_up_for(tmp_path):

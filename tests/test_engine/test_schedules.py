@@ -77,3 +77,14 @@ def test_schedules_and_training_end_together(schedule, warned, refused):
     else:
         schedules.check_schedules(cfg, runner)
     assert len(warnings) == warned
+
+
+@pytest.mark.parametrize(('epochs', 'end'), [(60, 2), (15, 1), (10, 1), (2, 1)])
+def test_a_shortened_warm_up_keeps_a_whole_step(epochs, end):
+    warm_up = [dict(type='LinearLR', end=1), dict(type='CosineAnnealingLR', begin=1, end=30)]
+    cfg = Config(dict(train_cfg=dict(max_epochs=30), param_scheduler=warm_up))
+    found = schedules.stretched(cfg, epochs)
+    assert found['param_scheduler.0.end'] == found['param_scheduler.1.begin'] == end
+    assert found['param_scheduler.1.end'] == epochs
+    with pytest.raises(ValueError, match='1 are too few for param_scheduler.1.end.* 30 of 30'):
+        schedules.stretched(cfg, 1)

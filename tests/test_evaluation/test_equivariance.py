@@ -108,6 +108,32 @@ def test_vectors_are_compared_as_they_are():
     torch.testing.assert_close(result.per_sample[0], expected, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize('canvas', ['shrink', 'keep'])
+@pytest.mark.parametrize('side', [1, 2, 7])
+def test_maps_whose_size_does_not_follow_the_image_are_compared_as_vectors(side, canvas):
+    images, factors = smooth_images(), (1.1, 2, 3)
+    pool = nn.AdaptiveAvgPool2d(side)
+    found = equivariance_error(pool, images, factors, canvas=canvas)
+    vectors = equivariance_error(lambda x: pool(x).flatten(1), images, factors, canvas=canvas)
+    assert torch.equal(found.per_sample, vectors.per_sample)
+    assert found.per_sample.isfinite().all()
+
+
+def test_a_network_that_does_not_take_half_the_image_is_asked_at_the_factors():
+    """VGG's: 48 pixels end as one sample, which it repeats to 7x7."""
+    layers = [nn.Conv2d(1, 2, 8, stride=8), nn.MaxPool2d(5), nn.AdaptiveAvgPool2d(7)]
+    found = equivariance_error(nn.Sequential(*layers).double(), smooth_images(), [1.2])
+    layers.append(nn.Flatten())
+    expected = equivariance_error(nn.Sequential(*layers), smooth_images(), [1.2])
+    assert torch.equal(found.per_sample, expected.per_sample)
+
+
+@pytest.mark.parametrize('size', [(1, None), (None, 3)])
+def test_a_size_that_follows_the_image_in_part_is_refused(size):
+    with pytest.raises(ValueError, match="size of output does not follow the image's"):
+        equivariance_error(nn.AdaptiveAvgPool2d(size), smooth_images(), (1, 3))
+
+
 @pytest.mark.parametrize('interaction', [1, 2, 3])
 @pytest.mark.parametrize('factor', [2, 4])
 def test_scale_convolution_of_a_scale_space_has_no_error(interaction, factor):

@@ -209,8 +209,24 @@ def test_files_are_written_as_a_whole_or_not_at_all(tmp_path):
     report.write_json(path, dict(mean=[1.0, None]))
     before = path.read_text()
     assert json.loads(before) == dict(mean=[1.0, None])
-    with pytest.raises(ValueError, match='nan'):
-        report.write_json(path, dict(mean=[math.nan]))
     with pytest.raises(UnicodeEncodeError):
         report.write_text(path, 'half of it \ud800')
     assert path.read_text() == before
+
+
+def test_json_has_a_form_for_everything(tmp_path):
+    """What was measured is written at the end, whatever it holds."""
+    content = dict(
+        nan=float('nan'), inf=[float('inf'), 1.5], array=np.array([1, np.nan]), flag=True,
+        tensor=torch.tensor(2.0), scalar=np.float32(3), path=tmp_path, none=None,
+    )  # fmt: skip
+    report.write_json(tmp_path / 'a.json', content)
+
+    def refuse(name):
+        raise AssertionError(f'{name} is no JSON')
+
+    text = (tmp_path / 'a.json').read_text(encoding='utf-8')
+    assert json.loads(text, parse_constant=refuse) == dict(
+        nan=None, inf=[None, 1.5], array=[1.0, None], flag=True, tensor=2.0, scalar=3.0,
+        path=str(tmp_path), none=None,
+    )  # fmt: skip

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mmscale.engine.safe_loading import SAFE_VARIABLE, UNSAFE_VARIABLE
+
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py'
 # 200 digits: enough for a checkpoint that differs from chance, seconds to train on.
@@ -53,7 +55,8 @@ def run_here(monkeypatch, *command, folder: Path = ROOT) -> None:
     monkeypatch.setattr(logging, 'raiseExceptions', False)
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, 'argv', [str(word) for word in command])
-    monkeypatch.setenv('LOCAL_RANK', '0')
+    for name in ('LOCAL_RANK', SAFE_VARIABLE, UNSAFE_VARIABLE):  # tools set them for processes
+        monkeypatch.setenv(name, '0')
     runpy.run_path(str(ROOT / command[0]), run_name='__main__')
 
 

@@ -9,7 +9,7 @@ import mmcv
 import numpy as np
 import pytest
 import torch
-from test_datasets.synthetic import write_cifar10
+from test_datasets.synthetic import Program, write_cifar10
 
 from mmscale.engine.errors import one_line_errors
 
@@ -82,7 +82,12 @@ TABLE = [
     *((swap(tool, WEIGHTS=f'FILES/{name}.pth'), ['checkpoint', f'{name}.pth', told])
       for tool in WITH_CHECKPOINT
       for name, told in [('cut', 'cut off'), ('page', 'cut off'), ('absent', 'no file'),
-                         ('list', 'no weights'), ('legacy', 'cut off')]),
+                         ('list', 'no weights'), ('legacy', 'cut off'),
+                         ('program', '--trust-checkpoint')]),
+    (set_to(TRAIN, 'model.backbone.init_cfg.type=Pretrained',
+            'model.backbone.init_cfg.checkpoint=FILES/program.pth'), ['--trust-checkpoint']),
+    (('tools/model_converters/publish_model.py', 'FILES/program.pth', 'TMP/a.pth'),
+     ['program.pth', '--trust-checkpoint']),
     # Options: without a value, and misspelt.
     *((set_to(tool, 'model.backbone.depth'), ['--cfg-options', 'model.backbone.depth', 'key=value'])
       for tool in WITH_OPTIONS),
@@ -185,6 +190,7 @@ def files(tmp_path_factory):
     (folder / 'legacy.pth').write_bytes((folder / 'old.pth').read_bytes()[:200])
     (folder / 'page.pth').write_text('<!DOCTYPE html><html>404</html>')
     torch.save([1, 2], folder / 'list.pth')
+    torch.save(dict(weight=torch.zeros(9), more=Program(folder / 'ran')), folder / 'program.pth')
     (folder / 'a.pkl').mkdir()
     write_cifar10(folder, per_batch=20)
     (folder / 'folders/train/cat').mkdir(parents=True)
@@ -216,6 +222,7 @@ def test_one_line_names_what_is_wrong(words, named, files, tmp_path, monkeypatch
     assert line is not None and '\n' not in line and 'error: ' in line
     for name in named:
         assert name in line, line
+    assert not (files / 'ran').exists()
 
 
 def test_the_traceback_can_be_seen(tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 # Copyright (c) mmscale contributors.
 import sys
 
+import numpy as np
 import pytest
 import torch
+from mmcv.transforms import CenterCrop
 from mmengine.config import Config
 from torch import nn
 
@@ -137,7 +139,22 @@ def test_an_unknown_dataset_needs_a_side():
     cfg.test_dataloader.dataset.type = 'Flowers102'
     with pytest.raises(ValueError, match='--side: say it, that of Flowers102'):
         compare_models.image_shape(cfg)
-    assert compare_models.image_shape(cfg, 64) == (1, 64, 64)
+    assert compare_models.image_shape(cfg, (64, 48)) == (1, 64, 48)
+
+
+def test_crops_that_are_not_square():
+    """MMCV's are (width, height)."""
+    cfg = Config.fromfile(ROOT / CNN)
+    cfg.test_dataloader.dataset.pipeline.insert(0, dict(type='CenterCrop', crop_size=(80, 48)))
+    shape = compare_models.image_shape(cfg)
+    assert shape == (1, 48, 80)
+    pixels = CenterCrop(crop_size=(80, 48))(dict(img=np.zeros((90, 90, 1))))['img']
+    assert pixels.shape == (48, 80, 1)
+    square, oblong = (
+        compare_models.count(compare_models.build_network(cfg, CNN), (1, *size))
+        for size in ((48, 48), (48, 80))
+    )
+    assert square[0] == oblong[0] and 1.6 < oblong[1] / square[1] < 1.72
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_all_files_are_there_and_agree(study):
     models = {model['name']: model for model in read_study(out)}
     untrained = 'resnet18-w8_1xb50-10e_scaledigits (untrained, seed 0)'
     assert list(models) == [untrained, SCALE]
-    with open(out / 'equivariance.csv') as file:
+    with open(out / 'equivariance.csv', encoding='utf-8') as file:
         lines = list(csv.DictReader(file))
     for line in lines:
         model = models[line['model']]
@@ -245,17 +245,25 @@ test_dataloader = dict(dataset=dict(_delete_=True, pipeline=pipeline, **data))
 """
     (tmp_path / 'folder.py').write_text(config)
     rng = np.random.default_rng(0)
-    found = []
-    for _ in range(2):
-        for name in ('a/0', 'a/1', 'b/0'):
+
+    def write(*names):
+        for name in names:
             pixels = rng.integers(256, size=(32, 32), dtype=np.uint8)
-            mmcv.imwrite(pixels, f'{tmp_path}/images/{name}.png')
+            mmcv.imwrite(pixels, f'{tmp_path}/images/a/{name:03d}.png')
+
+    write(*range(300))
+    found = []
+    # One of the images that are measured, then one that is none of them and might be one day.
+    for changed in ((), (1,), (299,)):
+        write(*changed)
         for _ in range(2):  # the second time it is known
             in_process(monkeypatch, tmp_path / 'folder.py', '--factors', 2, '--num-images', 3,
                        '--no-accuracy', '--out', tmp_path / 'out')  # fmt: skip
-            found.append(read_study(tmp_path / 'out')[0]['layers']['backbone']['mean'])
-    assert found[0] == found[1] != found[2] == found[3]
-    assert len(list((tmp_path / 'out' / 'models').iterdir())) == 2
+            found.append(read_study(tmp_path / 'out')[0])
+    means = [result['layers']['backbone']['mean'] for result in found]
+    assert means[0] == means[1] != means[2] == means[3] == means[4]
+    names = [result['fingerprint'] for result in found]
+    assert names[::2] == names[1::2] and len(set(names)) == 3
 
 
 def test_breakdown(networks, tmp_path, monkeypatch, capsys):
@@ -289,7 +297,7 @@ def test_breakdown(networks, tmp_path, monkeypatch, capsys):
     for place in (0, 1):
         total = sum(float(cells[place].split()[-1]) for cells in shares.values())
         assert total == pytest.approx(100, abs=0.3)
-    with open(tmp_path / 'equivariance.csv') as file:
+    with open(tmp_path / 'equivariance.csv', encoding='utf-8') as file:
         rows = [line for line in csv.DictReader(file) if line['part'].startswith('breakdown')]
     assert len(rows) == len(factors) * len(columns)
 

@@ -66,11 +66,11 @@ def test_graphs_of_several_sizes_have_the_weights_of_the_checkpoint(tmp_path, mo
     from mmpretrain import get_model
 
     path, out = config('aa_pyramid', 'scaleconvnet-deep-balanced'), tmp_path / 'network.onnx'
-    run_here(monkeypatch, TOOL, path, CHECKPOINT, '--out', out, '--side', 28, 32)
-    assert {file.name for file in tmp_path.iterdir()} == {'network-28.onnx', 'network-32.onnx'}
+    run_here(monkeypatch, TOOL, path, CHECKPOINT, '--out', out, '--side', 28, '32x24')
+    assert {file.name for file in tmp_path.iterdir()} == {'network-28.onnx', 'network-32x24.onnx'}
     model = get_model(str(ROOT / path), pretrained=str(ROOT / CHECKPOINT)).eval()
-    for side in (28, 32):
-        images = torch.randn(3, 1, side, side, generator=torch.Generator().manual_seed(0))
+    for side, size in {'28': (28, 28), '32x24': (32, 24)}.items():
+        images = torch.randn(3, 1, *size, generator=torch.Generator().manual_seed(0))
         file = tmp_path / f'network-{side}.onnx'
         session = onnxruntime.InferenceSession(file, providers=['CPUExecutionProvider'])
         (found,) = session.run(None, {'image': images.numpy()})
@@ -84,7 +84,8 @@ def test_graphs_of_several_sizes_have_the_weights_of_the_checkpoint(tmp_path, mo
     [
         (['--out', 'a.pth'], '--out: a.pth must end in .onnx'),
         (['--out', 'no/such/a.onnx'], '--out: there is no folder no/such'),
-        (['--side', '0'], '--side: must be at least 1'),
+        (['--side', '0'], '--side: must be SIDE or HEIGHTxWIDTH'),
+        (['--side', '8x8x8'], '--side: must be SIDE or HEIGHTxWIDTH'),
         (['--side', '28', '3'], '--side: the model does not take images (C, H, W) of (1, 3, 3)'),
         (['missing.pth'], 'missing.pth'),
     ],

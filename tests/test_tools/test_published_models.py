@@ -78,11 +78,11 @@ def test_what_is_published_has_weights_alone(trained, tmp_path):
 
 
 def test_bad_input_is_one_line(monkeypatch, tmp_path):
-    assert 'in_file: there is no file nothing.pth' in exit_message(
+    assert 'checkpoint: there is no file nothing.pth' in exit_message(
         monkeypatch, TOOL, 'nothing.pth', str(tmp_path / 'a.pth')
     )
     torch.save([1], tmp_path / 'list.pth')
-    assert 'has no state_dict' in exit_message(
+    assert 'there are no weights in it' in exit_message(
         monkeypatch, TOOL, str(tmp_path / 'list.pth'), str(tmp_path / 'a.pth')
     )
 

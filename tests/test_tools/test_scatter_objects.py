@@ -123,3 +123,17 @@ def test_absent_files_are_named(tmp_path, monkeypatch):
     words = (SCRIPT, 'cifar10', tmp_path, made, '--photographs', tmp_path / 'absent')
     assert '--photographs' in exit_message(monkeypatch, *words)
     assert not made.exists()
+
+
+def test_photographs_of_16_bits(tmp_path, monkeypatch):
+    """Once 90 % of their pixels became white."""
+    write_cifar10(tmp_path)
+    (tmp_path / 'photographs').mkdir()
+    ramp = np.linspace(0, 65535, 300 * 600).reshape(300, 600).astype(np.uint16)
+    Image.fromarray(ramp).save(tmp_path / 'photographs' / 'a.png')
+    words = (SCRIPT, 'cifar10', tmp_path, tmp_path / 'made', *COUNTS)
+    run_here(monkeypatch, *words, '--photographs', tmp_path / 'photographs')
+    pixels = np.stack([
+        np.asarray(Image.open(path)) for path in (tmp_path / 'made/images/train').iterdir()
+    ])  # fmt: skip
+    assert (pixels == 255).mean() < 0.05 and 60 < pixels.mean() < 190

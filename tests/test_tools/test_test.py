@@ -7,6 +7,7 @@ import mmengine
 import pytest
 import torch
 from mmpretrain import get_model
+from test_datasets.synthetic import Program
 
 from mmscale.datasets import ScaleDigits
 
@@ -174,3 +175,16 @@ def test_no_strict_takes_a_part(trained, tmp_path, monkeypatch):
 )
 def test_bad_arguments_give_one_line(arguments, message, monkeypatch):
     assert exit_message(monkeypatch, 'tools/test.py', *arguments).startswith(message)
+
+
+def test_a_file_that_is_trusted_is_opened_and_runs(trained, tmp_path, monkeypatch):
+    path, made = tmp_path / 'a.pth', tmp_path / 'made'
+    state = torch.load(trained / 'epoch_1.pth', weights_only=False)['state_dict']
+    torch.save(dict(state_dict=state, more=Program(made)), path)
+    command = ('tools/test.py', CONFIG, path, '--work-dir', tmp_path, '--cfg-options',
+               'test_dataloader.dataset.indices=20')  # fmt: skip
+    line = exit_message(monkeypatch, *command)
+    assert re.match(rf'error: checkpoint {path}: it holds .*makedirs.* --trust-checkpoint', line)
+    assert not made.exists()
+    run_here(monkeypatch, *command[:5], '--trust-checkpoint', *command[5:])
+    assert made.is_dir()

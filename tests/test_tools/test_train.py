@@ -39,7 +39,7 @@ def weights(path) -> dict:
 def train_and_kill_after_first_epoch(work_dir):
     """Kills a run as soon as it has a checkpoint, like a machine that goes down."""
     command = [sys.executable, 'tools/train.py', CONFIG, '--work-dir', str(work_dir)]
-    with open(work_dir / 'output', 'w') as output:
+    with open(work_dir / 'output', 'w', encoding='utf-8') as output:
         process = subprocess.Popen(
             [*command, '--cfg-options', *SMALL, *RESUME_OPTIONS],
             cwd=ROOT, env=tool_environment(), stdout=output, stderr=output,

@@ -16,9 +16,10 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS
 
-from mmscale.engine.cost import count, image_shape, scope_of, training_step
+from mmscale.engine.cost import count, image_shape, parse_side, scope_of, training_step
 from mmscale.engine.errors import one_line_errors
 from mmscale.engine.launch import build_network, check_parts, find_config
+from mmscale.engine.safe_loading import add_trust_option
 from mmscale.models import (
     BilinearPyramidLift,
     DeformScaleConv,
@@ -47,13 +48,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rounds', type=int, default=7, help='steps timed a model; default: 7')
     parser.add_argument('--batch-size', type=int, help="default: that of each config's training")
     parser.add_argument(
-        '--side', type=int, help="side of the images in pixels; default: that of the config's data"
+        '--side',
+        metavar='SIDE|HxW',
+        help="of the images, in pixels; default: that of the config's data",
     )
+    add_trust_option(parser)
     return parser.parse_args()
 
 
 def check_arguments(args: argparse.Namespace):
-    for name in ('rounds', 'batch_size', 'side'):
+    for name in ('rounds', 'batch_size'):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f'--{name.replace("_", "-")}: must be at least 1, got {value}')
@@ -132,7 +136,8 @@ def main():
     needed = ('model', 'test_dataloader', *(('train_dataloader', 'optim_wrapper') * args.speed))
     for config, cfg in zip(args.configs, cfgs):
         check_parts(cfg, config, *needed)
-    shapes = [image_shape(cfg, args.side) for cfg in cfgs]
+    size = None if args.side is None else parse_side(args.side)
+    shapes = [image_shape(cfg, size) for cfg in cfgs]
 
     counted, steps = [], []
     for config, cfg, shape in zip(args.configs, cfgs, shapes):

@@ -3,7 +3,8 @@
 
 The source, a folder or a zip archive, holds ``train/<class>/<name>.<png|jpg|...>`` and, where there
 is one, ``test/<class>/...``, with the ten class names of CIFAR-10; hidden files, and the
-``__MACOSX`` entries of archives, are left out. The result is ``<target>/cifar-10-batches-py`` with
+``__MACOSX`` entries of archives, are left out, symbolic links are followed. 16 bits are brought to
+8; an image with transparent pixels is refused. The result is ``<target>/cifar-10-batches-py`` with
 ``data_batch_1`` to ``data_batch_5`` and ``test_batch``, there as a whole or, after an error, not at
 all. Its checksums are not those of the original: read it with
 ``dict(type='mmscale.ScaleCIFAR10', data_root=<target>, check_integrity=False)``.
@@ -22,12 +23,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from mmengine.utils import track_iter_progress
 from mmpretrain.datasets import CIFAR10
-from PIL import Image
 
+from mmscale.datasets.images import files_below, is_image, read_rgb
 from mmscale.datasets.scratch import put, scratch_folder
 from mmscale.engine.errors import one_line_errors
 
-SUFFIXES = {'.png', '.jpg', '.jpeg', '.bmp', '.webp'}
 CLASSES = CIFAR10.METAINFO['classes']
 
 
@@ -52,8 +52,7 @@ def parse_args():
 def open_source(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
     """Relative names of the files of a folder or zip archive, and how to read one."""
     if source.is_dir():
-        files = (path for path in source.rglob('*') if path.is_file())
-        names = [path.relative_to(source).as_posix() for path in files]
+        names = [path.as_posix() for path in files_below(source)]
         return names, lambda name: (source / name).read_bytes()
     try:
         archive = zipfile.ZipFile(source)
@@ -62,18 +61,12 @@ def open_source(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
     return [entry.filename for entry in archive.infolist() if not entry.is_dir()], archive.read
 
 
-def is_hidden(path: PurePosixPath) -> bool:
-    """Whether systems put it there beside what the user sees: ``.DS_Store``, ``__MACOSX/...``."""
-    return any(part.startswith('.') or part == '__MACOSX' for part in path.parts)
-
-
 def collect(names: list[str], split: str) -> list[tuple[str, int]]:
     """Names of a split's images and their labels, shuffled as CIFAR-10's are."""
     found = []
     for name in sorted(names):
         path = PurePosixPath(name)
-        is_image = path.suffix.lower() in SUFFIXES and not is_hidden(path)
-        if not is_image or path.parts[-3:-2] != (split,):
+        if not is_image(path) or path.parts[-3:-2] != (split,):
             continue
         if path.parent.name not in CLASSES:
             raise ValueError(f'{name}: {path.parent.name} is not one of {", ".join(CLASSES)}')
@@ -85,14 +78,13 @@ def collect(names: list[str], split: str) -> list[tuple[str, int]]:
 def read_pixels(name: str, read: Callable[[str], bytes]) -> np.ndarray:
     """The 3072 values of an image: 1024 of red, then green, then blue."""
     try:
-        image = Image.open(io.BytesIO(read(name)))
-        size = image.size
-        pixels = np.asarray(image.convert('RGB')) if size == (32, 32) else None
-    # A damaged image or archive can raise nearly anything.
-    except Exception as error:
+        content = io.BytesIO(read(name))
+    except Exception as error:  # of a damaged archive
         raise ValueError(f'{name}: cannot be read ({type(error).__name__}: {error})') from error
-    if pixels is None:
-        raise ValueError(f'{name}: {size[0]}x{size[1]} pixels instead of 32x32')
+    pixels = read_rgb(content, name)
+    height, width = pixels.shape[:2]
+    if (height, width) != (32, 32):
+        raise ValueError(f'{name}: {width}x{height} pixels instead of 32x32')
     return pixels.transpose(2, 0, 1).reshape(-1)
 
 

@@ -26,6 +26,7 @@ from mmpretrain.datasets import CIFAR10, MNIST
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from mmscale.datasets.images import images_below, read_rgb
 from mmscale.datasets.scale_cifar10 import read_batches
 from mmscale.datasets.scale_mnist import read_pool
 from mmscale.datasets.scratch import put, scratch_folder
@@ -47,7 +48,6 @@ WIDTHS = {'train': (0, 0.5), 'val': (0, 0.5), 'test': (0.5, 1)}
 FEWEST_OBJECTS, MOST_OBJECTS, PLACES_TRIED = 2, 8, 50
 # How much brighter or darker than what it lies on the ink of a digit is, of 255.
 CONTRAST = 70
-PHOTOGRAPHS = {'.png', '.jpg', '.jpeg', '.bmp', '.webp'}
 
 
 def parse_args() -> argparse.Namespace:
@@ -99,10 +99,10 @@ def read_photographs(folder: Path | None) -> list[np.ndarray]:
         return load_sample_images().images
     if not folder.is_dir():
         raise ValueError(f'--photographs: there is no folder {folder}')
-    paths = sorted(path for path in folder.rglob('*') if path.suffix.lower() in PHOTOGRAPHS)
-    if not paths:
-        raise ValueError(f'--photographs: {folder} has no {", ".join(sorted(PHOTOGRAPHS))}')
-    return [np.asarray(Image.open(path).convert('RGB')) for path in paths]
+    try:
+        return [read_rgb(path, str(path)) for path in images_below(folder)]
+    except ValueError as error:
+        raise ValueError(f'--photographs: {error}') from error
 
 
 def part(length: int, ends: tuple[float, float]) -> slice:
@@ -210,7 +210,7 @@ def write_split(folder: Path, split: str, args, objects, photographs) -> int:
     categories = [dict(id=i, name=name) for i, name in enumerate(classes, start=1)]
     content = dict(images=entries, annotations=annotations, categories=categories)
     (folder / 'annotations').mkdir(exist_ok=True)
-    (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content))
+    (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content), encoding='utf-8')
     return len(annotations)
 
 

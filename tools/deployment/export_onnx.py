@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmscale.engine import checkpoints, launch
-from mmscale.engine.cost import image_shape
+from mmscale.engine.cost import image_shape, parse_side
 from mmscale.engine.errors import one_line, one_line_errors
 
 TOLERANCE = 1e-4
@@ -34,10 +34,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--out', type=Path, help='default: the name of the config, with .onnx')
     parser.add_argument(
         '--side',
-        type=int,
+        metavar='SIDE|HxW',
         nargs='+',
-        help='of the images, in pixels; of several each gets a file, NAME-SIDE.onnx; default: that '
-        'of the test data',
+        help='of the images, in pixels; of several each gets a file, NAME-SIDE.onnx or '
+        'NAME-HxW.onnx; default: that of the test data',
     )
     launch.add_config_options(parser)
     return parser.parse_args()
@@ -61,9 +61,7 @@ def check_arguments(args: argparse.Namespace) -> Path:
         raise ValueError(f'--out: {out} must end in .onnx')
     if not out.parent.is_dir():
         raise ValueError(f'--out: there is no folder {out.parent}')
-    for side in args.side or ():
-        if side < 1:
-            raise ValueError(f'--side: must be at least 1, got {side}')
+    args.side = [parse_side(side) for side in args.side or ()]
     checkpoints.check_file(args.checkpoint)
     try:
         import onnxruntime  # noqa: F401
@@ -161,7 +159,8 @@ def main():
                 f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
             ) from error
     for shape in shapes:
-        several = out.with_name(f'{out.stem}-{shape[-1]}.onnx')
+        name = 'x'.join(map(str, dict.fromkeys(shape[1:])))
+        several = out.with_name(f'{out.stem}-{name}.onnx')
         write(network, shape, out if len(shapes) == 1 else several)
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import torch
 
 import mmscale  # noqa: F401  (checks the environment)
+from mmscale.engine.checkpoints import check_file
 from mmscale.engine.errors import one_line_errors
+from mmscale.engine.safe_loading import add_trust_option, read_checkpoint
 
 # Digits of the SHA-256 in the name, as in the names of MMPretrain's checkpoints.
 DIGITS = 8
@@ -22,12 +24,14 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('in_file', type=Path, help='checkpoint, as tools/train.py writes it')
     parser.add_argument('out_file', type=Path, help='to write; its name is given the digest')
+    add_trust_option(parser)
     return parser.parse_args()
 
 
 def publish(in_file: Path, out_file: Path) -> Path:
     """Writes the weights, and what of ``meta`` says which data they are for."""
-    checkpoint = torch.load(in_file, map_location='cpu', weights_only=False)
+    check_file(str(in_file))
+    checkpoint = read_checkpoint(in_file)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise ValueError(f'in_file: {in_file} has no state_dict: it is no checkpoint of MMEngine')
     meta = checkpoint.get('meta', {})
@@ -47,8 +51,6 @@ def publish(in_file: Path, out_file: Path) -> Path:
 @one_line_errors()
 def main():
     args = parse_args()
-    if not args.in_file.is_file():
-        raise FileNotFoundError(f'in_file: there is no file {args.in_file}')
     print(publish(args.in_file, args.out_file))
 
 

@@ -1,4 +1,5 @@
 # Copyright (c) mmscale contributors.
+import math
 from collections.abc import Sequence
 from itertools import product
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.equivariance import FACTORS, check_factors
-from mmscale.evaluation.features import Features, check_layers, find_grid
+from mmscale.evaluation.features import Features, check_layers, find_grid, images_of
 from mmscale.evaluation.scaling import RESAMPLINGS
 from mmscale.registry import HOOKS
 from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
@@ -37,11 +38,11 @@ class EquivarianceHook(Hook):
     and so on. A ``CheckpointHook`` keeps the most equivariant network with
     ``save_best='equivariance/backbone', rule='less'``.
 
-    A measurement that fails does not end the run: its figures are nan, and the reason is logged as
-    a warning, once. A ``CheckpointHook`` takes nan for no improvement; an ``EarlyStoppingHook``
-    stops at it. At validations without a measurement (``interval``) the figures are None among the
-    metrics, which a ``CheckpointHook`` passes over; other hooks that monitor one need
-    ``interval=1``.
+    A measurement that fails does not end the run: its figures are nan, which logs in JSON leave
+    out, and the reason is logged as a warning, once. A ``CheckpointHook`` takes nan for no
+    improvement; an ``EarlyStoppingHook`` stops at it. At validations without a measurement
+    (``interval``) the figures are None among the metrics, which a ``CheckpointHook`` passes over;
+    other hooks that monitor one need ``interval=1``.
 
     Processes share the images as ``DefaultSampler`` deals them out: the figures do not depend on
     the number of processes or the batch size. With test-time augmentation the first of the views
@@ -177,7 +178,7 @@ class EquivarianceHook(Hook):
         with torch.random.fork_rng(devices), autocast(enabled=getattr(loop, 'fp16', False)):
             try:
                 batch = model.data_preprocessor(_first_view(runner.model, batch), False)
-                images = _images(batch)
+                images = images_of(batch)
                 if self._names is None:
                     self._names = _names(model, self.layers, images[:1])
             except Exception as error:
@@ -234,17 +235,18 @@ class EquivarianceHook(Hook):
             keys = [f'equivariance/{name}/s{factor:g}' for factor in self.factors]
             figures |= zip(keys, row)
             figures[f'equivariance/{name}'] = sum(row) / len(row)
-        scalars = {f'{mode}/{key}': value for key, value in figures.items()}
         if self._is_measuring:
-            # The evaluators' metrics are in the hub already, where the LoggerHook looks.
-            runner.message_hub.update_scalars(scalars)
+            # The evaluators' metrics are in the hub already, where the LoggerHook looks. It writes
+            # JSON, which has no nan.
+            numbers = {key: value for key, value in figures.items() if math.isfinite(value)}
+            runner.message_hub.update_scalars({f'{mode}/{key}': numbers[key] for key in numbers})
             count = max(sum(e is not None for e in found) for found in errors.values())
             runner.logger.info(_table(means, self.factors, count))
         else:
-            figures = dict.fromkeys(figures)
-            # What an earlier validation left there would be logged as this one's.
-            for key in scalars:
-                runner.message_hub.log_scalars.pop(key, None)
+            numbers, figures = {}, dict.fromkeys(figures)
+        # What an earlier validation left there would be logged as this one's.
+        for key in figures.keys() - numbers.keys():
+            runner.message_hub.log_scalars.pop(f'{mode}/{key}', None)
         if metrics is not None:
             metrics.update(figures)
 
@@ -280,20 +282,6 @@ def _names(model: nn.Module, layers: Sequence[str], image: Tensor) -> list[str]:
 def _check_count(name: str, value: int, lowest: int) -> None:
     if not isinstance(value, int) or value < lowest:
         raise ValueError(f'{name} must be an integer of at least {lowest}, got {value!r}')
-
-
-def _images(batch) -> Tensor:
-    """The images of what a data preprocessor returned."""
-    if isinstance(batch, tuple | list) and batch:
-        inputs = batch[0]
-    else:
-        inputs = batch.get('inputs') if isinstance(batch, dict) else batch
-    if not isinstance(inputs, Tensor) or inputs.ndim != 4:
-        shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
-        raise ValueError(
-            f'the inputs of the data preprocessor must be a tensor (N, C, H, W), got {shape}'
-        )
-    return inputs
 
 
 def _mean(errors: list[float | None]) -> float:

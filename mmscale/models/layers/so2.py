@@ -12,6 +12,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.ops import binomial
 
@@ -255,17 +256,19 @@ class SO2NormReLU(nn.Module):
         return f'{self.channels}, max_order={self.max_order}'
 
 
-class SO2BatchNorm(nn.Module):
+class SO2BatchNorm(_BatchNorm):
     """Batch normalisation that commutes with rotation.
 
     Order 0 has an ordinary batch norm. Pairs are divided by the root of the batch's mean of
     ``|f|^2`` and multiplied by a learned scale, one a channel and order; a shift would not turn
-    with the image. Like ``torch.nn.BatchNorm2d``, each process has statistics of its own.
+    with the image. Like ``torch.nn.BatchNorm2d``, each process has statistics of its own; a
+    conversion to ``torch.nn.SyncBatchNorm``, which knows no pairs, is refused.
 
     Args:
         channels (int): Channels of each order.
         max_order (int): The largest order.
-        momentum (float): Share of a batch in the running statistics.
+        momentum (float, optional): Share of a batch in the running statistics; None for their mean
+            over all batches.
         eps (float): Added to variances and mean squares.
 
     Shape:
@@ -274,45 +277,79 @@ class SO2BatchNorm(nn.Module):
           norms to be, the order being the slower index. ``(1 + max_order, channels)`` of older
           checkpoints loads too.
         - ``bias``: ``(channels,)``, of order 0.
-        - ``running_mean``, ``running_var``: ``(channels,)``, of order 0; ``running_power``:
-          ``(max_order, channels)``, the mean of ``|f|^2``.
+        - ``running_mean``, ``running_var``: ``((1 + max_order) * channels,)``, of order 0; then 0
+          and the mean of ``|f|^2``. Those of older checkpoints, apart as ``running_power``, load
+          too.
     """
 
-    def __init__(self, channels: int, max_order: int = 2, momentum: float = 0.1, eps: float = 1e-5):
-        super().__init__()
+    def __init__(
+        self,
+        channels: int,
+        max_order: int = 2,
+        momentum: float | None = 0.1,
+        eps: float = 1e-5,
+    ):
         check_count('channels', channels, 1)
         check_count('max_order', max_order, 0)
-        self.max_order, self.momentum, self.eps = max_order, momentum, eps
-        self.weight = nn.Parameter(torch.ones((1 + max_order) * channels))
+        super().__init__((1 + max_order) * channels, eps, momentum)
+        self.max_order = max_order
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.register_buffer('running_mean', torch.zeros(channels))
-        self.register_buffer('running_var', torch.ones(channels))
-        self.register_buffer('running_power', torch.ones(max_order, channels))
+        del self.affine  # SyncBatchNorm's conversion asks for it, and nothing else
+
+    def __getattr__(self, name: str):
+        if name == 'affine':
+            raise AttributeError(
+                'SO2BatchNorm cannot be converted to SyncBatchNorm, which knows no pairs: leave '
+                'out sync_bn'
+            )
+        return super().__getattr__(name)
+
+    def reset_parameters(self) -> None:
+        """Begins anew: scales 1, biases and means 0, variances 1."""
+        self.reset_running_stats()
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         scalars, pairs = split_orders(x, self.max_order)
+        channels = scalars.shape[1]
         weight = self.weight.view(1 + self.max_order, -1)
+        mean, var = self.running_mean, self.running_var
+        keeps = mean is not None  # functions of torch.func take them away
+        momentum = self.momentum
+        if self.training and keeps:
+            self.num_batches_tracked.add_(1)
+            if momentum is None:
+                momentum = 1 / self.num_batches_tracked.item()
         scalars = F.batch_norm(
             scalars,
-            self.running_mean,
-            self.running_var,
+            mean[:channels] if keeps else None,
+            var[:channels] if keeps else None,
             weight[0],
             self.bias,
-            self.training,
-            self.momentum,
+            self.training or not keeps,
+            momentum or 0.0,
             self.eps,
         )
-        power = self.running_power
-        if self.training and len(x):  # no pixel has no mean: PyTorch's norms then keep theirs, too
-            exact = pairs.to(torch.promote_types(pairs.dtype, torch.float32))
+        power = var[channels:].view(self.max_order, channels) if keeps else None
+        # No pixel has no mean: PyTorch's norms then keep theirs, too.
+        if power is None or (self.training and len(x)):
+            running, exact = power, pairs.to(torch.promote_types(pairs.dtype, torch.float32))
             power = exact.square().mean((0, 4, 5)).sum(1)
-            with torch.no_grad():
-                self.running_power.lerp_(power.to(self.running_power.dtype), self.momentum)
+            if keeps:
+                # As data: the norm of order 0 keeps the same buffer for its gradient.
+                running.data.lerp_(power.detach().to(running.dtype), momentum)
         scales = weight[1:] * (power + self.eps).rsqrt()
         return join_orders(scalars, pairs * scales.to(x.dtype)[:, None, :, None, None])
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         _flatten_saved(state_dict, prefix + 'weight')
+        power = state_dict.pop(prefix + 'running_power', None)
+        if power is not None:
+            parts = dict(running_mean=torch.zeros_like(power), running_var=power)
+            for name, part in parts.items():
+                saved = state_dict[prefix + name]
+                state_dict[prefix + name] = torch.cat([saved, part.flatten()])
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:

@@ -5,9 +5,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.model import BaseModel
+from mmpretrain.engine.hooks.precise_bn_hook import update_bn_stats
 from naive import largest_difference
 from rotation import as_if_trained_so2, turn_pairs
 from torch import nn
+from torch.func import replace_all_batch_norm_modules_
+from torch.optim.swa_utils import update_bn
 
 from mmscale.models.layers.so2 import SO2BatchNorm, SO2NormReLU, so2_magnitudes
 
@@ -86,7 +90,23 @@ class TestNormReLU:
         assert largest_difference(SO2NormReLU(2, 2)(x).float(), x.float()) < 8
         assert so2_magnitudes(x, 2)[:, 2:].sub(2**0.5 * 1000).abs().max() < 8
         norm = SO2BatchNorm(2, 2).train()
-        assert norm(x).isfinite().all() and norm.running_power.isfinite().all()
+        assert norm(x).isfinite().all() and norm.running_var.isfinite().all()
+
+
+class BaseModelOf(BaseModel):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, inputs, **kwargs):
+        return self.layer(inputs)
+
+
+class Batches(list):
+    batch_size = 1
+
+    def __iter__(self):
+        return (dict(inputs=batch) for batch in super().__iter__())
 
 
 class TestBatchNorm:
@@ -95,14 +115,14 @@ class TestBatchNorm:
         for seed in range(3):
             x = field(2, channels=3, seed=seed)
             assert largest_difference(ours(x)[:, :3], ordinary(x[:, :3])) < 1e-12
-        assert largest_difference(ours.running_mean, ordinary.running_mean) < 1e-14
-        assert largest_difference(ours.running_var, ordinary.running_var) < 1e-14
+        assert largest_difference(ours.running_mean[:3], ordinary.running_mean) < 1e-14
+        assert largest_difference(ours.running_var[:3], ordinary.running_var) < 1e-14
         x = field(2, channels=3, seed=9)
         assert largest_difference(ours.eval()(x)[:, :3], ordinary.eval()(x[:, :3])) < 1e-12
 
     def test_pairs_are_divided_by_their_root_mean_square_length(self):
         norm = as_if_trained_so2(SO2BatchNorm(3, 2)).train()
-        before = norm.running_power.clone()
+        before = norm.running_var.view(3, 3)[1:].clone()
         x = field(2, channels=3)
         found = norm(x)
         for m in range(2):
@@ -114,7 +134,7 @@ class TestBatchNorm:
                 expected = part * factor[:, None, None]
                 assert largest_difference(found[:, start : start + 3], expected) < 1e-12
             expected = 0.9 * before[m] + 0.1 * power
-            assert largest_difference(norm.running_power[m], expected) < 1e-12
+            assert largest_difference(norm.running_var.view(3, 3)[m + 1], expected) < 1e-12
         # The mean square of a length is then the square of the scale.
         lengths = torch.stack(magnitudes_by_hand(found, 2)[1:]).square().mean((1, 3, 4))
         assert largest_difference(lengths, norm.weight.view(3, -1)[1:] ** 2) < 1e-4
@@ -149,6 +169,48 @@ class TestBatchNorm:
             assert parameter.grad is None
         norm(x).square().sum().backward()
         assert all(p.grad.abs().min() > 0 for p in norm.parameters())
+
+    def test_statistics_of_a_mean_over_batches_and_of_none(self):
+        """As ``swa_utils.update_bn`` and ``torch.func.replace_all_batch_norm_modules_`` ask."""
+        norm, batches = SO2BatchNorm(2, 2), [field(2, seed=seed).float() for seed in range(3)]
+        update_bn(batches, norm)
+        each = SO2BatchNorm(2, 2, momentum=1.0)
+        found = []
+        for batch in batches:
+            each(batch)
+            found.append((each.running_mean.clone(), each.running_var.clone()))
+        means, variances = (torch.stack(parts).mean(0) for parts in zip(*found, strict=True))
+        torch.testing.assert_close(norm.running_mean, means)
+        torch.testing.assert_close(norm.running_var, variances)
+        assert (means[:2] != 0).all() and (means[2:] == 0).all() and (variances != 1).all()
+        replace_all_batch_norm_modules_(norm)
+        torch.testing.assert_close(norm.eval()(batches[0]), SO2BatchNorm(2, 2)(batches[0]))
+
+    def test_the_hook_for_precise_statistics(self):
+        """MMPretrain's goes over batch norms, and averages running_mean and running_var."""
+        norm, batches = SO2BatchNorm(2, 2), [field(2, seed=seed).float() for seed in range(3)]
+        expected = copy.deepcopy(norm)
+        update_bn(batches, expected)
+        model = BaseModelOf(norm)
+        update_bn_stats(model.train(), Batches(batches), logger='silent')
+        torch.testing.assert_close(norm.running_var, expected.running_var)
+        torch.testing.assert_close(norm.running_mean, expected.running_mean)
+
+    def test_a_norm_over_processes_is_refused(self):
+        with pytest.raises(AttributeError, match='SO2BatchNorm cannot be converted to SyncBatch'):
+            nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(SO2BatchNorm(2, 2)))
+
+    def test_statistics_of_older_checkpoints(self):
+        norm = as_if_trained_so2(SO2BatchNorm(3, 2))
+        state = norm.state_dict()
+        old = dict(state, running_mean=state['running_mean'][:3], weight=state['weight'].view(3, 3))
+        old.update(running_var=state['running_var'][:3], running_power=state['running_var'][3:])
+        old['running_power'] = old['running_power'].view(2, 3)
+        del old['num_batches_tracked']
+        other = SO2BatchNorm(3, 2).double().eval()
+        other.load_state_dict(old)
+        x = field(2, channels=3)
+        assert torch.equal(other(x), norm(x))
 
     def test_zero_pairs(self):
         x = torch.zeros(2, 10, 3, 3, requires_grad=True)

@@ -1,0 +1,90 @@
+# Copyright (c) mmscale contributors.
+"""Checkpoints are pickles, which run code when they are opened: the tools open weights alone."""
+
+import os
+from argparse import Action, ArgumentParser
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import FunctionType
+
+import mmengine.runner.checkpoint
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.optim import OneCycleParamScheduler
+
+from .errors import TRUST
+
+SAFE_VARIABLE, UNSAFE_VARIABLE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
+# Their checkpoints name methods of theirs.
+OWNERS = (HistoryBuffer, OneCycleParamScheduler)
+
+
+def _named(path: str, function: Callable) -> Callable:
+    """A function that pickles know by a path, which in them stands for another one."""
+
+    def call(*args):
+        return function(*args)
+
+    call.__module__, _, call.__qualname__ = path.rpartition('.')
+    call.__name__ = call.__qualname__
+    return call
+
+
+def _method_of(owner: type, name: str) -> FunctionType:
+    method = getattr(owner, name) if owner in OWNERS else None
+    if not isinstance(method, FunctionType):
+        raise ValueError(f'a checkpoint cannot ask for {name} of {owner!r}')
+    return method
+
+
+@cache
+def _of_trainings() -> list:
+    """What checkpoints of MMEngine's trainings hold beside weights: logged numbers, schedules."""
+    rebuild, (scalar, _) = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()
+    dtypes = {type(np.dtype(kind)) for kind in ('b1', 'i4', 'i8', 'u1', 'f4', 'f8', 'U1')}
+    numpy = [
+        _named(f'numpy.{core}.multiarray.{name}', function)  # before and since NumPy 2
+        for core in ('core', '_core')
+        for name, function in (('_reconstruct', rebuild), ('scalar', scalar))
+    ]
+    methods = _named('builtins.getattr', _method_of)
+    return [*OWNERS, methods, *numpy, np.ndarray, np.dtype, *dtypes]
+
+
+def allow_trainings() -> None:
+    """Has PyTorch open, where it opens weights alone, the checkpoints of trainings, too."""
+    torch.serialization.add_safe_globals(_of_trainings())
+    # Those of the maintained MMEngine allow any attribute of anything, and are forgotten together
+    # with ours after each file.
+    mmengine.runner.checkpoint.get_torch_safe_globals = list
+
+
+def read_checkpoint(path: str | Path, mmap: bool = False):
+    """Reads a checkpoint to the CPU: weights alone, unless the environment or a flag trusts it."""
+    allow_trainings()
+    # Not said here whether weights alone: the variables would have no say.
+    return torch.load(path, 'cpu', mmap=mmap)
+
+
+class _Trust(Action):
+    def __call__(self, *args):
+        os.environ[UNSAFE_VARIABLE] = '1'
+        os.environ.pop(SAFE_VARIABLE, None)
+
+
+def add_trust_option(parser: ArgumentParser) -> None:
+    """Has a tool open weights alone, in checkpoints of any kind, unless it is told otherwise.
+
+    It adds ``--trust-checkpoint``. Processes that the tool starts do likewise.
+    """
+    if os.environ.get(UNSAFE_VARIABLE, '0') not in ('1', 'y', 'yes', 'true'):
+        os.environ[SAFE_VARIABLE] = '1'
+    allow_trainings()
+    parser.add_argument(
+        TRUST,
+        action=_Trust,
+        nargs=0,
+        help='open checkpoints that hold more than weights; such a file can run any program',
+    )

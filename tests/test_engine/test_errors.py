@@ -1,0 +1,31 @@
+# Copyright (c) mmscale contributors.
+import os
+import subprocess
+import sys
+
+PROGRAM = """
+from pathlib import Path
+from mmscale.engine.errors import one_line_errors
+from mmscale.evaluation.report import write_json, write_text
+
+with one_line_errors('.'):
+    print('of base \\u221a2')
+    write_text(Path('a.csv'), 'of base \\u221a2')
+    write_json(Path('a.json'), dict(base='\\u221a2'))
+    raise ValueError('\\u221a2 is no base')
+"""
+
+
+def test_no_locale_ends_a_tool(tmp_path):
+    """Under an ASCII locale, what was measured is written and printed, and errors are told."""
+    ascii_alone = dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
+    result = subprocess.run(
+        [sys.executable, '-c', PROGRAM], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, **ascii_alone},
+    )  # fmt: skip
+    assert 'of base \\u221a2' in result.stdout
+    line = result.stderr.splitlines()[-1]
+    assert line.startswith('error: \\u221a2 is no base (where: ') and result.returncode == 1
+    for name in ('a.csv', 'traceback_0.txt'):
+        assert '√2' in (tmp_path / name).read_text(encoding='utf-8')
+    assert (tmp_path / 'a.json').is_file()
