@@ -1,0 +1,218 @@
+# Copyright (c) mmscale contributors.
+"""Time, memory and cost of the host against ordinary networks, or against another checkout."""
+
+import argparse
+import math
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import cases
+import report
+import torch
+import workers
+
+LEAST_SECONDS = 0.05  # of one measurement: what is shorter is called several times
+
+
+def progress(text: str):
+    print(text, file=sys.stderr, flush=True)
+
+
+def options(description: str, groups: list[cases.Group]) -> argparse.ArgumentParser:
+    """What all benchmarks are told."""
+    parser = argparse.ArgumentParser(description=description.splitlines()[0])
+    add, names = parser.add_argument, list(dict.fromkeys(group.name for group in groups))
+    add('--quick', action='store_true', help='tiny sizes: shows that it works, judges no target')
+    add('--out', type=Path, default=Path('work_dirs/benchmark'), help='folder of the results')
+    add('--only', nargs='+', choices=names, metavar='GROUP', help=f'some of {", ".join(names)}')
+    add('--against', type=Path, metavar='CHECKOUT',
+        help='this checkout of mmscale against another one: each case in turn with itself')  # fmt: skip
+    add('--threads', type=int, default=torch.get_num_threads(), help="CPU threads; PyTorch's")
+    add('--system-allocator', dest='keep_blocks', action='store_false',
+        help='leave the C library its own ways of allocating')  # fmt: skip
+    add('--minutes', type=float, help='what cannot be measured in this time is left out')
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The options, checked."""
+    args = parser.parse_args()
+    args.deadline = args.minutes and time.monotonic() + 60 * args.minutes
+    if args.threads < 1:
+        parser.error(f'--threads must be at least 1, got {args.threads}')
+    if args.out.exists() and not args.out.is_dir():
+        parser.error(f'--out: {args.out} is a file, not a folder')
+    if args.against and not (args.against / 'mmscale').is_dir():
+        parser.error(f'--against: {args.against} is no checkout of mmscale')
+    return args
+
+
+def time_in_turn(
+    ask: dict[str, Callable[[int], float]],
+    once: dict[str, float],
+    seconds: float,
+    rounds: tuple[int, int],
+) -> dict[str, list[float]]:
+    """Seconds of a call, an entry a round: what slows the machine for a while slows all of them.
+
+    Every second round goes backwards: then none is always the one that follows a certain other.
+
+    Args:
+        ask (dict[str, Callable]): Times as many calls as it is told, by name.
+        once (dict[str, float]): About the seconds of a call, by name.
+        seconds (float): No round begins after this time, once there are enough of them.
+        rounds (tuple[int, int]): The least and the greatest number of rounds.
+    """
+    calls = {name: max(1, math.ceil(LEAST_SECONDS / once[name])) for name in ask}
+    times = {name: [] for name in ask}
+    end = time.perf_counter() + seconds
+    for i in range(rounds[1]):
+        if i >= rounds[0] and time.perf_counter() > end:
+            break
+        for name in ask if i % 2 == 0 else reversed(ask):
+            times[name].append(ask[name](calls[name]))
+    return times
+
+
+class Session:
+    """The processes of one group; ``run`` is told of what machine they are and which failed."""
+
+    def __init__(self, group: cases.Group, args: argparse.Namespace, run: dict):
+        self.group, self.args, self.run = group, args, run
+        self.processes, self.workers = {}, {}
+
+    def start(self):
+        for name, subject in self.group.subjects.items():
+            folder = self.args.against.resolve() if subject.checkout else workers.ROOT
+            key = folder if self.group.shared else name
+            if key not in self.processes:
+                given = self.args.device, self.args.threads, self.args.keep_blocks
+                self.processes[key] = workers.Worker(folder, *given)
+            self.workers[name] = self.processes[key]
+        rows = [row for row in self.group.rows if row.quantity.startswith('memory')]
+        weighed = {name for row in rows for name in (row.measured, *row.references)}
+        for name, subject in self.group.subjects.items():
+            answer = self.ask('build', [name], subject, name in weighed)
+            self.run['machine'] = self.run['machine'] or answer.get(name, '')
+
+    def ask(self, what: str, names, *rest) -> dict:
+        """Answers by name; what fails is left out from then on, and noted."""
+        found, names = {}, [name for name in names if name in self.workers]
+        for turn in [names] if self.group.together else [[name] for name in names]:
+            for name in turn:
+                self.workers[name].send(what, name, *rest)
+            for name in turn:
+                try:
+                    found[name] = self.workers[name].receive(self.args.deadline)
+                except (RuntimeError, ImportError) as error:
+                    note(self.run, f'{self.group.title}: {name}', error)
+                    failed = self.workers[name]
+                    self.workers = {n: w for n, w in self.workers.items() if w is not failed}
+        return found
+
+    def times(self, names, mode: str) -> dict[str, list[float]]:
+        once = self.ask('time', names, mode, 1)
+        once |= self.ask('time', [name for name in once if once[name] < 1], mode, 1)
+
+        def ask(name: str, calls: int) -> float:
+            self.workers[name].send('time', name, mode, calls)
+            return self.workers[name].receive(self.args.deadline)
+
+        asked = {name: partial(ask, name) for name in once if name in self.workers}
+        return time_in_turn(asked, once, self.group.seconds, self.group.rounds)
+
+    def rows(self) -> list[dict]:
+        self.start()
+        found, group = [], self.group
+        forward = 'forward' if 'forward' in group.rows[0].quantity else 'inference'
+        work = self.ask('multiply-adds', group.subjects, forward, 1) if group.work else {}
+        for quantity in dict.fromkeys(row.quantity for row in group.rows):
+            what, mode = quantity.split(' of ')
+            rows = [row for row in group.rows if row.quantity == quantity]
+            names = dict.fromkeys(n for row in rows for n in (row.measured, *row.references))
+            if what == 'time':
+                values = self.times(names, mode)
+            else:
+                values = {n: [value] for n, value in self.ask(what, names, mode, 1).items()}
+            if what == 'kernels':
+                for name, (kernels,) in values.items():
+                    title = f'{group.title}: {name}, {mode}'
+                    self.run['tables'] += report.kernel_table(title, kernels)
+                continue
+            for row in rows:
+                there = [name for name in row.references if name in values]
+                if row.measured in values and there:
+                    against = min(there, key=lambda name: statistics.median(values[name]))
+                    ratio = work[row.measured] / work[against] if what == 'time' and work else None
+                    pair = values[row.measured], values[against]
+                    found.append(report.compare(group.title, row, against, *pair, ratio))
+        return found
+
+    def end(self):
+        for process in self.processes.values():
+            process.end()
+
+
+def note(run: dict, what: str, error: Exception):
+    """Has the report say what is left out; a library that is not installed is no failure."""
+    progress(f'{what}: {error}')
+    run['failed'] |= not isinstance(error, ImportError)
+    text = f'{what} is left out: {str(error).splitlines()[-1]}'
+    run['notes'] = list(dict.fromkeys([*run['notes'], text]))
+
+
+def measure(groups: list[cases.Group], args: argparse.Namespace, name: str, run: dict):
+    """Measures all groups, writes all rows after each of them, and shows them."""
+    os.environ['KINETO_LOG_LEVEL'] = '99'  # that there is no GPU is no error
+    if args.device == 'cpu':
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+    groups = [group for group in groups if not args.only or group.name in args.only]
+    groups = cases.paired(groups) if args.against else groups
+    groups = [cases.shrunk(group) for group in groups] if args.quick else groups
+    if args.quick:
+        run['notes'].append('--quick: sizes are smaller than the titles say; nothing is judged')
+    rows = []
+    for i, group in enumerate(groups):
+        progress(f'{i + 1} of {len(groups)}: {group.title}: {", ".join(group.subjects)}')
+        session = Session(group, args, run)
+        try:
+            if args.deadline and time.monotonic() > args.deadline:
+                raise TimeoutError
+            rows += session.rows()
+        except TimeoutError:
+            left = dict.fromkeys(group.title for group in groups[i:])
+            run['notes'].append(f'time was over before the end of: {"; ".join(left)}')
+            break
+        except RuntimeError as error:
+            note(run, group.title, error)
+        finally:
+            session.end()
+            report.write(args.out, name, run, rows)
+    print(report.to_markdown(run, rows))
+    missed = [f'{row["measured"]}, {row["quantity"]}' for row in rows if row['held'] is False]
+    progress(f'targets missed: {"; ".join(missed) or "none"}')
+    progress(f'results: {(args.out / name).resolve()}.md and .csv')
+
+
+def new_run() -> dict:
+    command = shlex.join(['python', *sys.argv])
+    return dict(command=command, machine='', notes=[], tables=[], failed=False)
+
+
+def main():
+    groups = cases.cpu_groups()
+    parser = options(__doc__, groups)
+    parser.set_defaults(device='cpu')
+    args, run = parse(parser), new_run()
+    measure(groups, args, 'against' if args.against else 'benchmark', run)
+    sys.exit(run['failed'])
+
+
+if __name__ == '__main__':
+    main()
