@@ -7,9 +7,8 @@ import sys
 import time
 
 import cases
-import torch
 import workers
-from run import measure, new_run, options, parse, progress
+from run import measure, options, parse, progress
 
 
 def run_tests(run: dict, seconds: float):
@@ -31,9 +30,7 @@ def main():
     parser.add_argument('--device', choices=('cuda', 'cpu'), default='cuda')
     parser.add_argument('--no-tests', action='store_true', help='leave tests/test_cuda.py out')
     parser.set_defaults(minutes=7.5)
-    args, run = parse(parser), new_run()
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        parser.error('--device cuda: PyTorch finds no GPU')
+    args, run = parse(parser)
     if not args.no_tests:
         run_tests(run, min(150, max(1, args.deadline - time.monotonic())))
     groups = cases.gpu_groups()

@@ -5,11 +5,11 @@ import argparse
 import math
 import os
 import shlex
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import cases
@@ -32,40 +32,37 @@ def options(description: str, groups: list[cases.Group]) -> argparse.ArgumentPar
     add('--out', type=Path, default=Path('work_dirs/benchmark'), help='folder of the results')
     add('--only', nargs='+', choices=names, metavar='GROUP', help=f'some of {", ".join(names)}')
     add('--against', type=Path, metavar='CHECKOUT',
-        help='this checkout of mmscale against another one: each case in turn with itself')  # fmt: skip
-    add('--threads', type=int, default=torch.get_num_threads(), help="CPU threads; PyTorch's")
+        help='measure each case in turn with itself in another checkout of mmscale')  # fmt: skip
     add('--system-allocator', dest='keep_blocks', action='store_false',
         help='leave the C library its own ways of allocating')  # fmt: skip
     add('--minutes', type=float, help='what cannot be measured in this time is left out')
     return parser
 
 
-def parse(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The options, checked."""
+def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
+    """The options, checked, and what the report is to say beside the rows."""
     args = parser.parse_args()
     args.deadline = args.minutes and time.monotonic() + 60 * args.minutes
-    if args.threads < 1:
-        parser.error(f'--threads must be at least 1, got {args.threads}')
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        parser.error('--device cuda: PyTorch finds no GPU')
     if args.out.exists() and not args.out.is_dir():
         parser.error(f'--out: {args.out} is a file, not a folder')
     if args.against and not (args.against / 'mmscale').is_dir():
         parser.error(f'--against: {args.against} is no checkout of mmscale')
-    return args
+    command = shlex.join(['python', *sys.argv])
+    return args, dict(command=command, machine='', notes=[], profiles={}, failed=False)
 
 
 def time_in_turn(
-    ask: dict[str, Callable[[int], float]],
-    once: dict[str, float],
-    seconds: float,
-    rounds: tuple[int, int],
+    ask: dict[str, Callable], once: dict[str, float], seconds: float, rounds: tuple[int, int]
 ) -> dict[str, list[float]]:
     """Seconds of a call, an entry a round: what slows the machine for a while slows all of them.
 
     Every second round goes backwards: then none is always the one that follows a certain other.
 
     Args:
-        ask (dict[str, Callable]): Times as many calls as it is told, by name.
-        once (dict[str, float]): About the seconds of a call, by name.
+        ask (dict[str, Callable]): Functions of a number of calls: seconds of a call.
+        once (dict[str, float]): About how many they are.
         seconds (float): No round begins after this time, once there are enough of them.
         rounds (tuple[int, int]): The least and the greatest number of rounds.
     """
@@ -85,21 +82,21 @@ class Session:
 
     def __init__(self, group: cases.Group, args: argparse.Namespace, run: dict):
         self.group, self.args, self.run = group, args, run
-        self.processes, self.workers = {}, {}
+        self.workers, self.processes = {}, {}
 
     def start(self):
+        """One process a subject, or one for all of a checkout."""
         for name, subject in self.group.subjects.items():
-            folder = self.args.against.resolve() if subject.checkout else workers.ROOT
+            folder = str(self.args.against.resolve() if subject.checkout else workers.ROOT)
             key = folder if self.group.shared else name
             if key not in self.processes:
-                given = self.args.device, self.args.threads, self.args.keep_blocks
-                self.processes[key] = workers.Worker(folder, *given)
+                self.processes[key] = workers.Worker(
+                    folder, self.args.device, self.args.keep_blocks
+                )
             self.workers[name] = self.processes[key]
-        rows = [row for row in self.group.rows if row.quantity.startswith('memory')]
-        weighed = {name for row in rows for name in (row.measured, *row.references)}
+        memory = any(row.quantity.startswith('memory') for row in self.group.rows)
         for name, subject in self.group.subjects.items():
-            answer = self.ask('build', [name], subject, name in weighed)
-            self.run['machine'] = self.run['machine'] or answer.get(name, '')
+            self.run['machine'] = self.ask('build', [name], subject, memory).get(name, '')
 
     def ask(self, what: str, names, *rest) -> dict:
         """Answers by name; what fails is left out from then on, and noted."""
@@ -119,16 +116,17 @@ class Session:
     def times(self, names, mode: str) -> dict[str, list[float]]:
         once = self.ask('time', names, mode, 1)
         once |= self.ask('time', [name for name in once if once[name] < 1], mode, 1)
-
-        def ask(name: str, calls: int) -> float:
-            self.workers[name].send('time', name, mode, calls)
-            return self.workers[name].receive(self.args.deadline)
-
-        asked = {name: partial(ask, name) for name in once if name in self.workers}
-        return time_in_turn(asked, once, self.group.seconds, self.group.rounds)
+        ask = {
+            name: lambda calls, name=name: self.workers[name].ask(
+                'time', name, mode, calls, deadline=self.args.deadline
+            )
+            for name in once
+            if name in self.workers
+        }
+        return time_in_turn(ask, once, self.group.seconds, self.group.rounds)
 
     def rows(self) -> list[dict]:
-        self.start()
+        """What :func:`report.compare` makes of all that was measured."""
         found, group = [], self.group
         forward = 'forward' if 'forward' in group.rows[0].quantity else 'inference'
         work = self.ask('multiply-adds', group.subjects, forward, 1) if group.work else {}
@@ -136,21 +134,20 @@ class Session:
             what, mode = quantity.split(' of ')
             rows = [row for row in group.rows if row.quantity == quantity]
             names = dict.fromkeys(n for row in rows for n in (row.measured, *row.references))
+            if what == 'kernels':
+                for name, text in self.ask(what, names, mode, 1).items():
+                    self.run['profiles'][f'{group.title}: {name}, {mode}'] = text
+                continue
             if what == 'time':
                 values = self.times(names, mode)
             else:
                 values = {n: [value] for n, value in self.ask(what, names, mode, 1).items()}
-            if what == 'kernels':
-                for name, (kernels,) in values.items():
-                    title = f'{group.title}: {name}, {mode}'
-                    self.run['tables'] += report.kernel_table(title, kernels)
-                continue
             for row in rows:
                 there = [name for name in row.references if name in values]
                 if row.measured in values and there:
-                    against = min(there, key=lambda name: statistics.median(values[name]))
-                    ratio = work[row.measured] / work[against] if what == 'time' and work else None
+                    against = min(there, key=lambda name: statistics.median(values[name]))  # noqa: B023
                     pair = values[row.measured], values[against]
+                    ratio = work[row.measured] / work[against] if what == 'time' and work else None
                     found.append(report.compare(group.title, row, against, *pair, ratio))
         return found
 
@@ -168,14 +165,15 @@ def note(run: dict, what: str, error: Exception):
 
 
 def measure(groups: list[cases.Group], args: argparse.Namespace, name: str, run: dict):
-    """Measures all groups, writes all rows after each of them, and shows them."""
+    """Measures groups in their order, writes all rows after each of them, and shows them."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # no process is left behind
     os.environ['KINETO_LOG_LEVEL'] = '99'  # that there is no GPU is no error
     if args.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''
     groups = [group for group in groups if not args.only or group.name in args.only]
     groups = cases.paired(groups) if args.against else groups
-    groups = [cases.shrunk(group) for group in groups] if args.quick else groups
     if args.quick:
+        groups = [cases.shrunk(group) for group in groups]
         run['notes'].append('--quick: sizes are smaller than the titles say; nothing is judged')
     rows = []
     for i, group in enumerate(groups):
@@ -184,6 +182,7 @@ def measure(groups: list[cases.Group], args: argparse.Namespace, name: str, run:
         try:
             if args.deadline and time.monotonic() > args.deadline:
                 raise TimeoutError
+            session.start()
             rows += session.rows()
         except TimeoutError:
             left = dict.fromkeys(group.title for group in groups[i:])
@@ -200,17 +199,11 @@ def measure(groups: list[cases.Group], args: argparse.Namespace, name: str, run:
     progress(f'results: {(args.out / name).resolve()}.md and .csv')
 
 
-def new_run() -> dict:
-    command = shlex.join(['python', *sys.argv])
-    return dict(command=command, machine='', notes=[], tables=[], failed=False)
-
-
 def main():
-    groups = cases.cpu_groups()
-    parser = options(__doc__, groups)
+    parser = options(__doc__, cases.cpu_groups())
     parser.set_defaults(device='cpu')
-    args, run = parse(parser), new_run()
-    measure(groups, args, 'against' if args.against else 'benchmark', run)
+    args, run = parse(parser)
+    measure(cases.cpu_groups(), args, 'against' if args.against else 'benchmark', run)
     sys.exit(run['failed'])
 
 

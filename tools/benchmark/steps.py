@@ -13,6 +13,7 @@ from typing import NamedTuple
 import mmpretrain.models  # noqa: F401  (registers ResNet)
 import torch
 import torch.nn.functional as F
+from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 import mmscale.models  # noqa: F401  (registers ScaleResNet)
@@ -37,28 +38,16 @@ class Step(NamedTuple):
 
 
 def network(
-    config: dict,
-    batch: int,
-    side: int,
-    device: str = 'cpu',
-    channels_last: bool = False,
-    amp: bool = False,
-    how: str = 'eager',
-    head: bool = True,
-) -> dict[str, Step]:
-    """Inference and whole training steps of one and the same backbone and a linear classifier.
+    config: dict, batch: int, side: int, device: str = 'cpu', channels_last: bool = False,
+    amp: bool = False, how: str = 'eager', head: bool = True,
+) -> dict[str, Step]:  # fmt: skip
+    """Inference and training steps of one and the same backbone with a linear classifier.
 
-    Args:
-        config (dict): Of the backbone.
-        batch (int): Images.
-        side (int): Their side in pixels.
-        device (str): Where it runs.
-        channels_last (bool): Memory format of images and of 4-dimensional weights.
-        amp (bool): Autocast to bfloat16.
-        how (str): ``'eager'``, ``'compiled'`` or ``'CUDA graph'``.
-        head (bool): Whether inference, too, goes through the classifier.
+    ``amp`` is autocast to bfloat16; ``how`` is ``'eager'``, ``'compiled'`` or ``'CUDA graph'``;
+    without ``head`` inference ends with the backbone.
     """
     torch.manual_seed(0)
+    MMLogger.get_instance('benchmark', log_level='ERROR')  # how each weight is initialised
     backbone = MODELS.build(config)
     backbone.init_weights()
     model = nn.ModuleDict(dict(backbone=backbone, head=nn.Linear(backbone.feat_dim, NUM_CLASSES)))
@@ -71,12 +60,10 @@ def network(
     def logits():
         return model['head'](pooled(backbone(images)[-1]))
 
-    features = functools.partial(backbone, images)  # no call of ours is counted with the network's
     if how == 'compiled':
         logits = torch.compile(logits)
     if amp:  # a graph has to hold the casts of the weights: no cache
-        autocast = torch.autocast(device, torch.bfloat16, cache_enabled=how != 'CUDA graph')
-        logits, features = autocast(logits), autocast(features)
+        logits = torch.autocast(device, torch.bfloat16, cache_enabled='graph' not in how)(logits)
 
     def train():
         loss = F.cross_entropy(logits(), labels)
@@ -95,10 +82,9 @@ def network(
         model.train()
         yield
 
-    steps = {
-        'inference': Step(logits if head else features, inference),
-        'training step': Step(train, training),
-    }
+    # A partial, for no call of ours is to be counted with the network's.
+    infer = logits if head else functools.partial(backbone, images)
+    steps = {'inference': Step(infer, inference), 'training step': Step(train, training)}
     return {mode: captured(step) for mode, step in steps.items()} if 'graph' in how else steps
 
 
@@ -141,13 +127,7 @@ class Layer(NamedTuple):
 
 
 def layer(kind: str, device: str = 'cpu', **arguments) -> dict[str, Step]:
-    """Forward, and forward with backward to the gradients of inputs and weights.
-
-    Args:
-        kind (str): One of ``LAYERS``.
-        device (str): Where it runs.
-        **arguments: Of the function that ``kind`` names.
-    """
+    """Forward, and forward with backward to all gradients; ``kind`` is one of ``LAYERS``."""
     torch.manual_seed(0)
     with torch.device(device):
         made = LAYERS[kind](**arguments)

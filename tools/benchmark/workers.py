@@ -10,14 +10,17 @@ import multiprocessing
 import os
 import platform
 import pstats
+import re
 import runpy
 import sys
 import time
 import traceback
+import warnings
+from contextlib import nullcontext, redirect_stdout, suppress
 from pathlib import Path
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import ProfilerActivity, record_function
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -26,29 +29,28 @@ ROOT = Path(__file__).resolve().parents[2]
 LEAST_MEMORY = 512 * 2**20
 
 
-# ---- the side that asks
-
-
 class Worker:
-    """A process of its own, which takes questions and answers them one after the other."""
+    """A process of its own; its arguments are those of :func:`serve`."""
 
-    def __init__(self, folder: Path, device: str, threads: int, keep_blocks: bool = True):
-        """It imports mmscale from ``folder``; ``keep_blocks``: no freed block leaves it (CPU)."""
+    def __init__(self, *arguments):
         context = multiprocessing.get_context('spawn')
         self.connection, theirs = context.Pipe()
-        arguments = theirs, str(folder), device, threads, keep_blocks
-        self.process = context.Process(target=serve, args=arguments, daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
         self.process.start()
         theirs.close()
 
-    def receive(self, deadline: float | None = None):
-        """An answer.
+    def send(self, *question):
+        with suppress(ConnectionError):  # from a process that has ended comes why, or nothing
+            self.connection.send(question)
 
-        Raises:
-            TimeoutError: If there is none before the deadline, of ``time.monotonic()``.
-            ImportError: If something that is to be measured is not installed.
-            RuntimeError: If the process fails, with what it said.
-            MemoryError: If the machine's memory is too full to time anything.
+    def ask(self, *question, deadline: float | None = None):
+        self.send(*question)
+        return self.receive(deadline)
+
+    def receive(self, deadline: float | None = None):
+        """An answer; ``TimeoutError`` if there is none by ``deadline``, of ``time.monotonic()``.
+
+        A library that is not installed is an ``ImportError``, any other failure a ``RuntimeError``.
         """
         if deadline and not self.connection.poll(max(0, deadline - time.monotonic())):
             raise TimeoutError('time is over')
@@ -58,33 +60,26 @@ class Worker:
             raise RuntimeError('its process was ended, perhaps for its memory') from None
         if isinstance(answer, Exception):
             raise answer
-        left = available_memory()
-        if left is not None and left < LEAST_MEMORY:
+        if (left := available_memory()) < LEAST_MEMORY:
             raise MemoryError(
                 f'only {left // 2**20} MiB of memory are left beside what is compared, at least '
                 f'{LEAST_MEMORY // 2**20} are needed to time it: end what else is running'
             )
         return answer
 
-    def send(self, *question):
-        """Asks :func:`serve`."""
-        self.connection.send(question)
-
     def end(self):
         self.process.terminate()
         self.process.join()
 
 
-def available_memory() -> int | None:
-    """Bytes that programs can still take, as Linux counts them; None elsewhere."""
+def available_memory() -> int:
+    """Bytes that programs can still take, as Linux counts them; without end elsewhere."""
     path = Path('/proc/meminfo')
-    if not path.is_file():
-        return None
-    fields = dict(line.split(':') for line in path.read_text().splitlines())
-    return int(fields['MemAvailable'].split()[0]) * 1024
+    found = path.is_file() and re.search(r'MemAvailable: +(\d+) kB', path.read_text())
+    return int(found[1]) * 1024 if found else sys.maxsize
 
 
-# ---- the side that measures
+# ---- in the processes: what is measured of a step, in its context
 
 
 def synchronize(device: str):
@@ -139,17 +134,15 @@ def multiply_adds_of(step, device: str, calls: int) -> int:
     return counter.get_total_flops()
 
 
-def kernels_of(step, device: str, calls: int) -> list[tuple[str, float, float]]:
-    """Name, number and milliseconds a call of kernels (on a CPU: operators), the costliest first."""
+def kernels_of(step, device: str, calls: int) -> str:
+    """A table of the ten costliest kernels of one call (on a CPU: operators)."""
     step.run()
-    with profile(activities=[getattr(ProfilerActivity, device.upper())], acc_events=True) as found:
-        for _ in range(calls):
-            step.run()
+    activity = getattr(ProfilerActivity, device.upper())
+    with torch.profiler.profile(activities=[activity], acc_events=True) as profiler:
+        step.run()
         synchronize(device)
-    where = 'self_device_time_total' if device == 'cuda' else 'self_cpu_time_total'
-    kernels = [(e.key, e.count / calls, getattr(e, where) / 1e3 / calls)
-               for e in found.key_averages()]  # fmt: skip
-    return sorted(kernels, key=lambda kernel: -kernel[2])
+    costly = f'self_{device}_time_total'
+    return profiler.key_averages().table(costly, row_limit=10, max_name_column_width=70)
 
 
 QUANTITIES = {
@@ -161,33 +154,32 @@ QUANTITIES = {
 }
 
 
-def build_and_measure_memory(build, device: str) -> tuple[dict, dict[str, int]]:
-    """Steps, and the most bytes that PyTorch has allocated until each had run twice.
+def build(builder, arguments: dict, device: str, memory: bool) -> tuple[dict, dict[str, int]]:
+    """Steps by mode and, if asked, the most bytes allocated until each had run twice.
 
-    How much of that a process holds, on a CPU, is up to the allocator of the C library, and differs
+    How much of them a process holds, on a CPU, is up to the allocator of the C library, and differs
     from run to run by more than what is to be measured.
     """
-    peaks, total, peak = {}, 0, 0
-    with torch.autograd.profiler.profile(profile_memory=device == 'cpu', use_kineto=True) as found:
-        steps = build()
-        for mode, step in steps.items():
+    traced = memory and device == 'cpu'
+    profiler = torch.autograd.profiler.profile(profile_memory=True, use_kineto=True)
+    with profiler if traced else nullcontext():
+        steps, peaks, total, peak = builder(device=device, **arguments), {}, 0, 0
+        for mode, step in steps.items() if memory else ():
             with record_function(mode), step.context():
                 step.run()
                 step.run()
-            if device == 'cuda':
-                peaks[mode] = torch.cuda.max_memory_allocated()
-    if device == 'cuda':
-        return steps, peaks
-    for event in sorted(found.kineto_results.events(), key=lambda event: event.end_ns()):
+            peaks[mode] = torch.cuda.max_memory_allocated() if device == 'cuda' else 0
+    events = profiler.kineto_results.events() if traced else ()
+    for event in sorted(events, key=lambda event: event.end_ns()):
         if event.name() == '[memory]':
             total += event.nbytes()
             peak = max(peak, total)
-        elif event.name() in steps:
+        elif event.name() in peaks:
             peaks[event.name()] = peak
     return steps, peaks
 
 
-def machine(device: str, threads: int, keeps_blocks: bool) -> str:
+def machine(device: str, keeps_blocks: bool) -> str:
     """Machine, versions, and what sets how memory is allocated."""
     import mmcv
     import mmpretrain
@@ -195,35 +187,33 @@ def machine(device: str, threads: int, keeps_blocks: bool) -> str:
     import mmscale
 
     info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(':', 1)[1].strip() for line in lines if line.startswith('model name')]
-    where = f'{names[0] if names else platform.machine()}, {threads} of {os.cpu_count()} threads'
+    names = re.findall(r'model name\s*: (.*)', info.read_text() if info.is_file() else '')
+    cpu = [*names, platform.machine()][0]
+    where = f'{cpu}, {torch.get_num_threads()} of {os.cpu_count()} threads'
     if device == 'cuda':
         where = f'{torch.cuda.get_device_name()} ({where})'
-    allocator = [f'{name}={value}' for name, value in sorted(os.environ.items())
-                 if name.startswith('MALLOC_') or name in ('LD_PRELOAD', 'PYTORCH_CUDA_ALLOC_CONF')]
-    allocator += ['freed blocks are kept'] * keeps_blocks
-    modules = torch, mmcv, mmpretrain, mmscale
-    return ', '.join([where, *(f'{m.__name__} {m.__version__}' for m in modules), *allocator])  # fmt: skip
+    modules = (f'{m.__name__} {m.__version__}' for m in (torch, mmcv, mmpretrain, mmscale))
+    known = 'MALLOC_', 'LD_PRELOAD', 'GLIBC_TUNABLES', 'PYTORCH_CUDA_ALLOC_CONF'
+    settings = (f'{k}={v}' for k, v in sorted(os.environ.items()) if k.startswith(known))
+    return ', '.join([where, *modules, *settings, *['freed blocks are kept'] * keeps_blocks])
 
 
-def serve(connection, folder: str, device: str, threads: int, keep_blocks: bool):
-    """What a process does. Questions and answers:
+def serve(connection, folder: str, device: str, keep_blocks: bool):
+    """Answers ``('build', name, subject, memory)`` and ``(quantity, name, mode, calls)``.
 
-    - ``('build', name, subject, whether to measure memory)``: on what machine;
-    - ``(quantity, name, mode, calls)``: a number, for kernels a list.
+    ``folder`` is the checkout from which mmscale is imported; ``keep_blocks`` has freed blocks stay
+    with the process, on a CPU.
     """
     sys.path.insert(0, folder)
-    built, peaks = {}, {}
+    warnings.filterwarnings('ignore', message='Fail to import')  # of MMCV, what it has no ops for
+    built = {}
     try:
-        from mmengine.logging import MMLogger
-
+        with redirect_stdout(None):  # MMPretrain, what it could not import
+            import steps
         import mmscale
-        import steps
 
         if Path(folder) not in Path(mmscale.__file__).parents:
             raise RuntimeError(f'{folder} has no mmscale: {mmscale.__file__} was imported')
-        MMLogger.get_instance('benchmark', log_level='ERROR')  # how each weight is initialised
         # Of this checkout, whichever is measured: the allocator is no part of what is compared.
         allocator = runpy.run_path(str(ROOT / 'mmscale' / 'engine' / 'allocator.py'))
         keeps_blocks = keep_blocks and allocator['keep_freed_blocks']()
@@ -233,16 +223,17 @@ def serve(connection, folder: str, device: str, threads: int, keep_blocks: bool)
             what, name, *rest = connection.recv()
             if what == 'build':
                 subject, memory = rest
-                torch.set_num_threads(subject.threads or threads)
-                build = lambda: steps.BUILDERS[subject.build](device=device, **subject.arguments)
-                built[name], peaks[name] = build_and_measure_memory(build, device) if memory else (build(), {})
-                connection.send(machine(device, torch.get_num_threads(), keeps_blocks))
-            elif what == 'memory':
-                connection.send(peaks[name][rest[0]])
-            else:
-                mode, calls = rest
-                with built[name][mode].context():
-                    connection.send(QUANTITIES[what](built[name][mode], device, calls))
+                torch.set_num_threads(subject.threads or torch.get_num_threads())
+                builder = steps.BUILDERS[subject.build]
+                built[name] = build(builder, subject.arguments, device, memory)
+                connection.send(machine(device, keeps_blocks))
+                continue
+            (modes, peaks), (mode, calls) = built[name], rest
+            if what == 'memory':
+                connection.send(peaks[mode])
+                continue
+            with modes[mode].context():
+                connection.send(QUANTITIES[what](modes[mode], device, calls))
     except EOFError:
         pass
     except ImportError as error:
