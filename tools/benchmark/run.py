@@ -9,7 +9,7 @@ import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cases
@@ -96,7 +96,8 @@ class Session:
             self.workers[name] = self.processes[key]
         memory = any(row.quantity.startswith('memory') for row in self.group.rows)
         for name, subject in self.group.subjects.items():
-            self.run['machine'] = self.ask('build', [name], subject, memory).get(name, '')
+            answer = self.ask('build', [name], subject, memory).get(name)
+            self.run['machine'] = answer or self.run['machine']
 
     def ask(self, what: str, names, *rest) -> dict:
         """Answers by name; what fails is left out from then on, and noted."""
@@ -125,9 +126,10 @@ class Session:
         }
         return time_in_turn(ask, once, self.group.seconds, self.group.rounds)
 
-    def rows(self) -> list[dict]:
-        """What :func:`report.compare` makes of all that was measured."""
-        found, group = [], self.group
+    def rows(self) -> Iterator[dict]:
+        """What :func:`report.compare` makes of all that is measured."""
+        self.start()
+        group = self.group
         forward = 'forward' if 'forward' in group.rows[0].quantity else 'inference'
         work = self.ask('multiply-adds', group.subjects, forward, 1) if group.work else {}
         for quantity in dict.fromkeys(row.quantity for row in group.rows):
@@ -148,8 +150,7 @@ class Session:
                     against = min(there, key=lambda name: statistics.median(values[name]))  # noqa: B023
                     pair = values[row.measured], values[against]
                     ratio = work[row.measured] / work[against] if what == 'time' and work else None
-                    found.append(report.compare(group.title, row, against, *pair, ratio))
-        return found
+                    yield report.compare(group.title, row, against, *pair, ratio)
 
     def end(self):
         for process in self.processes.values():
@@ -182,18 +183,20 @@ def measure(groups: list[cases.Group], args: argparse.Namespace, name: str, run:
         try:
             if args.deadline and time.monotonic() > args.deadline:
                 raise TimeoutError
-            session.start()
-            rows += session.rows()
+            for row in session.rows():
+                rows.append(row)  # one by one: time may be over before the next
         except TimeoutError:
             left = dict.fromkeys(group.title for group in groups[i:])
             run['notes'].append(f'time was over before the end of: {"; ".join(left)}')
             break
         except RuntimeError as error:
             note(run, group.title, error)
+        except MemoryError as error:
+            sys.exit(f'error: {error}')
         finally:
             session.end()
             report.write(args.out, name, run, rows)
-    print(report.to_markdown(run, rows))
+    print(report.to_markdown(run, rows), end='')
     missed = [f'{row["measured"]}, {row["quantity"]}' for row in rows if row['held'] is False]
     progress(f'targets missed: {"; ".join(missed) or "none"}')
     progress(f'results: {(args.out / name).resolve()}.md and .csv')
