@@ -146,15 +146,11 @@ def test_a_quick_run_of_this_checkout_against_itself(tmp_path):
     assert len(counts) == 4 * 4 and all(float(row['ratio']) == 1 for row in counts)
 
 
-@pytest.mark.parametrize('minutes, written', [(1e-6, 'time was over before the end of: eager,'),
-                                              (30, 'Self CPU time total')])  # fmt: skip
-def test_the_script_for_a_gpu_ends_in_time_and_profiles(minutes, written, monkeypatch, tmp_path):
-    only = [] if minutes < 1 else ['--only', 'kernels', '--quick']
-    with pytest.raises(SystemExit) as ended:
-        run_here(monkeypatch, 'tools/benchmark/gpu.py', '--device', 'cpu', '--no-tests',
-                 '--minutes', minutes, '--out', tmp_path, *only)  # fmt: skip
-    assert not ended.value.code
-    assert written in (tmp_path / 'gpu.md').read_text(encoding='utf-8')
+def test_the_script_for_a_gpu_profiles_and_ends_in_time(tmp_path):
+    command = 'tools/benchmark/gpu.py', '--device', 'cpu', '--no-tests', '--out', tmp_path
+    profiled = run_tool(*command, '--quick', '--only', 'kernels')
+    assert profiled.returncode == 0 and 'Self CPU time total' in profiled.stdout
+    assert 'time was over before the end of: eager,' in run_tool(*command, '--minutes', 0).stdout
 
 
 @pytest.mark.parametrize('arguments', [['--out', 'README.md'], ['--against', 'docs']])

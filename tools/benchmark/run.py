@@ -35,14 +35,19 @@ def options(description: str, groups: list[cases.Group]) -> argparse.ArgumentPar
         help='measure each case in turn with itself in another checkout of mmscale')  # fmt: skip
     add('--system-allocator', dest='keep_blocks', action='store_false',
         help='leave the C library its own ways of allocating')  # fmt: skip
-    add('--minutes', type=float, help='what cannot be measured in this time is left out')
+    add(
+        '--minutes',
+        type=float,
+        default=math.inf,
+        help='what cannot be measured in this time is left out',
+    )
     return parser
 
 
 def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, dict]:
     """The options, checked, and what the report is to say beside the rows."""
     args = parser.parse_args()
-    args.deadline = args.minutes and time.monotonic() + 60 * args.minutes
+    args.deadline = time.monotonic() + 60 * args.minutes
     if args.device == 'cuda' and not torch.cuda.is_available():
         parser.error('--device cuda: PyTorch finds no GPU')
     if args.out.exists() and not args.out.is_dir():
@@ -95,16 +100,16 @@ class Session:
                 )
             self.workers[name] = self.processes[key]
         memory = any(row.quantity.startswith('memory') for row in self.group.rows)
-        for name, subject in self.group.subjects.items():
-            answer = self.ask('build', [name], subject, memory).get(name)
-            self.run['machine'] = answer or self.run['machine']
+        told = {name: (subject, memory) for name, subject in self.group.subjects.items()}
+        for answer in self.ask('build', told, self.args.device == 'cuda').values():
+            self.run['machine'] = answer
 
-    def ask(self, what: str, names, *rest) -> dict:
-        """Answers by name; what fails is left out from then on, and noted."""
-        found, names = {}, [name for name in names if name in self.workers]
-        for turn in [names] if self.group.together else [[name] for name in names]:
+    def ask(self, what: str, questions: dict[str, tuple], at_once: bool = False) -> dict:
+        """Answers by name, asked for in turn or at once; what fails is left out from then on."""
+        found, names = {}, [name for name in questions if name in self.workers]
+        for turn in [names] if at_once else [[name] for name in names]:
             for name in turn:
-                self.workers[name].send(what, name, *rest)
+                self.workers[name].send(what, name, *questions[name])
             for name in turn:
                 try:
                     found[name] = self.workers[name].receive(self.args.deadline)
@@ -115,8 +120,8 @@ class Session:
         return found
 
     def times(self, names, mode: str) -> dict[str, list[float]]:
-        once = self.ask('time', names, mode, 1)
-        once |= self.ask('time', [name for name in once if once[name] < 1], mode, 1)
+        once = self.ask('time', dict.fromkeys(names, (mode, 1)), self.group.together)
+        once |= self.ask('time', {name: (mode, 1) for name in once if once[name] < 1})
         ask = {
             name: lambda calls, name=name: self.workers[name].ask(
                 'time', name, mode, calls, deadline=self.args.deadline
@@ -131,19 +136,21 @@ class Session:
         self.start()
         group = self.group
         forward = 'forward' if 'forward' in group.rows[0].quantity else 'inference'
-        work = self.ask('multiply-adds', group.subjects, forward, 1) if group.work else {}
+        counted = dict.fromkeys(group.subjects if group.work else (), (forward, 1))
+        work = self.ask('multiply-adds', counted)
         for quantity in dict.fromkeys(row.quantity for row in group.rows):
             what, mode = quantity.split(' of ')
             rows = [row for row in group.rows if row.quantity == quantity]
             names = dict.fromkeys(n for row in rows for n in (row.measured, *row.references))
-            if what == 'kernels':
-                for name, text in self.ask(what, names, mode, 1).items():
-                    self.run['profiles'][f'{group.title}: {name}, {mode}'] = text
-                continue
             if what == 'time':
                 values = self.times(names, mode)
             else:
-                values = {n: [value] for n, value in self.ask(what, names, mode, 1).items()}
+                answers = self.ask(what, dict.fromkeys(names, (mode, 1)))
+                values = {name: [answer] for name, answer in answers.items()}
+            if what == 'kernels':
+                for name, (text,) in values.items():
+                    self.run['profiles'][f'{group.title}: {name}, {mode}'] = text
+                continue
             for row in rows:
                 there = [name for name in row.references if name in values]
                 if row.measured in values and there:
@@ -181,7 +188,7 @@ def measure(groups: list[cases.Group], args: argparse.Namespace, name: str, run:
         progress(f'{i + 1} of {len(groups)}: {group.title}: {", ".join(group.subjects)}')
         session = Session(group, args, run)
         try:
-            if args.deadline and time.monotonic() > args.deadline:
+            if time.monotonic() > args.deadline:
                 raise TimeoutError
             for row in session.rows():
                 rows.append(row)  # one by one: time may be over before the next

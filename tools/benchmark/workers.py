@@ -6,6 +6,7 @@ what is to be measured. Here they only wait while another one runs.
 """
 
 import cProfile
+import math
 import multiprocessing
 import os
 import platform
@@ -43,16 +44,17 @@ class Worker:
         with suppress(ConnectionError):  # from a process that has ended comes why, or nothing
             self.connection.send(question)
 
-    def ask(self, *question, deadline: float | None = None):
+    def ask(self, *question, deadline: float = math.inf):
         self.send(*question)
         return self.receive(deadline)
 
-    def receive(self, deadline: float | None = None):
+    def receive(self, deadline: float = math.inf):
         """An answer; ``TimeoutError`` if there is none by ``deadline``, of ``time.monotonic()``.
 
         A library that is not installed is an ``ImportError``, any other failure a ``RuntimeError``.
         """
-        if deadline and not self.connection.poll(max(0, deadline - time.monotonic())):
+        seconds = max(0, deadline - time.monotonic())
+        if not self.connection.poll(seconds if seconds < math.inf else None):
             raise TimeoutError('time is over')
         try:
             answer = self.connection.recv()
@@ -138,7 +140,7 @@ def kernels_of(step, device: str, calls: int) -> str:
     """A table of the ten costliest kernels of one call (on a CPU: operators)."""
     step.run()
     activity = getattr(ProfilerActivity, device.upper())
-    with torch.profiler.profile(activities=[activity], acc_events=True) as profiler:
+    with torch.profiler.profile(activities=[activity]) as profiler:
         step.run()
         synchronize(device)
     costly = f'self_{device}_time_total'
