@@ -8,9 +8,9 @@
 # Each does its own set-up in .venv and skips what is done. Versions: requirements/constraints.txt.
 #
 # PYTHON=...        the Python to make .venv with; default: the first on the PATH from 3.11 on
-# ALLOCATOR=        benchmark with the C library's own ways of allocating, see docs/benchmark.md
 # MMCV_WHEELS=...   a folder with a wheel of MMCV with ops, for this Python and PyTorch
 # PYTEST_ARGS=...   arguments of pytest
+# BENCHMARK_ARGS=... arguments of tools/benchmark/run.py, such as --against ../old
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -31,8 +31,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 PYTEST_ARGS ?=
 # Most of the suite is too small to use a second thread: it takes a process per core instead.
 WORKERS := --numprocesses logical --maxprocesses 8 --dist worksteal
-# Large blocks stay with the process: otherwise page faults are what the benchmark measures.
-ALLOCATOR ?= MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 MALLOC_TOP_PAD_=268435456
+BENCHMARK_ARGS ?=
 
 # $(call say,what happens,how long it takes)
 say = printf '\n==> %s (%s)\n' "$(1)" "$(2)"
@@ -60,8 +59,8 @@ test-downstream: $(DOWNSTREAM)/stamps/packages
 		|| $(call failed,the tests of detectors and segmentors,See the summary above.)
 
 benchmark: $(STAMPS)/mmscale
-	@$(call say,benchmark on the CPU,10 to 18 minutes and 22 GB of memory on 2 CPU cores)
-	@$(ALLOCATOR) $(BIN)/python tools/benchmark/run_all.py \
+	@$(call say,benchmark on the CPU,10 to 15 minutes and 22 GB of memory on 2 CPU cores)
+	@$(BIN)/python tools/benchmark/run.py $(BENCHMARK_ARGS) \
 		|| $(call failed,the benchmark,The lines above say why.)
 
 docs: $(STAMPS)/mmscale $(STAMPS)/docs

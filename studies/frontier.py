@@ -4,32 +4,35 @@
 Networks of random weights and calibrated norms on crops of photographs; the error is that of the
 last feature maps, at each of several factors, the cost that of a training step, in steps of the
 ordinary network. How much the network amplifies any small change of the images stands beside them:
-it amplifies errors of its first layers likewise. A table, a figure and all numbers are left in the
-folder of ``--out``.
+it amplifies errors of its first layers likewise. A table, a figure and all numbers as CSV are left
+in the folder of ``--out``.
 """
 
 import argparse
+import csv
+import io
 import itertools
+import os
+import shlex
+import statistics
+import sys
+import time
 import warnings
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import torch
-from growth import DENSITIES
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from mmengine.logging import MMLogger
-from results import machine_line
-from running import describe_run
-from timing import progress, ratio, time_in_turn
 
-from mmscale.engine.errors import one_line_errors
+import mmscale.models  # noqa: F401  (registers the networks)
+from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.evaluation import equivariance_error
-from mmscale.evaluation.report import write_json, write_text
 from mmscale.evaluation.untrained import calibrate_norms, photograph_crops
 from mmscale.registry import MODELS
-from mmscale.visualization import save_figure
+
+# Levels an octave; the base is its root of 2.
+DENSITIES = {'2': 1, '√2': 2, '∛2': 3, '∜2': 4}
 
 FACTORS = (1.1, 1.25, 1.5, 2.0, 2.5, 3.0)
 BLURS = {
@@ -72,6 +75,10 @@ NETWORKS = {
 }  # fmt: skip
 
 
+def progress(text: str):
+    print(text, file=sys.stderr, flush=True)
+
+
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--network', choices=NETWORKS, default='cifar18')
@@ -89,8 +96,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--num-images', type=int, help='crops; default: that of the network')
     parser.add_argument('--batch-size', type=int, default=4, help='of a training step')
     parser.add_argument('--images', type=Path, help="default: scikit-learn's two photographs")
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/frontier'))
-    return parser.parse_args()
+    parser.add_argument('--out', type=Path, default=Path('work_dirs/frontier'), help='a folder')
+    args = parser.parse_args()
+    if args.images and not args.images.is_dir():
+        parser.error(f'--images: there is no folder {args.images}')
+    return args
 
 
 def configurations(named: bool) -> list[tuple]:
@@ -170,23 +180,28 @@ def step_of(model, batch: int, side: int):
     return step
 
 
-def costs(args, compared: list[tuple]) -> dict[tuple, float]:
-    """Seconds of a training step over those of the ordinary network, in turn with it.
+def seconds_of(step) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
 
-    ``zero_scale`` changes numbers, not work: both values share one measurement.
+
+def costs(args, compared: list[tuple]) -> dict[tuple, float]:
+    """Seconds of a training step over those of the ordinary network, measured in turn with it.
+
+    The median of 9 ratios. ``zero_scale`` changes numbers, not work: both values share one.
     """
     side = NETWORKS[args.network][1]
-    ordinary = build(args, None, 0.5, 'none', 0)
-    reference = step_of(ordinary, args.batch_size, side)
-    found = {}
+    ordinary = step_of(build(args, None, 0.5, 'none', 0), args.batch_size, side)
+    found = {(None, 'none'): 1.0}
     for base, _, blur in compared:
-        if (base, blur) in found or (base, blur) == (None, 'none'):
+        if (base, blur) in found:
             continue
         progress(f'cost of base {base}, blur {blur}')
         step = step_of(build(args, base, 0.5, blur, 0), args.batch_size, side)
-        times = time_in_turn(dict(a=step, b=reference), seconds=4, rounds=(5, 15), warm_up=1)
-        found[base, blur] = ratio(times['a'], times['b'])['median']
-    found[None, 'none'] = 1.0
+        step(), ordinary()
+        ratios = [seconds_of(step) / seconds_of(ordinary) for _ in range(9)]
+        found[base, blur] = statistics.median(ratios)
     return found
 
 
@@ -218,7 +233,8 @@ def table(rows: list[dict], factors: tuple) -> str:
 
 def draw(rows: list[dict], title: str):
     """Worst error against cost, both on logarithmic axes, the named configurations labelled."""
-    figure, axes = plt.subplots(figsize=(8.5, 5.5), layout='constrained')
+    figure = Figure(figsize=(8.5, 5.5), layout='constrained')
+    axes = figure.subplots()
     for row in rows:
         base, zero_scale, blur = row['configuration']
         axes.plot(
@@ -233,21 +249,19 @@ def draw(rows: list[dict], title: str):
         if row['role']:
             axes.annotate(row['role'], (row['cost'], max(row['errors'][-1])), (-9, 0),
                           textcoords='offset points', ha='right', va='center')  # fmt: skip
-    keys = [plt.Line2D([], [], ls='', marker='*', ms=11, color='black', label='ordinary')]
+    keys = [Line2D([], [], ls='', marker='*', ms=11, color='black', label='ordinary')]
     keys += [
-        plt.Line2D(
-            [], [], ls='', marker=marker, ms=8, mfc='white', color='black', label=f'base {base}'
-        )
+        Line2D([], [], ls='', marker=marker, ms=8, mfc='white', color='black', label=f'base {base}')
         for base, marker in MARKERS.items()
     ]
     keys += [
-        plt.Line2D(
+        Line2D(
             [], [], ls='', marker='o', ms=8, color='black', mfc=fill, label=f'zero_scale {value}'
         )
         for value, fill in ((0.5, 'white'), (1, 'black'))
     ]
     keys += [
-        plt.Line2D([], [], lw=5, color=colour, label=f'blur: {blur}')
+        Line2D([], [], lw=5, color=colour, label=f'blur: {blur}')
         for blur, colour in COLOURS.items()
     ]
     figure.legend(handles=keys, loc='outside right center', frameon=False, fontsize=9)
@@ -266,19 +280,36 @@ def draw(rows: list[dict], title: str):
     return figure
 
 
-@one_line_errors()
+def write(path: Path, content: str | Figure):
+    """Writes a file as a whole or not at all."""
+    part = path.with_name(f'part.{path.name}')
+    if isinstance(content, str):
+        part.write_text(content, encoding='utf-8')
+    else:
+        content.savefig(part, dpi=130)
+    os.replace(part, path)
+
+
+def to_csv(rows: list[dict], factors: tuple) -> str:
+    """A line a network, output and factor."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(['network', 'role', 'output', 'factor', 'error', 'amplification', 'cost'])
+    for row in rows:
+        for i, (errors, grown) in enumerate(zip(row['errors'], row['amplification'])):
+            for factor, error in zip(factors, errors):
+                writer.writerow([row['name'], row['role'], i, factor, error, grown, row['cost']])
+    return text.getvalue()
+
+
 def main():
     args = parse_args()
-    if args.images and not args.images.is_dir():
-        raise FileNotFoundError(f'--images: there is no folder {args.images}')
     args.out.mkdir(parents=True, exist_ok=True)
+    keep_freed_blocks()
     MMLogger.get_instance('frontier', log_level='ERROR')  # how each weight is initialised
     warnings.filterwarnings('ignore', message='no level is valid')
     _, side, count, _, factors = NETWORKS[args.network]
-    try:
-        images = photograph_crops(args.num_images or count, side, folder=args.images).float()
-    except ValueError as error:
-        raise ValueError(f'--images: {error}') from error
+    images = photograph_crops(args.num_images or count, side, folder=args.images).float()
     images = (images - images.mean((0, 2, 3), True)) / images.std((0, 2, 3), keepdim=True)
     compared = configurations(args.named)
     measured = {}
@@ -296,17 +327,17 @@ def main():
         )
         for configuration in compared
     ]
-    run = describe_run('cpu')
     stem = f'frontier_{args.network}{"_aa_stem" if args.aa_stem else ""}'
-    write_json(args.out / f'{stem}.json', dict(run, factors=factors, border=args.border,
-                                               seeds=args.seeds, rows=rows))  # fmt: skip
-    text = f'`{run["command"]}`\n\n{machine_line(run)}.\n\n{table(rows, factors)}'
-    write_text(args.out / f'{stem}.md', text)
-    print(text)
+    command = shlex.join(['python', *sys.argv])
+    versions = f'torch {torch.__version__}, {torch.get_num_threads()} CPU threads'
+    text = f'`{command}`\n\n{versions}.\n\n{table(rows, factors)}'
+    write(args.out / f'{stem}.md', text)
+    write(args.out / f'{stem}.csv', to_csv(rows, factors))
     if not args.no_cost:
         title = f'{args.network}: {len(images)} crops of {side} px, border {args.border}'
-        save_figure(draw(rows, title), args.out / f'{stem}.png')
-    progress(f'results: {(args.out / stem).resolve()}.json, .md and .png')
+        write(args.out / f'{stem}.png', draw(rows, title))
+    print(text)
+    progress(f'results: {(args.out / stem).resolve()}.md and .csv')
 
 
 if __name__ == '__main__':
