@@ -1,4 +1,6 @@
 # Copyright (c) mmscale contributors.
+from mmscale._requirements import has_module
+
 from .backbones import (
     ScaleConvNet,
     ScaleResNet,
@@ -47,3 +49,9 @@ __all__ = [
     'SO2ResNet',
     'SO2ResNet_CIFAR',
 ]
+
+# The others serve where MMPretrain is not installed.
+if has_module('mmpretrain'):
+    from .heads import ScaleClsHead
+
+    __all__ += ['ScaleClsHead']
