@@ -471,7 +471,7 @@ class TestWrongArguments:
             ScaleClsHead('sum', **linear)
         with pytest.raises(ValueError, match='scale_dropout must be from 0 to below 1, got 1'):
             ScaleClsHead(scale_dropout=1, **linear)
-        for wrong in ('LinearRegressionHead', 'ArcFaceClsHead'):
+        for wrong in ('EfficientFormerClsHead', 'ArcFaceClsHead'):
             with pytest.raises(ValueError, match=f'loss and the predictions .* got {wrong}'):
                 ScaleClsHead(head_type=wrong, in_channels=4, num_classes=5)
         with pytest.raises(ValueError, match="pool='gate' needs in_channels, and ClsHead has none"):
