@@ -38,9 +38,15 @@ def as_if_trained(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
-def small_classifier(lift: str, **backbone) -> nn.Module:
+def small_classifier(lift: str, pool: str | None = None, **backbone) -> nn.Module:
     """MMPretrain's classifier in training, the same at each call; its norms stay as they are."""
     torch.manual_seed(0)
+    neck, head = dict(type='mmscale.ScaleGlobalPooling'), dict(num_classes=5, in_channels=32)
+    if pool is None:
+        head |= dict(type='LinearClsHead')
+    else:
+        neck |= dict(scale='none')
+        head |= dict(type='mmscale.ScaleClsHead', pool=pool)
     config = dict(
         type='ImageClassifier',
         backbone=dict(
@@ -53,8 +59,8 @@ def small_classifier(lift: str, **backbone) -> nn.Module:
             norm_eval=True,
             **backbone,
         ),
-        neck=dict(type='mmscale.ScaleGlobalPooling'),
-        head=dict(type='LinearClsHead', num_classes=5, in_channels=32),
+        neck=neck,
+        head=head,
     )
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return as_if_trained(MODELS.build(config)).train()

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-from mmscale._requirements import need_mmengine
+from mmscale._requirements import has_module, need_mmengine
 
 need_mmengine()
 
@@ -51,3 +51,9 @@ __all__ = [
     'SO2ResNet',
     'SO2ResNet_CIFAR',
 ]
+
+# The others serve where MMPretrain is not installed.
+if has_module('mmpretrain'):
+    from .heads import ScaleClsHead
+
+    __all__ += ['ScaleClsHead']

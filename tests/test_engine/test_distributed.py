@@ -15,6 +15,7 @@ from networks import small_classifier
 NETWORKS = dict(
     dense=dict(lift='GaussianLift'),
     pyramid=dict(lift='GaussianPyramidLift'),
+    gate=dict(lift='GaussianPyramidLift', pool='gate'),
     deformable=dict(
         lift='GaussianPyramidLift', deform=dict(type='mmscale.DeformScaleConv', stages=[True] * 4)
     ),

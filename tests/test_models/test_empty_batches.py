@@ -51,6 +51,7 @@ NECKS = {
     'ScalePooling, largest': lambda grid: ScalePooling(align='largest', scale_space=grid),
     'ScaleGlobalPooling': lambda grid: ScaleGlobalPooling(),
     'ScaleGlobalPooling, quarters': lambda grid: ScaleGlobalPooling(output_size=2),
+    'ScaleGlobalPooling, levels': lambda grid: ScaleGlobalPooling('none'),
     'ScaleGlobalPooling, dropout': lambda grid: ScaleGlobalPooling(scale_dropout=0.5),
 }
 BACKBONES = small_backbones()

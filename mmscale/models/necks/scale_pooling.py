@@ -27,24 +27,32 @@ POOLINGS = ('max', 'avg')
 ALIGNMENTS = ('smallest', 'largest', 'image')
 
 
-def _check_scale_dropout(scale_dropout: float) -> None:
+def check_scale_dropout(scale_dropout: float) -> None:
+    """Raises ``ValueError`` for what is no probability below 1."""
     if not isinstance(scale_dropout, Real) or not 0 <= scale_dropout < 1:
         raise ValueError(f'scale_dropout must be from 0 to below 1, got {scale_dropout!r}')
 
 
-def _reduce(levels: list[Tensor], mode: str, scale_dropout: float) -> Tensor:
-    """Maximum or mean over levels of one shape ``(N, ...)``, some of them left out a sample.
+def draw_levels(
+    num_levels: int, batch_size: int, scale_dropout: float, device: torch.device
+) -> Tensor:
+    """Draws the levels that stay in training: ``(S, N)``, true at one level of a sample at least.
 
-    Sources of leaving them out: Sangalli et al., Scale Equivariant U-Net, BMVC 2022 (scale
-    dropout); Perzanowski & Lindeberg, Scale generalisation properties of extended scale-covariant
-    and scale-invariant Gaussian derivative networks, 2024 (scale-channel dropout).
+    Sources: Sangalli et al., Scale Equivariant U-Net, BMVC 2022 (scale dropout); Perzanowski &
+    Lindeberg, Scale generalisation properties of extended scale-covariant and scale-invariant
+    Gaussian derivative networks, 2024 (scale-channel dropout).
     """
+    draws = torch.rand(num_levels, batch_size, device=device)
+    # The level of the largest draw always stays: where all are below, one drawn evenly.
+    return (draws >= scale_dropout) | (draws == draws.amax(0))
+
+
+def _reduce(levels: list[Tensor], mode: str, scale_dropout: float) -> Tensor:
+    """Maximum or mean over levels of one shape ``(N, ...)``, some of them left out a sample."""
     stacked = torch.stack(levels)
     if scale_dropout == 0 or len(levels) == 1:
         return stacked.amax(0) if mode == 'max' else stacked.mean(0)
-    draws = torch.rand(stacked.shape[:2], device=stacked.device)
-    # The level of the largest draw always stays: where all are below, one drawn evenly.
-    kept = (draws >= scale_dropout) | (draws == draws.amax(0))
+    kept = draw_levels(*stacked.shape[:2], scale_dropout, stacked.device)
     kept = kept.view(*kept.shape, *[1] * (stacked.ndim - 2))
     if mode == 'max':
         return stacked.masked_fill(~kept, -math.inf).amax(0)
@@ -95,7 +103,7 @@ class ScalePooling(BaseModule):
         check_choice('align', align, ALIGNMENTS)
         if align != 'smallest' and scale_space is None:
             raise ValueError(f'align={align!r} needs scale_space, that of the backbone; got None')
-        _check_scale_dropout(scale_dropout)
+        check_scale_dropout(scale_dropout)
         self.mode, self.align, self.scale_dropout = mode, align, scale_dropout
         self.grid = None if scale_space is None else ScaleGrid.build(scale_space)
         if align == 'image' and 0 not in self.grid.levels:
@@ -180,7 +188,8 @@ class ScaleGlobalPooling(BaseModule):
     """Pools each scale space over space and then over its levels, to a vector.
 
     Args:
-        scale (str): ``'max'`` or ``'avg'`` over levels.
+        scale (str): ``'max'`` or ``'avg'`` over levels; ``'none'`` keeps a vector of each, for
+            :class:`~mmscale.models.ScaleClsHead`, which pools their answers.
         space (str): ``'avg'`` or ``'max'`` over positions. On a canvas that stays as it is, a
             smaller object fills less of the mean but keeps its maximum: ``'max'`` is the
             invariant one.
@@ -188,12 +197,14 @@ class ScaleGlobalPooling(BaseModule):
             the four quarters of the image, as the MNIST-Scale networks have it.
         scale_dropout (float): In training, each level is left out with this probability, drawn for
             each sample; at least one stays. A maximum over levels otherwise learns to rely on those
-            that the sizes in the training data happen to fill.
+            that the sizes in the training data happen to fill. With ``scale='none'`` the head drops
+            levels.
 
     Shape:
         - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids; or the one feature map
           ``(N, C, H, W)`` of an ordinary network, so that both can have the same neck.
-        - Output: a tuple of ``(N, C output_size**2)``.
+        - Output: a tuple of ``(N, C output_size**2)``; with ``scale='none'`` of dense scale spaces
+          of one position, ``(N, C output_size**2, S, 1, 1)``.
     """
 
     def __init__(
@@ -205,11 +216,16 @@ class ScaleGlobalPooling(BaseModule):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg)
-        check_choice('scale', scale, POOLINGS)
+        check_choice('scale', scale, (*POOLINGS, 'none'))
         check_choice('space', space, POOLINGS)
         if output_size < 1:
             raise ValueError(f'output_size must be at least 1, got {output_size}')
-        _check_scale_dropout(scale_dropout)
+        check_scale_dropout(scale_dropout)
+        if scale == 'none' and scale_dropout:
+            raise ValueError(
+                "scale_dropout must be 0 with scale='none', where no level is left out: give it "
+                f'to the head, mmscale.ScaleClsHead; got {scale_dropout}'
+            )
         self.scale, self.space, self.output_size = scale, space, output_size
         self.scale_dropout = scale_dropout
 
@@ -222,4 +238,6 @@ class ScaleGlobalPooling(BaseModule):
 
     def _pool(self, x: Signal) -> Tensor:
         levels = [adaptive_pool2d(level, self.output_size, self.space) for level in split_levels(x)]
+        if self.scale == 'none':
+            return torch.stack([level.flatten(1) for level in levels], 2)[..., None, None]
         return _reduce(levels, self.scale, self.scale_dropout if self.training else 0).flatten(1)

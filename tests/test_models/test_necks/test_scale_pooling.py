@@ -110,14 +110,27 @@ class TestScaleGlobalPooling:
             assert found.shape == (2, 3 * size**2)
             assert largest_difference(found, expected) < 1e-14
 
+    @pytest.mark.parametrize('space', ['max', 'avg'])
+    @pytest.mark.parametrize('size', [1, 2])
+    @pytest.mark.parametrize('x', [DENSE, PYRAMID], ids=['dense', 'pyramid'])
+    def test_keeps_a_vector_of_each_level(self, space, size, x):
+        pool = ScaleGlobalPooling('none', space, size)
+        (found,) = pool((x,))
+        assert found.shape == (2, 3 * size**2, 3, 1, 1)
+        for k, level in enumerate(to_levels(x)):
+            expected = pool_cells(level, size, size, REDUCE[space]).reshape(2, -1)
+            assert largest_difference(found[:, :, k, 0, 0], expected) < 1e-14
+
     def test_is_invariant_to_the_order_of_levels_and_not_to_their_values(self):
         pool = ScaleGlobalPooling()
         assert largest_difference(pool((PYRAMID,)), pool((PYRAMID[::-1],))) == 0
         assert largest_difference(pool((PYRAMID,)), pool((PYRAMID[:1],))) > 0.01
 
     def test_wrong_arguments(self):
-        with pytest.raises(ValueError, match="scale must be one of 'max', 'avg', got 'sum'"):
+        with pytest.raises(ValueError, match="scale must be one of .*, 'none', got 'sum'"):
             ScaleGlobalPooling('sum')
+        with pytest.raises(ValueError, match='give it to the head, mmscale.ScaleClsHead; got 0.5'):
+            ScaleGlobalPooling('none', scale_dropout=0.5)
         with pytest.raises(ValueError, match="space must be one of 'max', 'avg', got 'sum'"):
             ScaleGlobalPooling(space='sum')
         with pytest.raises(ValueError, match='output_size must be at least 1, got 0'):

@@ -1,0 +1,485 @@
+# Copyright (c) mmscale contributors.
+"""Pooling over what the levels answer, by itself and in classifiers of MMPretrain."""
+
+import copy
+
+import mmpretrain.models  # noqa: F401  registers classifiers, heads and losses
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner.checkpoint import load_checkpoint
+from mmpretrain.structures import DataSample
+from naive import largest_difference
+from networks import as_if_trained
+from torch import nn
+
+from mmscale.models import ScaleClsHead, ScaleConvNet, ScaleGlobalPooling
+
+POOLS = ('gate', 'prob', 'max', 'mean', 'logsumexp')
+HEADS = dict(
+    linear=dict(num_classes=5, in_channels=4),
+    multi_label=dict(
+        num_classes=5, in_channels=4, head_type='mmpretrain.MultiLabelLinearClsHead', thr=0.3
+    ),
+    stacked=dict(
+        num_classes=5, in_channels=4, mid_channels=[6], head_type='mmpretrain.StackedLinearClsHead'
+    ),
+)
+BINARY = dict(type='CrossEntropyLoss', use_sigmoid=True)
+
+
+@pytest.fixture(autouse=True)
+def scope():
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        yield
+
+
+@pytest.fixture
+def no_gradients():
+    with torch.no_grad():
+        yield
+
+
+def make_head(pool='gate', kind='linear', seed=0, **kwargs):
+    """In float64 and eval mode, with weights that make the levels disagree."""
+    head = ScaleClsHead(pool, **{**HEADS[kind], **kwargs}).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return head
+
+
+def vectors(levels=3, batch=6, channels=4, seed=1):
+    """What the neck gives, ``(N, C, S, 1, 1)``."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, channels, levels, 1, 1)
+    return (torch.randn(shape, generator=generator, dtype=torch.float64),)
+
+
+def labelled(batch=6, classes=5):
+    return [DataSample().set_gt_label(i % classes) for i in range(batch)]
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def naive(head, feats, kept=None):
+    """What each sample is answered: one sample, one level, one class at a time.
+
+    Returns probabilities for the mixtures and logits for the others.
+    """
+    rows = []
+    for i, sample in enumerate(feats[-1][..., 0, 0].mT):
+        levels = [k for k in range(len(sample)) if kept is None or kept[k, i]]
+        scores = [head.head((sample[k : k + 1],))[0].detach().numpy() for k in levels]
+        gates = [0.0] * len(levels)
+        if head.gate is not None:
+            gates = [float(head.gate(sample[k]).detach()) for k in levels]
+        if head.pool in ('gate', 'prob'):
+            answer = sigmoid if head.sigmoid else softmax
+            weights = softmax(np.array(gates))
+            rows.append(sum(w * answer(s) for w, s in zip(weights, scores)))
+        else:
+            reduce = dict(
+                max=lambda s: np.max(s, axis=0),
+                mean=lambda s: np.mean(s, axis=0),
+                logsumexp=lambda s: np.log(np.mean(np.exp(s), axis=0)),
+            )
+            rows.append(reduce[head.pool](scores))
+    return np.stack(rows)
+
+
+def check_against_naive(head, feats, logits, kept=None):
+    expected = naive(head, feats, kept)
+    if head.pool in ('gate', 'prob'):
+        logits = logits.sigmoid() if head.sigmoid else logits.exp()
+    assert largest_difference(logits, expected) < 1e-12
+
+
+@pytest.mark.parametrize('kind', HEADS)
+@pytest.mark.parametrize('pool', POOLS)
+class TestEveryPool:
+    def test_against_one_sample_level_and_class_at_a_time(self, pool, kind):
+        head = make_head(pool, kind)
+        check_against_naive(head, vectors(), head(vectors()))
+
+    def test_scale_dropout_leaves_levels_out_and_never_all(self, pool, kind):
+        head, feats = make_head(pool, kind, scale_dropout=0.6), vectors(batch=40)
+        torch.manual_seed(3)
+        found = head.train()(feats)
+        torch.manual_seed(3)
+        draws = torch.rand(3, 40)
+        kept = (draws >= 0.6) | (draws == draws.max(0).values)
+        assert set(kept.sum(0).tolist()) == {1, 2, 3}
+        check_against_naive(head, feats, found, kept.numpy())
+        assert torch.equal(head.eval()(feats), make_head(pool, kind)(feats))
+
+    def test_one_level_is_the_head_bit_for_bit(self, pool, kind):
+        head = make_head(pool, kind, scale_dropout=0.5).float()
+        feats = (vectors(levels=1)[0].float(),)
+        plain = (feats[0].flatten(1),)
+        for training in (False, True):
+            head.train(training)
+            assert torch.equal(head(feats), head.head(plain))
+            found, expected = (
+                h.loss(x, labelled())['loss'] for h, x in [(head, feats), (head.head, plain)]
+            )
+            assert torch.equal(found, expected)
+        found, expected = head.eval().predict(feats), head.head.predict(plain)
+        for a, b in zip(found, expected, strict=True):
+            assert torch.equal(a.pred_score, b.pred_score)
+            assert torch.equal(a.pred_label, b.pred_label)
+            assert not a.pred_level.any() and (a.pred_level_score == 1).all()
+
+    @pytest.mark.parametrize('levels', [1, 3])
+    def test_gradients(self, pool, kind, levels):
+        head = make_head(pool, kind, scale_dropout=0.5).train()
+        names = [name for name, _ in head.named_parameters()]
+
+        def answer(x, *parameters):
+            torch.manual_seed(0)  # the same levels each time
+            return torch.func.functional_call(head, dict(zip(names, parameters)), ((x,),))
+
+        leaves = [vectors(levels)[0], *head.parameters()]
+        leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
+        assert torch.autograd.gradcheck(answer, leaves)
+
+    @pytest.mark.parametrize('levels', [1, 3])
+    def test_every_parameter_has_a_gradient_in_every_step(self, pool, kind, levels):
+        """DistributedDataParallel waits for all of them, whatever was left out."""
+        head = make_head(pool, kind, scale_dropout=0.99).train()
+        for seed in range(3):
+            head.zero_grad()
+            torch.manual_seed(seed)
+            head.loss(vectors(levels), labelled())['loss'].backward()
+            for parameter in head.parameters():
+                assert parameter.grad is not None and parameter.grad.isfinite().all()
+
+    def test_mixed_precision(self, pool, kind):
+        head = make_head(pool, kind, scale_dropout=0.5).float()
+        feats = (vectors()[0].float(),)
+        with torch.autocast('cpu', torch.bfloat16):
+            found = head.eval()(feats)
+            loss = head.train().loss(feats, labelled())['loss']
+        assert found.dtype == torch.float32
+        assert largest_difference(found, head.eval()(feats)) < 0.1
+        loss.backward()
+        assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+
+    def test_confident_levels_that_disagree(self, pool, kind):
+        """Logits far beyond what single precision can take the exponential of."""
+        head = make_head(pool, kind).float()
+        feats = (vectors()[0].float() * 1e3,)
+        loss = head.loss(feats, labelled())['loss']
+        loss.backward()
+        assert head(feats).isfinite().all() and loss > 1
+        assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
+
+    def test_no_image(self, pool, kind):
+        head = make_head(pool, kind, scale_dropout=0.5)
+        for training in (False, True):
+            found = head.train(training)(vectors(batch=0))
+            assert found.shape == (0, 5)
+        assert head.eval().predict(vectors(batch=0), []) == []
+
+
+@pytest.mark.usefixtures('no_gradients')
+class TestPredictions:
+    @pytest.mark.parametrize('pool', POOLS)
+    @pytest.mark.parametrize('loss', [dict(type='CrossEntropyLoss'), BINARY], ids=str)
+    def test_scores_sum_to_one(self, pool, loss):
+        samples = make_head(pool, loss=loss).predict(vectors(), labelled())
+        assert len(samples) == 6
+        for i, sample in enumerate(samples):
+            assert sample.gt_label == i % 5
+            assert sample.pred_score.sum() == pytest.approx(1, abs=1e-12)
+            assert sample.pred_label == sample.pred_score.argmax()
+
+    def test_scores_are_those_of_the_mixture(self):
+        head = make_head('gate')
+        found = torch.stack([sample.pred_score for sample in head.predict(vectors())])
+        assert largest_difference(found, naive(head, vectors())) < 1e-12
+
+    @pytest.mark.parametrize('pool', ['gate', 'prob'])
+    def test_the_level_is_the_probable_one_given_image_and_label(self, pool):
+        """Bayes' rule, from what single levels answer."""
+        head = make_head(pool)
+        (x,) = vectors()
+        alone = torch.stack([head((x[:, :, k : k + 1],)).softmax(1) for k in range(3)], 1)
+        weights = torch.full((6, 3), 1 / 3).double()
+        if pool == 'gate':
+            weights = head.gate(x[..., 0, 0].mT)[..., 0].softmax(1)
+        for i, sample in enumerate(head.predict((x,))):
+            joint = weights[i] * alone[i, :, sample.pred_label[0]]
+            share, level = (joint / joint.sum()).max(0)
+            assert sample.pred_level.tolist() == [level]
+            assert sample.pred_level_score.tolist() == pytest.approx([float(share.detach())])
+
+    def test_the_level_of_a_maximum_is_where_it_is(self):
+        head = make_head('max')
+        (x,) = vectors()
+        for i, sample in enumerate(head.predict((x,))):
+            (level,), label = sample.pred_level, sample.pred_label
+            alone = head((x[i : i + 1, :, level : level + 1],))
+            assert largest_difference(alone[0, label], head((x,))[i, label]) < 1e-12
+
+    def test_each_label_of_many_has_its_level(self):
+        head = make_head('gate', 'multi_label')
+        (x,) = vectors()
+        found = head.predict((x,), labelled())
+        alone = torch.stack([head((x[:, :, k : k + 1],)).sigmoid() for k in range(3)], 1)
+        joint = head.gate(x[..., 0, 0].mT).softmax(1) * alone
+        expected = joint / joint.sum(1, keepdim=True)
+        for i, sample in enumerate(found):
+            assert torch.equal(sample.pred_level, expected[i].argmax(0))
+            assert largest_difference(sample.pred_level_score, expected[i].amax(0)) < 1e-12
+            assert sample.pred_label.tolist() == [
+                c for c in range(5) if sample.pred_score[c] >= 0.3
+            ]
+        expected = naive(head, (x,))
+        assert largest_difference(torch.stack([s.pred_score for s in found]), expected) < 1e-12
+
+
+@pytest.mark.usefixtures('no_gradients')
+class TestLosses:
+    def test_cross_entropy_is_that_of_the_mixture(self):
+        head = make_head('gate')
+        found = head.loss(vectors(), labelled())['loss']
+        expected = -np.log(naive(head, vectors())[range(6), [i % 5 for i in range(6)]]).mean()
+        assert float(found) == pytest.approx(expected, abs=1e-12)
+
+    def test_label_smoothing_and_soft_labels(self):
+        smooth = dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=5)
+        head = make_head('gate', loss=smooth)
+        targets = torch.rand(6, 5, generator=torch.Generator().manual_seed(0)).double()
+        targets = targets / targets.sum(1, keepdim=True)
+        samples = [DataSample().set_gt_score(target) for target in targets]
+        found = head.loss(vectors(), samples)['loss']
+        expected = -((0.9 * targets + 0.02).numpy() * np.log(naive(head, vectors()))).sum(1).mean()
+        assert float(found) == pytest.approx(expected, abs=1e-6)  # the loss takes labels in float
+
+    @pytest.mark.parametrize(
+        'loss, gamma',
+        [
+            (BINARY, None),
+            (dict(type='LabelSmoothLoss', label_smooth_val=0.0, num_classes=5, mode='multi_label',
+                  use_sigmoid=True), None),
+            (dict(type='FocalLoss', gamma=2.0, alpha=0.5), 2.0),
+        ],
+        ids=['binary', 'smooth', 'focal'],
+    )  # fmt: skip
+    @pytest.mark.parametrize('kind', ['linear', 'multi_label'])
+    def test_losses_of_a_sigmoid_see_the_mixture_of_each_label(self, kind, loss, gamma):
+        head = make_head('gate', kind, loss=loss)
+        target = np.eye(5)[[i % 5 for i in range(6)]]
+        samples = [DataSample().set_gt_score(row) for row in torch.from_numpy(target)]
+        found = float(head.loss(vectors(), samples)['loss'])
+        right = np.where(target == 1, naive(head, vectors()), 1 - naive(head, vectors()))
+        terms = -np.log(right)
+        if gamma:
+            terms = 0.5 * (1 - right) ** gamma * terms
+        assert found == pytest.approx(terms.sum() / 6, rel=1e-6)
+
+    def test_accuracy_of_the_training(self):
+        head = make_head('gate', cal_acc=True, topk=(1, 3))
+        found = head.loss(vectors(), labelled())
+        order = naive(head, vectors()).argsort(1)[:, ::-1]
+        for k in (1, 3):
+            right = [i % 5 in order[i, :k] for i in range(6)]
+            (accuracy,) = found[f'accuracy_top-{k}']
+            assert float(accuracy) == pytest.approx(100 * np.mean(right))
+
+
+def classifier(pool='gate', space='max', augments=None, **head):
+    """A small one of MMPretrain, of three levels; with ``pool=None`` it pools features."""
+    torch.manual_seed(0)
+    neck = dict(type='mmscale.ScaleGlobalPooling', space=space)
+    head = dict(num_classes=5, in_channels=6, **head)
+    if pool is None:
+        head |= dict(type='LinearClsHead')
+    else:
+        head |= dict(type='mmscale.ScaleClsHead', pool=pool)
+        neck |= dict(scale='none')
+    config = dict(
+        type='ImageClassifier',
+        backbone=dict(
+            type='mmscale.ScaleConvNet',
+            in_channels=3,
+            channels=(4, 5, 6),
+            scale_space=dict(base=2, num_scales=3),
+            lift=dict(type='mmscale.GaussianPyramidLift'),
+        ),
+        neck=neck,
+        head=head,
+        train_cfg=None if augments is None else dict(augments=augments),
+    )
+    model = MODELS.build(config)
+    model.init_weights()
+    return model
+
+
+def images(batch=8):
+    return torch.rand(batch, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def with_a_gate(model):
+    nn.init.normal_(model.head.gate.weight, generator=torch.Generator().manual_seed(2))
+    return model.eval()
+
+
+class TestInClassifiers:
+    def test_a_new_gate_weighs_all_levels_the_same_and_learns(self):
+        model = classifier(scale_dropout=0.5)
+        assert not model.head.gate.weight.any() and model.head.gate.bias is None
+        model.eval()
+        prob = classifier('prob').eval()
+        prob.load_state_dict(model.state_dict(), strict=False)
+        assert torch.equal(model(images()), prob(images()))
+        model.train()(images(), labelled(8), mode='loss')['loss'].backward()
+        assert model.head.gate.weight.grad.any()
+        assert all(p.grad.isfinite().all() for p in model.parameters())
+
+    def test_mixup_and_cutmix(self):
+        augments = [dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]
+        smooth = dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=5)
+        model = classifier(augments=augments, loss=smooth, scale_dropout=0.5).train()
+        preprocessor = model.data_preprocessor
+        preprocessor.num_classes = preprocessor.batch_augments.num_classes = 5
+        data = dict(inputs=list((255 * images()).byte()), data_samples=labelled(8))
+        batch = preprocessor(data, training=True)
+        assert all('gt_score' in sample for sample in batch['data_samples'])
+        loss = model(**batch, mode='loss')['loss']
+        loss.backward()
+        assert 0 < loss < 20 and all(p.grad.isfinite().all() for p in model.parameters())
+
+    @pytest.mark.usefixtures('no_gradients')
+    def test_test_time_augmentation(self):
+        model = with_a_gate(classifier())
+        tta = MODELS.build(dict(type='AverageClsScoreTTA', module=model))
+        views = [list(images().unbind()), list(images().flip(3).unbind())]
+        samples = [labelled(8), labelled(8)]
+        merged = tta.test_step(dict(inputs=views, data_samples=samples))
+        alone = [
+            model.predict(model.data_preprocessor(dict(inputs=view))['inputs']) for view in views
+        ]
+        for sample, *parts in zip(merged, *alone, strict=True):
+            expected = sum(part.pred_score for part in parts) / 2
+            assert largest_difference(sample.pred_score, expected) < 1e-6
+            assert float(sample.pred_score.sum()) == pytest.approx(1, abs=1e-5)
+
+    def test_weights_of_pooled_features_load(self, tmp_path):
+        trained = classifier(None)
+        nn.init.normal_(trained.head.fc.bias)
+        torch.save(dict(state_dict=trained.state_dict()), tmp_path / 'pooled.pth')
+        for pool in POOLS:
+            model = classifier(pool)
+            if pool == 'gate':
+                with_a_gate(model)
+            load_checkpoint(model, str(tmp_path / 'pooled.pth'), strict=True)
+            assert torch.equal(model.head.head.fc.bias, trained.head.fc.bias)
+            assert model.head.gate is None or not model.head.gate.weight.any()
+            model.load_state_dict(trained.state_dict())  # PyTorch's own reads it, too
+
+    def test_its_own_checkpoints_load_and_need_the_gate(self):
+        trained = with_a_gate(classifier())
+        model = classifier().eval()
+        model.load_state_dict(copy.deepcopy(trained.state_dict()))
+        assert torch.equal(model(images()), trained(images()))
+        state = trained.state_dict()
+        del state['head.gate.weight']
+        with pytest.raises(RuntimeError, match='Missing key.*head.gate.weight'):
+            model.load_state_dict(state)
+
+    def test_it_has_the_parameters_of_the_head_and_of_the_gate(self):
+        sizes = {pool: sum(p.numel() for p in classifier(pool).parameters()) for pool in POOLS}
+        plain = sum(p.numel() for p in classifier(None).parameters())
+        assert sizes == dict.fromkeys(POOLS, plain) | dict(gate=plain + 6)
+
+    @pytest.mark.parametrize('pool', POOLS)
+    def test_onnx(self, pool, tmp_path):
+        model = classifier(pool).eval()
+        if pool == 'gate':
+            with_a_gate(model)
+
+        class Logits(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.model = model
+
+            def forward(self, image):
+                return self.model.head(self.model.extract_feat(image))
+
+        path = tmp_path / 'network.onnx'
+        torch.onnx.export(
+            Logits().eval(), (images(2),), path, dynamo=True, verbose=False, input_names=['image'],
+            dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=64)},), external_data=False,
+        )  # fmt: skip
+        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+        for batch in (1, 5):
+            (found,) = session.run(None, {'image': images(batch).numpy()})
+            assert largest_difference(found, model(images(batch))) < 1e-5
+
+    def test_features_before_the_last_layer(self):
+        model = classifier(
+            head_type='mmpretrain.StackedLinearClsHead', mid_channels=[7], pool='gate'
+        ).eval()
+        found = model.extract_feat(images(), stage='pre_logits')
+        assert found.shape == (8, 3, 7)
+        logits = model.head.head.fc(found.flatten(0, 1))
+        levels = model.extract_feat(images())[-1][..., 0, 0].mT
+        expected = model.head.head((levels.flatten(0, 1),))
+        assert largest_difference(logits, expected) < 1e-6
+
+
+@pytest.mark.parametrize('pool', POOLS)
+@pytest.mark.parametrize('kind', HEADS)
+def test_the_answer_follows_a_shift_of_levels(pool, kind):
+    """An object of another size has its vectors on other levels: the answer stays."""
+    grid = dict(base=2, num_scales=3)
+    body = as_if_trained(ScaleConvNet(grid, in_channels=3, channels=(4, 5, 4)))
+    neck, head = ScaleGlobalPooling('none', 'max'), make_head(pool, kind)
+    signal = torch.randn(2, 3, 3, 40, 36, generator=torch.Generator().manual_seed(0)).double()
+    shifted = neck((body.body(signal[:, :, 1:, ::2, ::2])[0],))
+    kept = neck((body.body(signal)[0][:, :, 1:, ::2, ::2],))
+    assert largest_difference(head(shifted), head(kept)) < 1e-12
+    # Which levels they are does not matter, and how many of them there are does.
+    moved = (kept[0].flip(2),)
+    assert largest_difference(head(moved), head(kept)) < 1e-12
+    assert largest_difference(head((kept[0][:, :, :1],)), head(kept)) > 1e-4
+
+
+def test_the_map_of_an_ordinary_network_is_one_level():
+    head, x = make_head(), torch.randn(2, 4, 7, 5).double()
+    found = head(ScaleGlobalPooling('none')((x,)))
+    assert torch.equal(found, head.head((F.adaptive_avg_pool2d(x, 1).flatten(1),)))
+
+
+class TestWrongArguments:
+    def test_of_the_head(self):
+        linear = HEADS['linear']
+        with pytest.raises(ValueError, match="pool must be one of 'gate', 'prob', .*, got 'sum'"):
+            ScaleClsHead('sum', **linear)
+        with pytest.raises(ValueError, match='scale_dropout must be from 0 to below 1, got 1'):
+            ScaleClsHead(scale_dropout=1, **linear)
+        for wrong in ('EfficientFormerClsHead', 'ArcFaceClsHead'):
+            with pytest.raises(ValueError, match=f'loss and the predictions .* got {wrong}'):
+                ScaleClsHead(head_type=wrong, in_channels=4, num_classes=5)
+        with pytest.raises(ValueError, match="pool='gate' needs in_channels, and ClsHead has none"):
+            ScaleClsHead(head_type='ClsHead')
+
+    @pytest.mark.parametrize(
+        'feats', [torch.rand(2, 4), torch.rand(2, 4, 3, 2, 2), (torch.rand(2, 4, 1, 1),)]
+    )
+    def test_of_the_input(self, feats):
+        with pytest.raises(ValueError, match=r'ScaleGlobalPooling.*none'):
+            make_head().float()((feats,))
