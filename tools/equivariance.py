@@ -23,7 +23,7 @@ import torch
 from mmengine.runner import set_random_seed
 
 import mmscale
-from mmscale.engine import checkpoints, launch
+from mmscale.engine import checkpoints, digests, launch
 from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import report, study
 from mmscale.evaluation.accuracy import measure_accuracy
@@ -32,7 +32,6 @@ from mmscale.evaluation.features import check_layers
 from mmscale.evaluation.scaling import RESAMPLINGS
 from mmscale.evaluation.study import Model, Settings, digest
 from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
-from mmscale.studies.cells import digest_samples
 from mmscale.visualization import save_figure
 
 LEAST = dict(num_images=1, accuracy_images=1, batch_size=1, border=0, seed=0)
@@ -176,7 +175,7 @@ def content(path: Path) -> bytes:
 def describe(model: Model, settings: Settings, args: argparse.Namespace) -> dict:
     """All that the measured values depend on, and the fingerprint of it."""
     files = study.list_images(settings.folder, settings.num_images) if settings.folder else []
-    data = None if files else digest_samples(study.build_test_data(model), content)
+    data = None if files else digests.of_samples(study.build_test_data(model), content)
     code = sorted(Path(mmscale.__file__).parent.rglob('*.py')) + [Path(__file__)]
     weights = []
     for name, tensor in model.network.state_dict().items():
