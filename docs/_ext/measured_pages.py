@@ -101,7 +101,7 @@ def error(name: str, *runs: str) -> str:
 
 
 def test(name: str, *runs: str) -> str:
-    return tables.tests(chosen(name, runs)[1])
+    return tables.costs(*chosen(name, runs), short=True)
 
 
 def compare(name: str, *pair: str) -> str:

@@ -7,28 +7,26 @@ A study is a Python file with the names
 - ``runs`` (dict[str, dict]): For each run its ``config``, a path from the root of the repository,
   and what else holds for it alone: ``options``, ``epochs`` (see below), and any plain values that
   tables and pictures ask for.
-- ``seeds`` (list[int]): Each run is trained once with each, and the first is done first of all
-  runs.
-- ``seed_options`` (list[str], optional): Options whose value is the seed, beside
-  ``randomness.seed``: realizations of a dataset, for example.
-- ``options`` (dict, optional): Of every run, as ``--cfg-options`` of ``tools/train.py`` takes them.
-- ``epochs`` (int, optional): Of every run, in place of those of its config; schedules are
-  stretched or shortened in proportion.
-- ``checkpoint`` (str, optional): Which is measured: 'last', the default, or 'best' in the
-  config's validation.
-- ``equivariance`` (dict, optional): Arguments of ``tools/equivariance.py``, without the dashes;
-  without it nothing is measured over scale.
-- ``test`` (bool, optional): Whether ``tools/test.py`` runs, too, over the config's test data.
-- ``tests`` (dict[str, dict], optional): More such tests by name, and the options with which each
-  runs: other test data, for example.
-- ``columns`` (dict[str, list[str]], optional): Of the table of these tests: for each the name of a
-  test and of a metric of its evaluator.
-- ``pictures`` (list[dict]), ``comparisons`` (list[tuple]), optional: See ``draw.py``.
+- ``seeds`` (list[int]): Each run is trained with each, all of them with the first one first.
 
-``python studies/workflow/cells.py STUDY`` prints the cells as JSON for the Snakefile.
+and, optionally,
+
+- ``seed_options`` (list[str]): Options whose value is the seed, beside ``randomness.seed``.
+- ``options`` (dict): Of every run, as ``--cfg-options`` of ``tools/train.py`` takes them.
+- ``epochs`` (int): In place of those of the configs; schedules are stretched in proportion.
+- ``checkpoint`` (str): Which is measured: 'last', the default, or 'best' in the validation.
+- ``equivariance`` (dict): Arguments of ``tools/equivariance.py``, without the dashes; without it
+  nothing is measured over scale.
+- ``test`` (bool): Whether ``tools/test.py`` runs, too, over the config's test data.
+- ``tests`` (dict[str, dict]): More such tests by name, and the options with which each runs.
+- ``columns`` (dict[str, list[str]]): Of the table of these tests: for each the name of a test and
+  of a metric of its evaluator.
+- ``pictures`` (list[dict]), ``comparisons`` (list[tuple]): See ``draw.py``.
+
+``cells.py STUDY FILE [REGEX]`` prints, as JSON, the cells that a CSV file of results lacks; of
+those whose ``run, seed 0`` the regular expression fits, if there is one.
 """
 
-import argparse
 import copy
 import csv
 import json
@@ -44,16 +42,12 @@ from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation.study import digest
 
 ROOT = Path(__file__).resolve().parents[2]
-STUDIES = ROOT / 'studies'
-RESULTS = STUDIES / 'results'
-# Of studies/results/NAME.csv, a line a number. Of the digests each is empty where it is unknown.
-COLUMNS = ('cell', 'seed', 'metric', 'factor', 'value', 'standard_error', 'n', 'parameters',
-           'multiply_adds', 'seconds', 'device', 'threads', 'version', 'commit', 'torch', 'numpy',
-           'date', 'config', 'data', 'code', 'command')  # fmt: skip
-DIGESTS = ('config', 'data', 'code')
+STUDIES, RESULTS = ROOT / 'studies', ROOT / 'studies' / 'results'
 NEEDED = ('title', 'runs', 'seeds')
 DEFAULTS = dict(seed_options=[], options={}, epochs=None, checkpoint='last', equivariance=None,
                 test=False, tests={}, columns={}, pictures=[], comparisons=[])  # fmt: skip
+# In the lines of results. Each is empty where it is unknown.
+DIGESTS = ('config', 'data', 'code')
 # Code that measures, beside that of the network and its data.
 MEASURING = ('mmscale.evaluation.study', 'mmscale.evaluation.accuracy')
 
@@ -71,27 +65,25 @@ def read_study(path: Path) -> SimpleNamespace:
     """Reads a study; ValueError for what it cannot have."""
     names = runpy.run_path(str(path)).items()
     study = {name: value for name, value in names if name[0] != '_' and not callable(value)}
-    for name in NEEDED:
-        if not study.get(name):
-            raise ValueError(f'study: {path} has no {name}')
-    for name in study:
-        if name not in (*NEEDED, *DEFAULTS):
-            known = ', '.join([*NEEDED, *DEFAULTS])
-            raise ValueError(f'study: {path} has {name}; known are {known}')
+    known = (*NEEDED, *DEFAULTS)
+    wrong = [f'no {name}' for name in NEEDED if not study.get(name)]
+    wrong += [f'{name}; known are {", ".join(known)}' for name in study if name not in known]
     study = SimpleNamespace(**{**DEFAULTS, **study})
     if study.checkpoint not in ('last', 'best'):
-        raise ValueError(f"study: checkpoint must be 'last' or 'best', got {study.checkpoint!r}")
+        wrong.append(f"checkpoint={study.checkpoint!r}; it must be 'last' or 'best'")
     flags = (ROOT / 'tools' / 'equivariance.py').read_text(encoding='utf-8')
     for name in study.equivariance or {}:
         if f"'--{name.replace('_', '-')}'" not in flags:
-            raise ValueError(f'study: equivariance has {name}, unknown to tools/equivariance.py')
+            wrong.append(f'equivariance with {name}, unknown to tools/equivariance.py')
     named = [run for picture in study.pictures for run in picture.get('runs', [])]
-    for run in named + [run for _, *pair in study.comparisons for run in pair]:
-        if run not in study.runs:
-            raise ValueError(f'study: pictures or comparisons have {run!r}, which is no run of it')
-    for title, (test, _) in study.columns.items():
-        if test not in study.tests:
-            raise ValueError(f'study: columns[{title!r}] is of {test!r}, which is none of tests')
+    named += [run for _, *pair in study.comparisons for run in pair]
+    wrong += [
+        f'no run {run!r} for pictures or comparisons' for run in named if run not in study.runs
+    ]
+    tests = [test for test, _ in study.columns.values()]
+    wrong += [f'no test {test!r} for columns' for test in tests if test not in study.tests]
+    if wrong:
+        raise ValueError(f'study: {path} has {wrong[0]}')
     return study
 
 
@@ -104,8 +96,8 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
     setting = study.runs[run]
     options = {**study.options, **setting.get('options', {})}
     options.update(dict.fromkeys(study.seed_options, seed))
-    tests = {f'test/{name}': more for name, more in study.tests.items()}
-    tests = {'test': {}, **tests} if study.test else tests
+    tests = {'test': {}} if study.test else {}
+    tests.update({f'test/{name}': more for name, more in study.tests.items()})
     try:
         cfg = launch.load_config(str(ROOT / setting['config']))
         launch.merge_options(cfg, options)
@@ -118,18 +110,17 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
             launch.merge_options(copy.deepcopy(cfg), more)
     except (ValueError, OSError) as error:
         raise ValueError(f'study: runs[{run!r}]: {error}') from error
+    data, without_data = '', None
+    try:
+        data = digests.of_data(cfg)
+    except Exception as error:  # of whichever dataset is not on this machine
+        without_data = f'study: runs[{run!r}]: its data cannot be read: {error}'
+    of_hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if study.checkpoint == 'best' and not of_hook.get('save_best'):
+        options['default_hooks.checkpoint.save_best'] = 'auto'
+    options['randomness.seed'] = seed
     asked = json.dumps([study.checkpoint, study.equivariance, tests], sort_keys=True)
     training, code = digests.of_config(cfg), digests.of_code(cfg)
-    measured = digests.of_code(cfg, *MEASURING) if study.equivariance else code
-    try:
-        data, without_data = digests.of_data(cfg), None
-    except Exception as error:  # of whichever dataset is not on this machine
-        data, without_data = '', f'study: runs[{run!r}]: its data cannot be read: {error}'
-    if study.checkpoint == 'best':
-        hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
-        options.update({} if hook.get('save_best') else SAVE_BEST)
-    options['randomness.seed'] = seed
-    words = re.sub(r'[^A-Za-z0-9.]+', '-', run).strip('-').lower()
     cell = dict(
         cell=run,
         seed=seed,
@@ -141,17 +132,14 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
         without_data=without_data,
         config=short(training, asked),
         data=data[:12],
-        code=measured[:12],
-        slug=f'{words}_seed{seed}',
+        code=(digests.of_code(cfg, *MEASURING) if study.equivariance else code)[:12],
+        slug=f'{re.sub("[^a-z0-9.]+", "-", run.lower()).strip("-")}_seed{seed}',
     )
     # Names change with what the numbers depend on. What was trained stays where only what is
     # measured of it has changed.
     cell['folder'] = f'{cell["slug"]}_{short(training, study.checkpoint, data, code)}'
     cell['result'] = short(*(cell[name] for name in DIGESTS))
     return cell
-
-
-SAVE_BEST = {'default_hooks.checkpoint.save_best': 'auto'}
 
 
 def as_words(options: dict) -> list[str]:
@@ -172,57 +160,40 @@ def short(*parts: str) -> str:
     return digest(part.encode() for part in parts)[:12]
 
 
-def read_rows(path: Path) -> list[dict]:
-    """The lines of a CSV file of results, none if there is no such file yet."""
-    if not path.is_file():
-        return []
-    with path.open(encoding='utf-8', newline='') as file:
-        return list(csv.DictReader(file))
-
-
 def changed(cell: dict, row: dict) -> list[str]:
     """Which digests of a cell are not those of its measurement. What is unknown has not changed."""
     return [name for name in DIGESTS if row[name] and cell[name] and row[name] != cell[name]]
 
 
 def plan(study: SimpleNamespace, results: Path, only: str = '') -> dict:
-    """The cells that are to run, and lines that say what was measured already.
-
-    Args:
-        study (SimpleNamespace): As :func:`read_study` gives it.
-        results (Path): CSV file of what was measured, on whichever machine.
-        only (str): A regular expression; cells are left out whose ``name, seed 0`` has no match.
-    """
-    known = {(row['cell'], int(row['seed'])): row for row in read_rows(results)}
+    """The cells that are to run, and lines that say why; ValueError if their data are not there."""
+    known = {}
+    if results.is_file():
+        with results.open(encoding='utf-8', newline='') as file:
+            known = {(row['cell'], int(row['seed'])): row for row in csv.DictReader(file)}
     todo, lines, done = [], [], 0
-    for seed in study.seeds:
-        for run in study.runs:
-            name = f'{run}, seed {seed}'
-            if not re.search(only, name):
-                continue
-            cell = make_cell(study, run, seed)
-            row = known.get((run, seed))
-            if row is not None and not changed(cell, row):
-                done += 1
-                continue
-            if cell['without_data']:
-                raise ValueError(cell['without_data'])
-            reason = f'changed: {", ".join(changed(cell, row))}' if row else 'missing'
-            lines.append(f'  {name}: {reason}')
-            todo.append(cell)
+    names = [(run, seed) for seed in study.seeds for run in study.runs]
+    for run, seed in names:
+        if not re.search(only, f'{run}, seed {seed}'):
+            continue
+        cell, row = make_cell(study, run, seed), known.get((run, seed))
+        differs = ['missing'] if row is None else changed(cell, row)
+        if not differs:
+            done += 1
+            continue
+        if cell['without_data']:
+            raise ValueError(cell['without_data'])
+        lines.append(f'  {run}, seed {seed}: {"changed: " * bool(row)}{", ".join(differs)}')
+        todo.append(cell)
     first = f'{study.title}: {done} cells are measured, in {results}; {len(todo)} are to run'
     return dict(todo=todo, lines=[first, *lines])
 
 
 @one_line_errors()
 def main():
-    parser = argparse.ArgumentParser(description='Print the cells of a study that are to run')
-    parser.add_argument('study', help='its name, or the path of its file')
-    parser.add_argument('--results', type=Path, required=True, help='CSV file of results')
-    parser.add_argument('--only', default='', help='regular expression of cells')
-    args = parser.parse_args()
+    name, results, *only = sys.argv[1:]
     with redirect_stdout(sys.stderr):  # datasets say what they make
-        found = plan(read_study(find_study(args.study)), args.results, args.only)
+        found = plan(read_study(find_study(name)), Path(results), *only)
     print(json.dumps(found))
 
 

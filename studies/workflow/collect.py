@@ -7,6 +7,7 @@ machines may collect into one file.
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 from cells import find_study, read_study
@@ -20,26 +21,22 @@ def read(path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
-def collect(study, path: Path, results: list[Path]) -> None:
+def collect(study: SimpleNamespace, path: Path, results: list[Path]) -> None:
     """Adds results to a CSV file, in the order of the study; what it does not have stays behind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock'):
-        parts = [read(one) for one in [path, *results] if one.is_file()]
+        parts = [
+            read(one).assign(part=i) for i, one in enumerate([path, *results]) if one.is_file()
+        ]
         if not parts:
             return
-        last = {pair: place for place, part in enumerate(parts) for pair in _cells(part)}
-        parts = [part[[last[pair] == place for pair in _cells(part)]]
-                 for place, part in enumerate(parts)]  # fmt: skip
+        found = pd.concat(parts)
+        found = found[found.part == found.groupby(['cell', 'seed']).part.transform('max')]
         order = [(run, str(seed)) for seed in study.seeds for run in study.runs]
         ranks = {pair: rank for rank, pair in enumerate(order)}
-        found = pd.concat(parts)
-        found['rank'] = [ranks.get(pair, len(ranks)) for pair in _cells(found)]
-        found = found.sort_values('rank', kind='stable').drop(columns='rank')
+        found['part'] = [ranks.get(pair, len(ranks)) for pair in zip(found.cell, found.seed)]
+        found = found.sort_values('part', kind='stable').drop(columns='part')
         write_text(path, found.to_csv(index=False, lineterminator='\n'))
-
-
-def _cells(found: pd.DataFrame) -> list[tuple[str, str]]:
-    return list(zip(found.cell, found.seed))
 
 
 if __name__ == '__main__':

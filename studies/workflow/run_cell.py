@@ -1,8 +1,9 @@
 # Copyright (c) mmscale contributors.
 """Runs a cell of a study by the ordinary tools: ``run_cell.py STUDY RUN SEED RESULT``.
 
-RESULT is the CSV file that it writes; logs and checkpoints are in the same folder. Run again, it
-goes on where it was stopped: a training from its last checkpoint, a measurement at what it lacks.
+RESULT is the CSV file that it writes, a line a number; logs and checkpoints are in the same folder.
+Run again, it goes on where it was stopped: a training from its last checkpoint, a measurement at
+what it lacks.
 """
 
 import argparse
@@ -24,7 +25,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from cells import COLUMNS, DIGESTS, ROOT, find_study, make_cell, read_study
+from cells import DIGESTS, ROOT, find_study, make_cell, read_study
+from mmengine.utils import get_git_hash
 
 import mmscale
 from mmscale.engine import launch
@@ -34,6 +36,9 @@ from mmscale.engine.resuming import logged_scalars
 from mmscale.evaluation.accuracy import MAIN_METRICS
 from mmscale.evaluation.report import write_text
 
+COLUMNS = ('cell', 'seed', 'metric', 'factor', 'value', 'standard_error', 'n', 'parameters',
+           'multiply_adds', 'seconds', 'device', 'threads', 'version', 'commit', 'torch', 'numpy',
+           'date', *DIGESTS, 'command')  # fmt: skip
 LINES_SHOWN = 20
 
 
@@ -52,19 +57,18 @@ def checkpoint_of(cell: dict, folder: Path) -> Path:
     if cell['checkpoint'] == 'best':
         # A training that is killed between writing a new one and deleting the old leaves both.
         return max(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    last = (folder / 'last_checkpoint').read_text(encoding='utf-8').strip()
-    return folder / Path(last).name
+    return folder / Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
 
 
 def run(words: list, log: Path, lock: int) -> None:
-    """Runs a tool from the root of the repository, its output at the end of a log."""
+    """Runs a tool, its output at the end of a log; prints the end of that if it fails."""
+    words = [sys.executable, *map(str, words)]
     with log.open('a', encoding='utf-8') as file:
-        words = [sys.executable, *map(str, words)]
         # The tool keeps the lock should this process be killed, and the tool go on.
-        found = subprocess.run(words, cwd=ROOT, stdout=file, stderr=file, pass_fds=(lock,))
-    if code := found.returncode:
-        end = log.read_text(encoding='utf-8', errors='replace').splitlines()[-LINES_SHOWN:]
-        sys.exit('\n'.join([*end, f'error: {words[1]} failed ({code}); see {log}']))
+        code = subprocess.run(words, stdout=file, stderr=file, pass_fds=(lock,)).returncode
+    if code:
+        print(*log.read_text(encoding='utf-8').splitlines()[-LINES_SHOWN:], sep='\n')
+        raise ChildProcessError(f'{words[1]} failed ({code}); see {log}')
 
 
 def numbers(cell: dict, folder: Path, lock: int) -> Iterator[tuple]:
@@ -74,15 +78,15 @@ def numbers(cell: dict, folder: Path, lock: int) -> Iterator[tuple]:
         options = ['--cfg-options', *cell['options'], *more]
         return [f'tools/{tool}.py', cell['file'], *words, *options]
 
-    def published(words: list) -> str:
-        return shlex.join(['python', *map(str, words)])
+    def published(*words, more=()) -> str:
+        return shlex.join(['python', *map(str, command(*words, more=more))])
 
     trained = folder / 'trained'
     if not trained.is_file():
         run(command('train', '--work-dir', folder, '--resume'), folder / 'train.log', lock)
         trained.touch()
     for name, value in validations(folder).items():
-        yield name, '', value, '', '', published(command('train'))
+        yield name, '', value, '', '', published('train')
     checkpoint, measured = checkpoint_of(cell, folder), folder / f'measured_{cell["result"]}'
     # Another machine's best epoch may be another one.
     file = 'best_*.pth' if cell['checkpoint'] == 'best' else checkpoint.name
@@ -92,33 +96,31 @@ def numbers(cell: dict, folder: Path, lock: int) -> Iterator[tuple]:
         if not out.is_file():
             part = out.with_suffix('.part.json')
             words = ['--work-dir', measured / out.stem, '--out', part, '--out-item', 'metrics']
-            run(command('test', checkpoint, *words, more=more), folder / f'{out.stem}.log', lock)
+            run(command('test', checkpoint, *words, more=more), out.with_suffix('.log'), lock)
             os.replace(part, out)
-        said = published(command('test', file, more=more))
         for name, value in json.loads(out.read_text(encoding='utf-8')).items():
-            yield f'{test}/{name}', '', value, '', '', said
+            yield f'{test}/{name}', '', value, '', '', published('test', file, more=more)
     if cell['equivariance'] is not None:
-        asked, out = flags(cell['equivariance']), measured / 'equivariance'
-        words = command('equivariance', checkpoint, *asked, '--out', out)
-        run(words, folder / 'equivariance.log', lock)
-        found = json.loads((out / 'equivariance.json').read_text(encoding='utf-8'))['models'][0]
-        said = published(command('equivariance', file, *asked))
-        for name, curve in curves(found):
-            columns = (curve['mean'], curve['standard_error'], curve['n'])
-            for factor, *row in zip(found['factors'], *columns):
-                yield name, factor, *row, said
+        asked = flags(cell['equivariance'])
+        words = command('equivariance', checkpoint, *asked, '--out', measured)
+        run(words, measured / 'equivariance.log', lock)
+        found = json.loads((measured / 'equivariance.json').read_text(encoding='utf-8'))
+        for name, factor, *row in over_scale(found['models'][0]):
+            yield name, factor, *row, published('equivariance', file, *asked)
 
 
-def curves(found: dict) -> Iterator[tuple[str, dict]]:
-    """What ``tools/equivariance.py`` has found of a model, by the names of ``metric``."""
-    accuracy = found.get('accuracy')
+def over_scale(found: dict) -> Iterator[tuple]:
+    """Metric, factor, value, error, count of what ``tools/equivariance.py`` finds of a model."""
+    curves, accuracy = dict(found.get('metrics') or {}), found.get('accuracy')
     if accuracy and 'metric' not in accuracy:
-        yield 'accuracy', accuracy
-    yield from (found.get('metrics') or {}).items()
+        curves['accuracy'] = accuracy
     for layer, curve in found['layers'].items():
-        yield f'error/{layer}', curve
+        curves[f'error/{layer}'] = curve
         if curve['truncated']:
-            yield f'error/{layer}/truncated', curve['truncated']
+            curves[f'error/{layer}/truncated'] = curve['truncated']
+    for name, curve in curves.items():
+        columns = (curve[key] for key in ('mean', 'standard_error', 'n'))
+        yield from ((name, *row) for row in zip(found['factors'], *columns))
 
 
 def training_seconds(folder: Path) -> float:
@@ -138,9 +140,9 @@ def validations(folder: Path) -> dict[str, float]:
     return {'validation/last': found[-1], 'validation/best': max(found)} if found else {}
 
 
-def cost(cell: dict) -> dict:
-    """Parameters and multiply-adds of one image."""
-    cfg, parser = launch.load_config(str(ROOT / cell['file'])), argparse.ArgumentParser()
+def facts(cell: dict) -> dict:
+    """What all lines of a cell have: what the network costs, where, when and of which code."""
+    cfg, parser = launch.load_config(cell['file']), argparse.ArgumentParser()
     launch.add_config_options(parser)
     options = parser.parse_args(['--cfg-options', *cell['options']]).cfg_options
     launch.merge_options(cfg, options)
@@ -151,35 +153,18 @@ def cost(cell: dict) -> dict:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         parameters, flops = count(launch.build_network(cfg, cell['file']), shape)
-    return dict(parameters=parameters, multiply_adds=flops)
-
-
-def provenance() -> dict:
-    """Where and when, and of which code."""
     return dict(
+        parameters=parameters,
+        multiply_adds=flops,
         device=torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        threads=os.environ.get('OMP_NUM_THREADS', torch.get_num_threads()),
+        threads=torch.get_num_threads(),
         version=mmscale.__version__,
-        commit=commit(),
+        commit=get_git_hash(fallback='', digits=12),
         torch=version('torch'),
         numpy=version('numpy'),
         date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        **{name: cell[name] for name in ('cell', 'seed', *DIGESTS)},
     )
-
-
-def commit() -> str:
-    """The revision of the repository, with a plus where code or configs were changed since."""
-
-    def git(*words: str) -> str:
-        words = ['git', '-C', str(ROOT), *words]
-        return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        paths = ('mmscale', 'configs', 'tools')
-        changed = git('status', '--porcelain', '--untracked-files=no', '--', *paths)
-        return git('rev-parse', '--short=12', 'HEAD') + '+' * bool(changed)
-    except (OSError, subprocess.CalledProcessError):
-        return ''
 
 
 def as_text(value):
@@ -190,24 +175,22 @@ def as_text(value):
 @one_line_errors()
 def main():
     (name, run, seed), result = sys.argv[1:4], Path(sys.argv[4]).resolve()
-    os.chdir(ROOT)  # configs name their data from here
-    cell, folder = make_cell(read_study(find_study(name)), run, int(seed)), result.parent
+    os.chdir(ROOT)  # where the tools run, and find their data
+    start, folder = time.perf_counter(), result.parent
+    cell = make_cell(read_study(find_study(name)), run, int(seed))
     if (folder.name, result.stem) != (cell['folder'], cell['result']):
         raise ValueError(f'{run}, seed {seed} has changed since the study was started: start again')
     folder.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
     with (folder / 'lock').open('w') as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # tools of a study that was killed may run on
         found = list(numbers(cell, folder, lock.fileno()))
-        known = dict(cell=cell['cell'], seed=cell['seed'], seconds=training_seconds(folder),
-                     **cost(cell), **provenance(), **{k: cell[k] for k in DIGESTS})  # fmt: skip
-        names = ('metric', 'factor', 'value', 'standard_error', 'n', 'command')
         found.insert(0, ('seconds', '', round(time.perf_counter() - start, 1), '', '', ''))
-        text = io.StringIO()
+        known, text = dict(facts(cell), seconds=training_seconds(folder)), io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
         writer.writeheader()
         for row in found:
-            writer.writerow({**known, **dict(zip(names, map(as_text, row)))})
+            named = zip(('metric', 'factor', 'value', 'standard_error', 'n', 'command'), row)
+            writer.writerow({**known, **{name: as_text(value) for name, value in named}})
         write_text(result, text.getvalue())
 
 

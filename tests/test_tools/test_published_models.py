@@ -1,11 +1,9 @@
 # Copyright (c) mmscale contributors.
 import hashlib
-import math
 import re
 import sys
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 import yaml
@@ -16,7 +14,6 @@ from mmscale.datasets import ScaleDigits
 from .conftest import ROOT, exit_message, run_tool
 
 sys.path.insert(0, str(ROOT / 'studies' / 'workflow'))
-import fill_index  # noqa: E402
 import tables  # noqa: E402
 from cells import STUDIES, read_study  # noqa: E402
 
@@ -90,53 +87,31 @@ def test_bad_input_is_one_line(monkeypatch, tmp_path):
 
 
 def test_accuracies_of_the_index_are_those_of_the_studies():
-    """What `studies/workflow/fill_index.py` would write is there."""
-    study, frame = read_study(STUDIES / 'realizations_scalemnist.py'), tables.load(REALIZATIONS)
+    """Of configs without weights: those that have are tested with them."""
+    study, frame = read_study(STUDIES / f'{REALIZATIONS}.py'), tables.load(REALIZATIONS)
     known = {
         model['Config']: model['Results'][0]['Metrics']
         for path in sorted(ROOT.glob('configs/*/metafile.yml'))
-        for model in yaml.safe_load(path.read_text())['Models']
+        for model in yaml.safe_load(path.read_text(encoding='utf-8'))['Models']
         if 'Weights' not in model
     }
-    found = {c: a for c, a in fill_index.accuracies(study, frame).items() if c in known}
+    frame = tables.select(study, frame)
+    mean, _ = tables.spread(tables.test_errors(frame))
+    found = {study.runs[run]['config']: round(100 - error, 2) for run, (error,) in mean.iterrows()}
+    found = {config: accuracy for config, accuracy in found.items() if config in known}
     assert found and {c: known[c]['Top 1 Accuracy'] for c in found} == found
-
-
-def test_only_runs_of_a_config_as_it_is_tell_its_accuracy(tmp_path):
-    config = 'configs/cnn/cnn_1xb128-20e_scalemnist.py'
-    runs = {
-        'as it is': dict(config=config),
-        'wider': dict(config=config, options={'model.head.topk': (1, 5)}),
-        'longer': dict(config=config, epochs=40),
-    }
-    (tmp_path / 'small.py').write_text(f"title = 't'\nseeds = [0]\nruns = {runs}\n")
-    frame = pd.DataFrame(
-        dict(cell=name, seed=0, metric='test/accuracy/top1', factor=math.nan, value=accuracy)
-        for name, accuracy in zip([*runs, 'removed'], (97.0, 98.0, 99.0, 100.0))
-    )
-    assert fill_index.accuracies(read_study(tmp_path / 'small.py'), frame) == {config: 97.0}
+    assert not study.options and study.epochs is None  # they are of the configs as they stand
 
 
 def test_errors_of_the_first_page_are_those_of_the_studies():
-    study, frame = read_study(STUDIES / 'realizations_scalemnist.py'), tables.load(REALIZATIONS)
+    study, frame = read_study(STUDIES / f'{REALIZATIONS}.py'), tables.load(REALIZATIONS)
     found = re.findall(r'`(\S+_scalemnist.py)` \| ([\d.]+ M) \| \W*([\d.]+) ± ([\d.]+) %',
                        (ROOT / 'README.md').read_text(encoding='utf-8'))  # fmt: skip
     frame = tables.select(study, frame)
-    assert set(tables.count(frame)) == {len(study.seeds)}
-    costs = tables.first(frame, 'multiply_adds')
+    assert set(frame.groupby('cell', observed=True).seed.nunique()) == {len(study.seeds)}
+    costs = frame.groupby('cell', observed=True).multiply_adds.first()
     expected = {
         study.runs[run]['config']: [f'{costs[run] / 1e6:.3g} M', *texts[0].split(' ± ')]
         for run, texts in tables.shown(tables.test_errors(frame), '.2f').items()
     }
     assert {config: numbers for config, *numbers in found} == expected
-
-
-def test_only_the_entry_of_the_config_is_filled():
-    entry = '  - Name: {0}\n    Results:\n      - Dataset: d\n        Metrics: null\n'
-    entry += '    Config: {0}.py\n'
-    text = 'Models:\n' + entry.format('a') + entry.format('b')
-    once = fill_index.filled(text, 'b.py', 97.5)
-    again = yaml.safe_load(fill_index.filled(once, 'b.py', 98.25))['Models']
-    assert [model['Results'][0]['Metrics'] for model in again] == [None, {'Top 1 Accuracy': 98.25}]
-    weights = text + '    Weights: b.pth\n'
-    assert fill_index.filled(weights, 'b.py', 97.5) == weights
