@@ -19,6 +19,8 @@ from torch.utils.data import Dataset
 from mmscale import registry
 from mmscale.evaluation.study import digest
 
+from .errors import one_line
+
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # So many samples of a dataset, spread evenly, tell it from another.
 SAMPLES = 256
@@ -125,17 +127,28 @@ def _statements(path: Path) -> str:
 
 
 def of_data(cfg: Config) -> str:
-    """SHA-256 of some samples of each split of a config's data, as they are before pipelines."""
+    """SHA-256 of some samples of each split of a config's data, as they are before pipelines.
+
+    Raises:
+        ValueError: If the data are not there, or cannot be read.
+    """
     scope = cfg.get('default_scope') or 'mmpretrain'
     datasets = (cfg[loader].dataset.to_dict() for loader in LOADERS if cfg.get(loader))
-    return digest(_of_dataset(json.dumps(one, sort_keys=True), scope).encode() for one in datasets)
+    found = [_of_dataset(json.dumps(one, sort_keys=True), scope) for one in datasets]
+    for error in found:
+        if isinstance(error, Exception):
+            raise ValueError(one_line(error)) from error
+    return digest(one.encode() for one in found)
 
 
 @cache
-def _of_dataset(dataset: str, scope: str) -> str:
-    """Of a dataset, which many configs share."""
-    with DefaultScope.overwrite_default_scope(scope):
-        return of_samples(DATASETS.build(json.loads(dataset)))
+def _of_dataset(dataset: str, scope: str) -> str | Exception:
+    """Of a dataset, which many configs share, or why it cannot be read: that is tried once."""
+    try:
+        with DefaultScope.overwrite_default_scope(scope):
+            return of_samples(DATASETS.build(json.loads(dataset)))
+    except Exception as error:  # of whichever dataset
+        return error
 
 
 def _size(path: Path) -> bytes:

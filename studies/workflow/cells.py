@@ -113,7 +113,7 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
     data, without_data = '', None
     try:
         data = digests.of_data(cfg)
-    except Exception as error:  # of whichever dataset is not on this machine
+    except ValueError as error:  # not on this machine
         without_data = f'study: runs[{run!r}]: its data cannot be read: {error}'
     of_hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if study.checkpoint == 'best' and not of_hook.get('save_best'):

@@ -78,3 +78,20 @@ def test_the_digest_of_data_is_of_its_samples():
     assert digests.of_data(cfg) == before
     cfg.test_dataloader.dataset.scale = 0.5
     assert digests.of_data(cfg) != before
+
+
+def test_data_that_are_not_there_are_looked_for_once(monkeypatch):
+    tried = []
+
+    def build(config):
+        tried.append(config)
+        raise FileNotFoundError('no folder data')
+
+    monkeypatch.setattr(digests.DATASETS, 'build', build)
+    cfg = load_config(str(ROOT / DIGITS))
+    cfg.train_dataloader.dataset.seed = 12345  # not one of another test
+    cfg = type(cfg)(dict(train_dataloader=cfg.train_dataloader))
+    for _ in range(2):
+        with pytest.raises(ValueError, match='no folder data'):
+            digests.of_data(cfg)
+    assert len(tried) == 1

@@ -100,7 +100,7 @@ def test_data_that_are_not_there_matter_only_to_cells_that_are_to_run(tmp_path, 
     path = write(tmp_path / 'small.csv', make_cell(study, 'a', 0))
 
     def absent(cfg):
-        raise FileNotFoundError('no folder data')
+        raise ValueError('no folder data')
 
     monkeypatch.setattr(digests, 'of_data', absent)
     assert names_of(plan(study, path)) == []
