@@ -2,13 +2,12 @@
 """Digests of code, configs and data: whether numbers of a while ago would be the same today."""
 
 import ast
-import importlib
 import json
 import numbers
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from importlib.util import resolve_name
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +38,7 @@ def of_code(cfg: Config, *modules: str) -> str:
         *modules (str): Names of more modules that are used.
     """
     used = modules_used([*modules, *_homes(_words(cfg.to_dict()))])
-    return digest(_statements(Path(sys.modules[name].__file__)).encode() for name in sorted(used))
+    return digest(_statements(_path(name)).encode() for name in sorted(used))
 
 
 def modules_used(names: Iterable[str]) -> set[str]:
@@ -53,36 +52,42 @@ def modules_used(names: Iterable[str]) -> set[str]:
     return found
 
 
+def _path(name: str) -> Path:
+    return Path(find_spec(name).origin)
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    return ast.parse(_path(name).read_text(encoding='utf-8'))
+
+
 @cache
 def _needs(name: str) -> list[str]:
-    module = importlib.import_module(name)
-    tree = ast.parse(Path(module.__file__).read_text(encoding='utf-8'))
-    words = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    nodes = list(ast.walk(_tree(name)))
+    words = (node.value for node in nodes if isinstance(node, ast.Constant))
     found = list(_homes(word for word in words if isinstance(word, str)))
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name.startswith('mmscale.')]
         elif isinstance(node, ast.ImportFrom):
-            found += [_home(source, alias.name) for source, alias in _imported(node, module)]
+            found += [_home(source, alias.name) for source, alias in _imported(node, name)]
     return found
 
 
-def _imported(node: ast.ImportFrom, module) -> Iterator[tuple[str, ast.alias]]:
-    """The names that a statement imports from the package."""
-    source = resolve_name('.' * node.level + (node.module or ''), module.__spec__.parent)
+def _imported(node: ast.ImportFrom, name: str) -> Iterator[tuple[str, ast.alias]]:
+    """What a statement of the module ``name`` imports from the package."""
+    source = resolve_name('.' * node.level + (node.module or ''), find_spec(name).parent)
     if source.partition('.')[0] == 'mmscale':
         yield from ((source, alias) for alias in node.names)
 
 
 def _home(source: str, name: str) -> str:
     """The module that defines what a package only passes on."""
-    module = importlib.import_module(source)
-    if f'{source}.{name}' in sys.modules:
+    if find_spec(source).submodule_search_locations and find_spec(f'{source}.{name}'):
         return f'{source}.{name}'
-    tree = ast.parse(Path(module.__file__).read_text(encoding='utf-8'))
-    for node in ast.walk(tree):
+    for node in ast.walk(_tree(source)):
         if isinstance(node, ast.ImportFrom):
-            for origin, alias in _imported(node, module):
+            for origin, alias in _imported(node, source):
                 if name == (alias.asname or alias.name):
                     return _home(origin, alias.name)
     return source

@@ -5,7 +5,6 @@ import os
 
 import pytest
 from cells import ROOT, STUDIES, as_words, changed, find_study, make_cell, plan, read_study
-from collect import collect
 from run_cell import COLUMNS, checkpoint_of, flags
 
 from mmscale.engine import digests
@@ -162,21 +161,6 @@ def test_the_checkpoint_is_the_last_or_the_best_that_was_written_last(tmp_path):
     assert checkpoint_of(dict(checkpoint='last'), tmp_path) == tmp_path / 'epoch_12.pth'
     found = checkpoint_of(dict(checkpoint='best'), tmp_path)
     assert found == tmp_path / 'best_top1_epoch_12.pth'
-
-
-def test_new_lines_of_a_cell_take_the_place_of_its_former_ones(tmp_path):
-    study = study_of(tmp_path)
-    cells = [dict(cell=name, seed=seed) for seed in (1, 0) for name in ('gone', 'a')]
-    path = write(tmp_path / 'all.csv', *cells)
-    new = write(tmp_path / 'new.csv', *[dict(cells[3], value='0.30000000000000004')] * 2)
-    collect(study, path, [new, tmp_path / 'absent.csv'])
-    with path.open() as file:
-        found = [(row['cell'], row['seed'], row['value']) for row in csv.DictReader(file)]
-    assert found[:3] == [('a', '0', '0.30000000000000004')] * 2 + [('a', '1', '0.1')]
-    assert sorted(found[3:]) == [('gone', '0', '0.1'), ('gone', '1', '0.1')]
-    before = path.read_bytes()
-    collect(study, path, [new])
-    assert path.read_bytes() == before
 
 
 def test_the_snakefile_can_read_a_plan(tmp_path):
