@@ -2,6 +2,7 @@
 # make test         the whole suite (compiles MMCV's ops once, and keeps them)
 # make test-downstream  detectors and segmentors, in an environment of their own (7 GB)
 # make benchmark    time and memory against ordinary networks, in work_dirs/benchmark
+# make study NAME=models_scalemnist  train and measure what a study lacks, see docs/results.md
 # make docs         the documentation site, in docs/_build/html
 # make lint         ruff
 #
@@ -11,11 +12,13 @@
 # MMCV_WHEELS=...   a folder with a wheel of MMCV with ops, for this Python and PyTorch
 # PYTEST_ARGS=...   arguments of pytest
 # BENCHMARK_ARGS=... arguments of tools/benchmark/run.py, such as --against ../old
+# CORES=2           cells of a study at a time; default: as many as there are CPU cores
+# STUDY_ARGS=...    arguments of Snakemake, such as -n; STUDY_CONFIG=...  see studies/Snakefile
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-downstream benchmark docs lint ops
+.PHONY: help quickstart test test-downstream benchmark study docs lint ops
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -29,6 +32,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check -c $(REQ)/constr
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PYTEST_ARGS ?=
+CORES ?= all
 # Most of the suite is too small to use a second thread: it takes a process per core instead.
 WORKERS := --numprocesses logical --maxprocesses 8 --dist worksteal
 BENCHMARK_ARGS ?=
@@ -62,6 +66,11 @@ benchmark: $(STAMPS)/mmscale
 	@$(call say,benchmark on the CPU,10 to 15 minutes and 22 GB of memory on 2 CPU cores)
 	@$(BIN)/python tools/benchmark/run.py $(BENCHMARK_ARGS) \
 		|| $(call failed,the benchmark,The lines above say why.)
+
+study: $(STAMPS)/mmscale $(STAMPS)/studies
+	@$(BIN)/snakemake --snakefile studies/Snakefile --profile studies/profile --cores $(CORES) \
+		$(STUDY_ARGS) --config study=$(NAME) $(STUDY_CONFIG) \
+		|| $(call failed,the study,The lines above say why.)
 
 docs: $(STAMPS)/mmscale $(STAMPS)/docs
 	@$(call say,the documentation site,half a minute)
@@ -106,6 +115,11 @@ $(STAMPS)/mmscale: setup.py pyproject.toml mmscale/version.py | $(STAMPS)/packag
 $(STAMPS)/docs: $(REQ)/docs.txt $(REQ)/constraints.txt | $(STAMPS)/packages
 	@$(call say,Sphinx,seconds)
 	@$(PIP) -r $(REQ)/docs.txt || $(call failed,installing the packages of $(REQ)/docs.txt,Check the network.)
+	@touch $@
+
+$(STAMPS)/studies: $(REQ)/studies.txt $(REQ)/constraints.txt | $(STAMPS)/packages
+	@$(call say,Snakemake,seconds)
+	@$(PIP) -r $(REQ)/studies.txt || $(call failed,installing the packages of $(REQ)/studies.txt,Check the network.)
 	@touch $@
 
 # ---- MMCV with compiled ops

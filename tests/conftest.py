@@ -7,7 +7,7 @@ from mmengine.registry import DefaultScope
 
 # What takes half a minute or more, the longest first: in the end there are short ones to share.
 LONG = (
-    '[growth]', 'test_the_notebook', 'test_study.py', '[backbones]', 'test_the_frontier',
+    '[growth]', 'test_the_notebook', 'test_workflow.py', '[backbones]', 'test_the_frontier',
     'ahead_of_time', 'test_quickstart.py', 'compiled_resnet', '[precisions]', '[data_loading]',
     'test_the_site', 'test_equivariance_tool.py', 'test_train.py', 'test_test.py',
 )  # fmt: skip

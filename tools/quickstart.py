@@ -10,9 +10,13 @@ other code or configs is trained anew.
 
 import argparse
 import json
+import os
+import re
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 import matplotlib
 
@@ -25,6 +29,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmpretrain.registry import MODELS
 
+from mmscale.engine import digests
 from mmscale.engine.checkpoints import load_weights
 from mmscale.engine.errors import one_line_errors
 from mmscale.engine.safe_loading import add_trust_option
@@ -32,8 +37,6 @@ from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.equivariance import FACTORS
 from mmscale.evaluation.report import write_json
 from mmscale.evaluation.study import digest
-from mmscale.studies.cells import digest_code
-from mmscale.studies.processes import Progress, cores, epochs_in, run_logged
 from mmscale.visualization import save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +49,9 @@ CONFIGS = {
 COLOURS = dict(zip(CONFIGS, ('#7f7f7f', '#000000', '#1f77b4', '#d62728')))
 # Twice as many as in the configs: 200 steps leave the networks half a point short of their best.
 EPOCHS = 20
+LOSS = re.compile(r'Epoch\(train\).* loss: (\S+)')
+EPOCH = re.compile(r'Saving checkpoint at (\d+) epochs')
+BAR = 24
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,13 +64,28 @@ def parse_args() -> argparse.Namespace:
 
 def folder_of(out: Path, name: str, seed: int) -> Path:
     """Of a training; its name changes with the code and the config."""
-    config = Config.fromfile(ROOT / CONFIGS[name]).to_dict()
-    key = digest([digest_code().encode(), json.dumps(config, default=str).encode()])[:8]
+    config = Config.fromfile(ROOT / CONFIGS[name])
+    parts = digests.of_code(config, 'mmscale.evaluation.equivariance'), digests.of_config(config)
+    key = digest(part.encode() for part in parts)[:8]
     return out / f'{Path(CONFIGS[name]).stem}_seed{seed}_{key}'
 
 
+class Progress:
+    """A bar over the epochs of all trainings, and a line for each."""
+
+    def __init__(self, total: int):
+        self.total, self.done, self.lock = total, 0, Lock()
+
+    def advance(self, epochs: int, text: str = '') -> None:
+        with self.lock:
+            self.done += epochs
+            bar = '#' * (BAR * self.done // self.total)
+            if text:
+                print(f'[{bar:-<{BAR}}] {self.done:>3}/{self.total} epochs  {text}', flush=True)
+
+
 def train(name: str, seed: int, out: Path, progress: Progress, threads: int) -> None:
-    """Trains a model unless it was trained already."""
+    """Trains a model unless it was trained already; RuntimeError with the end of a failed log."""
     folder = folder_of(out, name, seed).resolve()
     if (folder / f'epoch_{EPOCHS}.pth').is_file():
         return progress.advance(EPOCHS)
@@ -72,17 +93,26 @@ def train(name: str, seed: int, out: Path, progress: Progress, threads: int) -> 
     command = [sys.executable, 'tools/train.py', CONFIGS[name], '--work-dir', str(folder)]
     command += ['--resume', '--cfg-options', f'randomness.seed={seed}']
     command += [f'train_cfg.max_epochs={EPOCHS}', f'param_scheduler.total_steps={EPOCHS}']
-    last = 0
-
-    def tell(epoch: int, loss: str) -> None:
-        nonlocal last
-        text = f'{name:<14} seed {seed}  epoch {epoch:>2}/{EPOCHS}  loss {loss}'
-        progress.advance(epoch - last, text)  # a resumed run starts later
-        last = epoch
-
-    run_logged(
-        command, ROOT, dict(OMP_NUM_THREADS=str(threads)), folder / 'train.log', epochs_in(tell)
-    )
+    path, last, loss = folder / 'train.log', 0, '-'
+    with (
+        path.open('a', encoding='utf-8') as log,
+        subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, 'OMP_NUM_THREADS': str(threads)}, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding='utf-8', errors='replace',
+        ) as process,
+    ):  # fmt: skip
+        for line in process.stdout:
+            log.write(line)
+            log.flush()
+            loss = found[1] if (found := LOSS.search(line)) else loss
+            if found := EPOCH.search(line):
+                epoch = int(found[1])
+                text = f'{name:<14} seed {seed}  epoch {epoch:>2}/{EPOCHS}  loss {loss}'
+                progress.advance(epoch - last, text)  # a resumed run starts later
+                last = epoch
+    if process.returncode:
+        end = '\n'.join(path.read_text(encoding='utf-8').splitlines()[-20:])
+        raise RuntimeError(f'training {name} failed; the end of {path}:\n{end}')
 
 
 def load(config: str, checkpoint: Path) -> tuple[Config, torch.nn.Module]:
@@ -208,13 +238,14 @@ def main():
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [(name, seed) for seed in args.seeds for name in CONFIGS]
-    at_once = min(cores(), len(runs))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    at_once = min(cores, len(runs))
     print(f'training {len(runs)} networks, {at_once} at a time; logs in {args.out.resolve()}')
-    progress = Progress(EPOCHS * len(runs), 'epochs')
+    progress = Progress(EPOCHS * len(runs))
     with ThreadPoolExecutor(at_once) as pool:
         # The longest first: the others fill the time beside them.
         trainings = [
-            pool.submit(train, *run, args.out, progress, max(1, cores() // at_once))
+            pool.submit(train, *run, args.out, progress, max(1, cores // at_once))
             for run in reversed(runs)
         ]
         for training in trainings:

@@ -3,7 +3,7 @@
 
 Pages say where tables belong by comments, on lines of their own:
 
-- ``<!-- study NAME -->``: all tables and pictures of ``studies/NAME.py``.
+- ``<!-- study NAME -->``: all tables and pictures of ``studies/results/NAME.csv``.
 - ``<!-- picture NAME_KIND -->``: one picture of it.
 - ``<!-- accuracy NAME | RUN | RUN ... -->``, ``<!-- error NAME | ... -->``: its accuracy and its
   equivariance error over scale, of the named runs.
@@ -14,17 +14,21 @@ Pages of the families of configs are made of ``configs/FOLDER/README.md`` and th
 """
 
 import re
+import sys
 from functools import cache
 from pathlib import Path
 
 import yaml
 from sphinx.application import Sphinx
 
-from mmscale.studies import ledger, pictures, summary, tables
-from mmscale.studies.cells import read_study
-
 DOCS = Path(__file__).resolve().parents[1]
 ROOT = DOCS.parent
+sys.path.insert(0, str(ROOT / 'studies' / 'workflow'))
+
+import draw  # noqa: E402
+import tables  # noqa: E402
+from cells import STUDIES, read_study  # noqa: E402
+
 GENERATED = DOCS / 'generated'
 # Titles and files of the pictures of each study.
 DRAWN = {}
@@ -41,8 +45,9 @@ def setup(app: Sphinx) -> dict:
 
 def generate(app: Sphinx) -> None:
     """Draws the pictures of all studies and writes the pages of all families."""
-    for path in sorted(ROOT.glob('studies/*.py')):
-        DRAWN[path.stem] = pictures.draw(*read(path.stem), GENERATED / 'studies', path.stem)
+    for path in sorted(tables.RESULTS.glob('*.csv')):
+        study, frame = read(path.stem)
+        DRAWN[path.stem] = draw.draw(study, path.stem, frame, GENERATED / 'studies')
     folder = GENERATED / 'configs'
     folder.mkdir(parents=True, exist_ok=True)
     for family in FAMILIES:
@@ -50,9 +55,8 @@ def generate(app: Sphinx) -> None:
         text = re.sub(r'\]\((?:\.\./)+docs/', '](/', text)
         text = re.sub(r'\]\(\.\./(\w+)/README\.md\)', r'](\1.md)', text)
         text = text.replace('](../README.md)', '](/models.md)')
-        (folder / f'{family}.md').write_text(
-            f'{text}\n## Configs\n\n{configs(family)}\n', encoding='utf-8'
-        )
+        page = f'{text}\n## Configs\n\n{configs(family)}\n'
+        (folder / f'{family}.md').write_text(page, encoding='utf-8')
 
 
 def fill(app: Sphinx, name: str, source: list[str]) -> None:
@@ -66,25 +70,21 @@ def _arguments(text: str) -> list[str]:
 
 @cache
 def read(name: str):
-    """A study and what its ledger holds."""
-    path = ROOT / 'studies' / 'results' / f'{name}.json'
-    return read_study(ROOT / 'studies' / f'{name}.py', ROOT), ledger.read(path)
+    """A study and what was measured of it."""
+    return read_study(STUDIES / f'{name}.py'), tables.load(name)
 
 
-def runs_of(name: str, chosen=()) -> dict:
-    study, entries = read(name)
-    runs = summary.runs_of(study, entries)
-    missing = [run for run in chosen if run not in study.runs]
-    if missing:
-        raise ValueError(f'{name}: there is no run {missing[0]!r}')
-    return {run: runs[run] for run in chosen or runs if run in runs}
+def chosen(name: str, runs: tuple = ()):
+    """A study and what was measured of some of its runs, or of all."""
+    study, frame = read(name)
+    return study, tables.select(study, frame, runs)
 
 
 def whole_study(name: str) -> str:
-    study, entries = read(name)
     drawn = [(title, f'/generated/studies/{file}') for title, file in DRAWN[name]]
+    study, frame = read(name)
     # Its title becomes a heading below that of the page.
-    return '#' + tables.document(study, name, entries, drawn)
+    return '#' + tables.document(study, name, frame, drawn)
 
 
 def one_picture(name: str) -> str:
@@ -92,23 +92,20 @@ def one_picture(name: str) -> str:
     return f'![{titles[f"{name}.png"]}](/generated/studies/{name}.png)'
 
 
-def accuracy(name: str, *chosen: str) -> str:
-    return tables.accuracy(runs_of(name, chosen))
+def accuracy(name: str, *runs: str) -> str:
+    return tables.accuracy(*chosen(name, runs))
 
 
-def error(name: str, *chosen: str) -> str:
-    return tables.errors(runs_of(name, chosen))
+def error(name: str, *runs: str) -> str:
+    return tables.errors(chosen(name, runs)[1])
 
 
-def test(name: str, *chosen: str) -> str:
-    return tables.tests(runs_of(name, chosen))
+def test(name: str, *runs: str) -> str:
+    return tables.costs(*chosen(name, runs), short=True)
 
 
-def compare(name: str, first: str, second: str) -> str:
-    runs = runs_of(name, (first, second))
-    if len(runs) < 2:
-        return f'({second} against {first}: not measured yet.)'
-    return tables.comparison('', first, second, runs)
+def compare(name: str, *pair: str) -> str:
+    return tables.comparison(*chosen(name, pair), '', *pair)
 
 
 FILLED = dict(study=whole_study, picture=one_picture, accuracy=accuracy, error=error, test=test,

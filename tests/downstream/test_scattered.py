@@ -1,7 +1,6 @@
 # Copyright (c) mmscale contributors.
 """Digits of many sizes: from the tool that makes the data to the first mAP and mIoU."""
 
-import json
 import math
 import os
 import runpy
@@ -122,16 +121,22 @@ tests = dict(all={{}}, small={small})
 columns = dict(AP=['all', 'coco/bbox_mAP'], small=['small', 'coco/bbox_mAP'])
 equivariance = dict(factors=[1, 2], layers=['neck'], num_images=1, accuracy_images=2)
 """)
-    words = ['tools/study.py', tmp_path / 'few.py', '--work-dir', tmp_path / 'w', '--out', tmp_path]
+    sys.path.insert(0, str(ROOT / 'studies' / 'workflow'))
+    import cells
+
+    study = cells.read_study(tmp_path / 'few.py')
+    cell = cells.make_cell(study, 'twin', 0)
+    result = tmp_path / cell['folder'] / f'{cell["result"]}.csv'
+    words = ['studies/workflow/run_cell.py', tmp_path / 'few.py', 'twin', 0, result]
     subprocess.run(
         [sys.executable, *map(str, words)], cwd=ROOT, check=True,
         env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
     )  # fmt: skip
-    (cell,) = json.loads((tmp_path / 'few.json').read_text())['cells']
-    assert cell['parameters'] == 1_158_542
-    assert all(0 <= cell['tests'][name]['coco/bbox_mAP'] <= 1 for name in ('all', 'small'))
-    assert cell['validation']['last'] == cell['validation']['best']
-    assert cell['accuracy']['metric'] == 'coco/bbox_mAP' and len(cell['accuracy']['mean']) == 2
-    assert {'coco/bbox_mAP_s', 'coco/bbox_mAP_l'} <= cell['metrics'].keys()
-    assert cell['layers']['neck[0]']['mean'][1] > 0
-    assert '| AP | small |' in (tmp_path / 'few.md').read_text()
+    rows = cells.read_rows(result)
+    assert {row['parameters'] for row in rows} == {'1158542'}
+    found = {(row['metric'], row['factor']): row['value'] for row in rows}
+    assert all(0 <= float(found[f'test/{name}/coco/bbox_mAP', '']) <= 1 for name in study.tests)
+    assert found['validation/last', ''] == found['validation/best', '']
+    assert {('coco/bbox_mAP', factor) for factor in ('1.0', '2.0')} <= found.keys()
+    assert {('coco/bbox_mAP_s', '2.0'), ('coco/bbox_mAP_l', '2.0')} <= found.keys()
+    assert float(found['error/neck[0]', '2.0']) > 0

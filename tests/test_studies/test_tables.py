@@ -1,26 +1,42 @@
 # Copyright (c) mmscale contributors.
 import math
+import statistics
 
+import draw
 import numpy as np
+import pandas as pd
 import pytest
-from mmengine.config import Config
+import tables
+from cells import RESULTS, STUDIES, read_study
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
-from mmscale.studies import ledger, pictures, summary, tables
+NAMES = sorted(path.stem for path in RESULTS.glob('*.csv'))
+
+
+def frame_of(*numbers, **more) -> pd.DataFrame:
+    """Results with lines of ``(cell, seed, metric, factor, value)``."""
+    frame = pd.DataFrame(numbers, columns=['cell', 'seed', 'metric', 'factor', 'value'])
+    known = dict(parameters=1_000, multiply_adds=2_000_000, seconds=60.0, device='cpu', threads=1,
+                 torch='2', commit='abc')  # fmt: skip
+    return frame.assign(**{**known, **more})
+
+
+def curve(cell, seed, metric, *values) -> list[tuple]:
+    return [(cell, seed, metric, factor, value) for factor, value in zip((1.0, 2.0, 3.0), values)]
 
 
 @pytest.fixture
-def study():
-    return Config(
-        dict(
-            title='Two networks',
-            seeds=[0, 1],
-            runs=dict(a=dict(config='configs/a.py'), b=dict(config='configs/b.py')),
-            comparisons=[('b for a', 'a', 'b')],
-            pictures=[dict(kind='scale'), dict(kind='scatter')],
-            columns={},
-        )
+def study(tmp_path):
+    (tmp_path / 'two.py').write_text(
+        "title, seeds = 'Two networks', [0, 1]\n"
+        "runs = dict(a=dict(config='configs/a.py'), b=dict(config='configs/b.py'))\n"
+        "comparisons = [('b for a', 'a', 'b')]\n"
+        "pictures = [dict(kind='scale'), dict(kind='scatter')]\n"
+        'equivariance = dict(factors=[1, 2])\n'
     )
+    return read_study(tmp_path / 'two.py')
 
 
 def lines_of(text: str, start: str) -> list[list[str]]:
@@ -31,184 +47,125 @@ def lines_of(text: str, start: str) -> list[list[str]]:
     ]
 
 
-def test_the_page_has_means_deviations_and_what_is_missing(study, make_entry):
-    entries = [make_entry('a', 0), make_entry('a', 1, (92, 70)), make_entry('b', 0, (95, 90))]
-    page = tables.document(study, 'two', entries, [('A picture', 'two_scale.png')])
-    assert page.startswith('# Two networks\n')
-    assert '`python tools/study.py studies/two.py`: 3 of 4 runs' in page
+@pytest.mark.parametrize('name', NAMES)
+def test_pages_show_the_numbers_of_the_csv_files(name):
+    """The pages of before the results were CSV files came out of them again, digit for digit."""
+    study = read_study(STUDIES / f'{name}.py')
+    page = (RESULTS / f'{name}.md').read_text(encoding='utf-8')
+    assert tables.document(study, name, tables.load(name), []) == page
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_pictures_of_the_repository_can_be_drawn(name, tmp_path, monkeypatch):
+    study, drawn = read_study(STUDIES / f'{name}.py'), []
+    monkeypatch.setattr(draw, 'save_figure', lambda figure, path, dpi: drawn.append(figure))
+    draw.draw(study, name, tables.load(name), tmp_path)
+    assert len(drawn) == len(study.pictures)
+    assert all(axes.lines or axes.collections for figure in drawn for axes in figure.axes)
+
+
+values = st.floats(-1e3, 1e3)
+
+
+@given(st.lists(st.tuples(values, values), min_size=2, max_size=6))
+def test_mean_and_deviation_are_those_of_the_textbook(rows):
+    numbers = [line for seed, row in enumerate(rows) for line in curve('a', seed, 'm', *row)]
+    mean, deviation = tables.spread(tables.by_seed(frame_of(*numbers), 'm'))
+    for factor, column in zip((1, 2), zip(*rows)):
+        assert math.isclose(mean.loc['a', factor], statistics.fmean(column), abs_tol=1e-9)
+        expected = statistics.stdev(column)
+        assert math.isclose(deviation.loc['a', factor], expected, abs_tol=1e-6)
+
+
+def test_the_page_has_means_deviations_and_what_is_missing(study):
+    frame = frame_of(
+        *curve('a', 0, 'accuracy', 90, 80), *curve('a', 1, 'accuracy', 92, 70),
+        *curve('b', 0, 'accuracy', 95, 90), *curve('a', 0, 'error/backbone', 0, 0.4),
+        *curve('a', 1, 'error/backbone', 0, 0.4), *curve('b', 0, 'error/backbone', 0, 0.1),
+        ('a', 0, 'test/accuracy/top1', math.nan, 98), ('a', 1, 'test/accuracy/top1', math.nan, 99),
+    )  # fmt: skip
+    page = tables.document(study, 'two', frame, [('A picture', 'two_scale.png')])
+    assert page.startswith('# Two networks\n\n`make study NAME=two`: 3 of 4 runs')
     assert 'b (1 of 2)' in page and '![A picture](two_scale.png)' in page
     costs, accuracy, error = lines_of(page, 'a ')
-    assert costs == ['a', '`configs/a.py`', '2', '1,000', '2.0 M', '1.0 ± 0.0']
+    assert costs == ['a', '`configs/a.py`', '2', '1,000', '2.0 M', '1.0 ± 0.0', '1.50 ± 0.71']
     assert accuracy == ['a', '91.00 ± 1.41', '75.00 ± 7.07']
-    assert error == ['a', '0 ± 0', '0.5 ± 0']
+    assert error == ['a', '0 ± 0', '0.4 ± 0']
     assert lines_of(page, 'accuracy, points') == [['accuracy, points', '+5.00', '+10.00']]
-    assert lines_of(page, 'error of') == [['error of `backbone`, ratio', '-', '1']]
+    assert lines_of(page, 'error of') == [['error of `backbone`, ratio', '-', '0.25']]
 
 
-def test_a_ratio_of_errors_has_a_factor_for_its_spread(study, make_entry):
-    entries = [make_entry('a', seed, error=(0, 0.4)) for seed in (0, 1)]
-    entries += [make_entry('b', seed, error=(0, e)) for seed, e in ((0, 0.1), (1, 0.4))]
-    page = tables.document(study, 'two', entries, [])
+def test_differences_are_taken_seed_by_seed_and_ratios_have_a_factor_for_their_spread(study):
+    # Seeds differ by forty points; two runs of one seed by one and two.
+    numbers = [*curve('a', 0, 'accuracy', 90, 80), *curve('a', 1, 'accuracy', 50, 40),
+               *curve('b', 1, 'accuracy', 51, 42), *curve('b', 0, 'accuracy', 91, 82),
+               *curve('b', 7, 'accuracy', 0, 0)]  # fmt: skip
     # Ratios 1/4 and 1: their geometric mean is 1/2, the standard error of the logarithm log 2.
-    assert lines_of(page, 'error of') == [['error of `backbone`, ratio', '-', '0.5 (×÷ 2.00)']]
+    for seed, error in ((0, 0.1), (1, 0.4)):
+        numbers += [
+            *curve('a', seed, 'error/neck', 0, 0.4),
+            *curve('b', seed, 'error/neck', 0, error),
+        ]
+    text = tables.comparison(study, tables.select(study, frame_of(*numbers)), '', 'a', 'b')
+    assert lines_of(text, 'accuracy') == [['accuracy, points', '+1.00 ± 0.00', '+2.00 ± 0.00']]
+    assert lines_of(text, 'error of') == [['error of `neck`, ratio', '-', '0.5 (×÷ 2.00)']]
+    assert lines_of(text, 'b against a') == [['b against a', '1', '1/2']]
 
 
-def test_networks_of_other_layers_are_compared_by_what_they_share(study, make_entry):
-    entries = [make_entry('a', 0), make_entry('b', 0, (95, 90))]
-    entries[1]['layers']['neck'] = entries[1]['layers']['backbone']
-    entries[1]['layers'].pop('backbone')
-    page = tables.document(study, 'two', entries, [])
-    assert lines_of(page, 'accuracy, points') == [['accuracy, points', '+5.00', '+10.00']]
-    assert not lines_of(page, 'error of')
+def test_cells_of_other_factors_are_left_out(study):
+    frame = frame_of(*curve('a', 0, 'accuracy', 1, 2), *curve('a', 1, 'accuracy', 1, 2, 3))
+    assert set(tables.select(study, frame).seed) == {0}
+    with pytest.raises(ValueError, match="there is no run 'c'"):
+        tables.select(study, frame, ('c',))
 
 
-def test_the_number_of_a_cell_that_found_nothing_at_a_size_is_none(make_entry):
-    assert pictures.accuracy(make_entry('a', 0)) == 85
-    assert math.isnan(pictures.accuracy(make_entry('a', 0, (0.3, None))))
+def test_times_of_two_devices_are_not_mixed(study):
+    frame = frame_of(
+        *curve('a', 0, 'm', 1, 2), *curve('a', 1, 'm', 1, 2), *curve('b', 0, 'm', 1, 2)
+    )
+    frame = frame.assign(device=np.where(frame.seed == 1, 'GPU', 'cpu'),
+                         seconds=np.where(frame.seed == 1, 6.0, 60.0))  # fmt: skip
+    text = tables.costs(study, tables.select(study, frame))
+    assert 'training on GPU, minutes | training on cpu, minutes |' in text
+    assert [row[-2:] for row in lines_of(text, 'a ') + lines_of(text, 'b ')] == [
+        ['0.1', '1.0'], ['-', '1.0'],
+    ]  # fmt: skip
 
 
-def test_times_of_two_devices_are_not_mixed(study, make_entry):
-    entries = [make_entry('a', seed) for seed in (0, 1)]
-    entries[1] = dict(entries[1], training_seconds=6, made=dict(entries[1]['made'], device='GPU'))
-    page = tables.document(study, 'two', [*entries, make_entry('b', 0)], [])
-    assert lines_of(page, 'a ')[0][-2:] == ['0.1', '1.0'] and 'training on GPU, minutes |' in page
-    assert lines_of(page, 'b ')[0][-2:] == ['-', '1.0']
+def test_a_test_that_has_found_nothing_is_a_dash_and_not_a_mean_of_the_others(study):
+    study.columns = {'small': ('few', 'AP'), 'large': ('all', 'AP')}
+    frame = frame_of(('a', 0, 'test/few/AP', math.nan, 0.1), ('a', 0, 'test/all/AP', math.nan, 0.5),
+                     ('a', 1, 'test/few/AP', math.nan, 0.3), ('b', 0, 'test/all/AP', math.nan, 0.5),
+                     ('a', 1, 'test/other', math.nan, 0.3))  # fmt: skip
+    text = tables.columns(study, tables.select(study, frame))
+    assert lines_of(text, 'a ') == [['a', '2', '0.2 ± 0.141', '-']]
+    assert lines_of(text, 'b ') == [['b', '1', '-', '0.5']]
 
 
-def test_test_errors_have_a_column(study, make_entry):
-    entries = [make_entry('a', seed, test={'accuracy/top1': 98.0 + seed}) for seed in (0, 1)]
-    page = tables.document(study, 'two', [*entries, make_entry('b', 0)], [])
-    assert lines_of(page, 'a ')[0][-1] == '1.50 ± 0.71'
-    assert lines_of(page, 'b ')[0][-1] == '-'
-
-
-def test_a_study_of_detectors_may_test_them(study, make_entry):
-    entries = [make_entry('a', seed, test={'coco/bbox_mAP': None}) for seed in (0, 1)]
-    page = tables.document(study, 'two', entries, [])
-    assert 'test error' not in page
-    assert math.isnan(pictures.accuracy(entries[0]))  # of no object, no AP
-
-
-def test_entries_of_other_factors_are_left_out(study, make_entry, tmp_path):
-    study.equivariance = dict(factors=[1, 2])
-    entries = [make_entry('a', 0), make_entry('a', 1, (92, 70)), make_entry('b', 0)]
-    entries[1]['factors'] = [1.0, 3.0]
-    entries[2] = {**make_entry('b', 0, (1, 2, 3), (1, 2, 3)), 'factors': [1.0, 2.0, 3.0]}
-    page = tables.document(study, 'two', entries, [])
-    assert 'a (1 of 2); b (0 of 2)' in page
-    assert lines_of(page, 'a ')[1] == ['a', '90.00', '80.00'] and not lines_of(page, 'b ')
-    assert pictures.write(study, entries, tmp_path, 'two')
-    study.equivariance = dict(factors=3)
-    assert list(summary.runs_of(study, entries)) == []
-
-
-@pytest.mark.parametrize(
-    'change, message',
-    [
-        (dict(pictures=[dict(kind='scater')]), "must be one of scale, .*, got 'scater'"),
-        (dict(pictures=[dict(kind='scale', runs=['c'])]), "have 'c', which is no run"),
-        (dict(comparisons=[('c for a', 'a', 'c')]), "have 'c', which is no run"),
-    ],
-)
-def test_pictures_that_could_not_be_made_are_named(study, change, message):
-    pictures.check_pictures(study)
-    study.update(change)
-    with pytest.raises(ValueError, match=message):
-        pictures.check_pictures(study)
-
-
-def test_further_tests_have_a_table_and_a_picture(study, make_entry, tmp_path):
-    study.columns = {'small': ['few', 'coco/bbox_mAP'], 'large': ['all', 'coco/bbox_mAP']}
-    study.runs = {name: dict(config='c', trained=name) for name in 'ab'}
-    study.pictures = [dict(kind='columns', columns=['small', 'large'], panels='trained')]
-
-    def entry(name, seed, few):
-        tests = {'few': few, 'all': {'coco/bbox_mAP': 0.5}}
-        curve = dict(mean=[0.25, None], standard_error=[None] * 2, n=[9] * 2, metric='mAP')
-        return dict(make_entry(name, seed, tests=tests), accuracy=curve)
-
-    entries = [entry('a', seed, {'coco/bbox_mAP': 0.1 + 0.2 * seed}) for seed in (0, 1)]
-    entries.append(entry('b', 0, {}))  # which has found nothing there
-    page = tables.document(study, 'two', entries, [])
-    assert ['a', '2', '0.2 ± 0.141', '0.5 ± 0'] in lines_of(page, 'a ')
-    assert ['b', '1', '-', '0.5'] in lines_of(page, 'b ')
-    assert ['mAP', '1', '1/2'] in lines_of(page, 'mAP')
-    assert ['b', '0.25', '-'] in lines_of(page, 'b ')
-    assert pictures.in_short(entries[0]) == 'mAP 0.25 - at 1 2'
-    assert pictures.accuracy(entries[0]) == 0.1
-    runs = summary.by_run(entries)
-    figure = pictures.draw_columns(study, runs, study.pictures[0])
-    assert [axes.get_title() for axes in figure.axes] == ['a', 'b']
-    assert np.allclose(figure.axes[0].lines[0].get_ydata(), [0.2, 0.5])
-    assert figure.axes[0].get_ylim()[0] == 0
-    assert 'a,0,,test few: coco/bbox_mAP,,0.1,,' in ledger.to_csv(entries)
-    entries[2]['tests']['few'] = {'coco/bbox_mAP': 0.9}  # the second panel has the largest
-    figure = pictures.draw_columns(study, summary.by_run(entries), study.pictures[0])
-    assert all(axes.get_ylim()[1] > 0.9 for axes in figure.axes)
-
-
-def test_a_study_without_results_has_a_page_that_says_so(study):
-    assert 'No run is finished.' in tables.document(study, 'two', [], [])
-
-
-def test_a_cell_without_number_is_a_dash():
-    assert tables.cell(math.nan, 1.0, '.1f') == '-'
-    assert tables.cell(1.25, math.nan, '.1f') == '1.2'
-
-
-def test_pictures_and_page_are_written(study, make_entry, tmp_path):
-    entries = [make_entry(name, seed) for name in 'ab' for seed in (0, 1)]
-    written = pictures.write(study, entries, tmp_path, 'two')
-    assert [path.name for path in written] == ['two.md', 'two_scale.png', 'two_scatter.png']
-    assert all(path.stat().st_size > 500 for path in written)
-    assert (tmp_path / 'two_scale.svg').is_file()
-    assert not list(tmp_path.glob('*.part*'))
-
-
-def test_each_run_is_drawn_with_the_layer_that_it_has(study, make_entry):
-    entries = [make_entry('a', 0), make_entry('b', 0)]
-    entries[1]['layers'] = {'neck': dict(entries[1]['layers']['backbone'], mean=[0.0, 0.25])}
-    picture = Config(dict(layer=['neck', 'backbone']))
-    figure = pictures.draw_scale(study, summary.by_run(entries), picture)
+def test_each_run_is_drawn_with_the_layer_that_it_has(study):
+    frame = frame_of(
+        *curve('a', 0, 'error/backbone', 0, 0.5), *curve('b', 0, 'error/neck', 0, 0.25)
+    )
+    figure = draw.draw_scale(study, tables.select(study, frame), dict(layer=['neck', 'backbone']))
     right = figure.axes[1]
     assert right.get_title() == 'Equivariance error of neck or backbone'
     drawn = [line.get_ydata().tolist() for line in right.lines if len(line.get_ydata())]
     assert [0.5] in drawn and [0.25] in drawn
 
 
-def test_of_factors_each_value_has_a_line_in_its_panel(make_entry):
-    runs = {'m': dict(config='c', model='M', values=dict(base=2, seeds=3))}
-    runs['m, base 1.5'] = dict(config='c', model='M', factor='base', value=1.5)
-    runs['m, seeds 1'] = dict(config='c', model='M', factor='seeds', value=1)
-    study = Config(dict(title='t', seeds=[0], runs=runs))
-    found = {name: [make_entry(name, 0)] for name in runs}
-    figure = pictures.draw_factors(study, found, Config())
-    texts = [[t.get_text() for t in axes.get_legend().get_texts()] for axes in figure.axes]
-    assert texts == [['1.5', '2, the setting of the others'], ['1', '3, the setting of the others']]
-    assert figure.axes[0].get_ylabel() == 'M\naccuracy (%)'
-    assert figure.axes[0].lines[0].get_ydata().tolist() == [90, 80]
-    figure = pictures.draw_factors(study, found, Config(dict(measure='error')))
-    assert figure.axes[0].get_ylabel() == 'M\nequivariance error'
-    assert figure.axes[0].lines[0].get_xydata().tolist() == [[2, 0.5]]  # no 0 on a log axis
-    assert not figure.axes[0].texts
+def test_test_errors_have_a_table_of_their_own(study):
+    frame = frame_of(('a', 0, 'test/accuracy/top1', math.nan, 98), ('b', 0, 'm', math.nan, 1))
+    text = tables.costs(study, tables.select(study, frame), short=True)
+    assert text.splitlines()[2:] == ['| a | 1 | 1,000 | 2.00 |']
 
 
-def test_of_factors_a_value_without_level_is_named_and_legends_stand_above(make_entry):
-    runs = {name: dict(config='c', model=name, values=dict(base=2)) for name in 'MN'}
-    for name in 'MN':
-        runs[f'{name}, base 8'] = dict(config='c', model=name, factor='base', value=8)
-    study = Config(dict(title='t', seeds=[0], runs=runs))
-    found = {name: [make_entry(name, 0)] for name in runs}
-    for name in 'MN':
-        found[f'{name}, base 8'] = [make_entry(f'{name}, base 8', 0, error=(0.0, None))]
-    figure = pictures.draw_factors(study, found, Config(dict(measure='error')))
-    assert [axes.texts[0].get_text() for axes in figure.axes] == ['8: no level left'] * 2
-    legends = [axes.get_legend() for axes in figure.axes]
-    assert legends[1] is None
-    figure.canvas.draw()
-    assert legends[0].get_window_extent().y0 >= figure.axes[0].bbox.y1
-
-
-def test_rank_correlation_is_spearmans():
+def test_rank_correlation_is_spearmans(study):
+    study.runs = {str(run): dict(config='c') for run in range(12)}
     x, y = np.random.default_rng(0).normal(size=(2, 12))
-    assert math.isclose(pictures._rank_correlation(x, y), stats.spearmanr(x, y)[0])
+    numbers = [line for run in study.runs for line in (
+        *curve(run, 0, 'error/backbone', 0, math.exp(x[int(run)])),
+        *curve(run, 0, 'accuracy', 100, y[int(run)]),
+    )]  # fmt: skip
+    figure = draw.draw_scatter(study, tables.select(study, frame_of(*numbers)), {})
+    rank = stats.spearmanr(x, y)[0]
+    assert figure.axes[0].get_title().endswith(f'over the 12 models: {rank:+.2f}')

@@ -46,8 +46,6 @@ WITH_CHECKPOINT = (
 OTHERS = (
     LIFT_ERROR,
     DEFORM_ERROR,
-    ('tools/study.py', 'FILES/study.py', '--dry-run', '--out', 'TMP/results', '--work-dir', 'TMP'),
-    ('tools/misc/fill_metrics.py', 'FILES/study.py'),
     ('tools/model_converters/publish_model.py', 'WEIGHTS', 'TMP/published.pth'),
     ('tools/dataset_converters/images_to_cifar10.py', 'FILES/folders', 'TMP/cifar10'),
     ('tools/dataset_converters/scatter_objects.py', 'cifar10', 'FILES', 'TMP/scattered',
@@ -175,11 +173,6 @@ def files(tmp_path_factory):
     (folder / 'broken.py').write_text('model = dict(')
     (folder / 'imports.py').write_text("custom_imports = dict(imports=['absent_package'])")
     (folder / 'empty.py').write_text("default_scope = 'mmpretrain'")
-    options = {f'{split}_dataloader.dataset.indices': 50 for split in ('train', 'val', 'test')}
-    (folder / 'study.py').write_text(
-        f'title, seeds, epochs = "Small", [0], 1\n'
-        f'runs = dict(a=dict(config={str(ROOT / CONFIG)!r}, options={options!r}))\n'
-    )
     for name, part in (('untested', 'test'), ('untrained', 'train')):
         (folder / f'{name}.py').write_text(base + f'{part}_dataloader = {part}_cfg = None\n')
     torch.save(dict(state_dict=dict(weight=torch.zeros(1000))), folder / 'whole.pth')
@@ -279,8 +272,6 @@ def misuse(draw: random.Random) -> tuple:
                                                '--images', '--num-images', '--seed', '--out'],
         'tools/analysis_tools/deform_equivariance.py': ['--factors', '--rms', '--border', '--seed'],
         'tools/deployment/export_onnx.py': ['--out', '--side'],
-        'tools/study.py': ['--only', '--jobs', '--storage', '--out', '--draw', '--keep'],
-        'tools/misc/fill_metrics.py': ['--out'],
         'tools/model_converters/publish_model.py': ['--out'],
         'tools/dataset_converters/images_to_cifar10.py': ['--seed'],
         'tools/dataset_converters/scatter_objects.py': ['--photographs', '--side', '--sizes',

@@ -1,6 +1,5 @@
 # Copyright (c) mmscale contributors.
 import hashlib
-import json
 import re
 import sys
 from pathlib import Path
@@ -11,14 +10,14 @@ import yaml
 from mmpretrain import get_model
 
 from mmscale.datasets import ScaleDigits
-from mmscale.studies import ledger, summary
-from mmscale.studies.cells import read_study
 
 from .conftest import ROOT, exit_message, run_tool
 
-sys.path.insert(0, str(ROOT / 'tools' / 'misc'))
-import fill_metrics  # noqa: E402
+sys.path.insert(0, str(ROOT / 'studies' / 'workflow'))
+import tables  # noqa: E402
+from cells import STUDIES, read_study  # noqa: E402
 
+REALIZATIONS = 'realizations_scalemnist'
 TOOL = 'tools/model_converters/publish_model.py'
 PUBLISHED = [
     model
@@ -87,59 +86,32 @@ def test_bad_input_is_one_line(monkeypatch, tmp_path):
     )
 
 
-def test_accuracies_of_the_index_are_those_of_the_ledger():
-    """What `tools/misc/fill_metrics.py` would write is there."""
-    study = ROOT / 'studies' / 'realizations_scalemnist.py'
+def test_accuracies_of_the_index_are_those_of_the_studies():
+    """Of configs without weights: those that have are tested with them."""
+    study, frame = read_study(STUDIES / f'{REALIZATIONS}.py'), tables.load(REALIZATIONS)
     known = {
         model['Config']: model['Results'][0]['Metrics']
         for path in sorted(ROOT.glob('configs/*/metafile.yml'))
-        for model in yaml.safe_load(path.read_text())['Models']
+        for model in yaml.safe_load(path.read_text(encoding='utf-8'))['Models']
         if 'Weights' not in model
     }
-    found = {c: a for c, a in fill_metrics.accuracies(study).items() if c in known}
+    frame = tables.select(study, frame)
+    mean, _ = tables.spread(tables.test_errors(frame))
+    found = {study.runs[run]['config']: round(100 - error, 2) for run, (error,) in mean.iterrows()}
+    found = {config: accuracy for config, accuracy in found.items() if config in known}
     assert found and {c: known[c]['Top 1 Accuracy'] for c in found} == found
+    assert not study.options and study.epochs is None  # they are of the configs as they stand
 
 
-def test_only_runs_of_a_config_as_it_is_tell_its_accuracy(tmp_path):
-    config = 'configs/cnn/cnn_1xb128-20e_scalemnist.py'
-    runs = {
-        'as it is': dict(config=config),
-        'wider': dict(config=config, options={'model.head.topk': (1, 5)}),
-        'longer': dict(config=config, epochs=40),
-    }
-    (tmp_path / 'small.py').write_text(f"title = 't'\nseeds = [0]\nruns = {runs}\n")
-    cells = [
-        dict(name=name, seed=0, test={'accuracy/top1': accuracy})
-        for name, accuracy in zip([*runs, 'removed'], (97.0, 98.0, 99.0, 100.0))
-    ]
-    (tmp_path / 'results').mkdir()
-    (tmp_path / 'results' / 'small.json').write_text(json.dumps(dict(cells=cells)))
-    assert fill_metrics.accuracies(tmp_path / 'small.py') == {config: 97.0}
-
-
-def test_errors_of_the_first_page_are_those_of_the_ledger():
-    study = read_study(ROOT / 'studies' / 'realizations_scalemnist.py', ROOT)
-    entries = ledger.read(ROOT / 'studies' / 'results' / 'realizations_scalemnist.json')
-    runs = summary.by_run(entries)
+def test_errors_of_the_first_page_are_those_of_the_studies():
+    study, frame = read_study(STUDIES / f'{REALIZATIONS}.py'), tables.load(REALIZATIONS)
     found = re.findall(r'`(\S+_scalemnist.py)` \| ([\d.]+ M) \| \W*([\d.]+) ± ([\d.]+) %',
-                       (ROOT / 'README.md').read_text())  # fmt: skip
-    expected = {}
-    for name, entries in runs.items():
-        error = summary.test_error(entries)
-        assert error.count == len(study.seeds), name
-        cost = f'{entries[0]["multiply_adds"] / 1e6:.3g} M'
-        expected[study.runs[name].config] = [
-            cost, f'{error.mean:.2f}', f'{error.deviation:.2f}'
-        ]  # fmt: skip
+                       (ROOT / 'README.md').read_text(encoding='utf-8'))  # fmt: skip
+    frame = tables.select(study, frame)
+    assert set(frame.groupby('cell', observed=True).seed.nunique()) == {len(study.seeds)}
+    costs = frame.groupby('cell', observed=True).multiply_adds.first()
+    expected = {
+        study.runs[run]['config']: [f'{costs[run] / 1e6:.3g} M', *texts[0].split(' ± ')]
+        for run, texts in tables.shown(tables.test_errors(frame), '.2f').items()
+    }
     assert {config: numbers for config, *numbers in found} == expected
-
-
-def test_only_the_entry_of_the_config_is_filled():
-    entry = '  - Name: {0}\n    Results:\n      - Dataset: d\n        Metrics: null\n'
-    entry += '    Config: {0}.py\n'
-    text = 'Models:\n' + entry.format('a') + entry.format('b')
-    once = fill_metrics.filled(text, 'b.py', 97.5)
-    again = yaml.safe_load(fill_metrics.filled(once, 'b.py', 98.25))['Models']
-    assert [model['Results'][0]['Metrics'] for model in again] == [None, {'Top 1 Accuracy': 98.25}]
-    weights = text + '    Weights: b.pth\n'
-    assert fill_metrics.filled(weights, 'b.py', 97.5) == weights

@@ -60,5 +60,5 @@ def test_what_was_trained_with_other_code_has_another_folder(monkeypatch, tmp_pa
     before = quickstart.folder_of(tmp_path, 'ResNet', 0)
     assert before == quickstart.folder_of(tmp_path, 'ResNet', 0)
     assert before != quickstart.folder_of(tmp_path, 'ResNet', 1)
-    monkeypatch.setattr(quickstart, 'digest_code', lambda: 'other')
+    monkeypatch.setattr(quickstart.digests, 'of_code', lambda *args: 'other')
     assert before != quickstart.folder_of(tmp_path, 'ResNet', 0)

@@ -77,7 +77,9 @@ class Worker:
 def available_memory() -> int:
     """Bytes that programs can still take, as Linux counts them; without end elsewhere."""
     path = Path('/proc/meminfo')
-    found = path.is_file() and re.search(r'MemAvailable: +(\d+) kB', path.read_text())
+    found = path.is_file() and re.search(
+        r'MemAvailable: +(\d+) kB', path.read_text(encoding='utf-8')
+    )
     return int(found[1]) * 1024 if found else sys.maxsize
 
 
@@ -189,7 +191,8 @@ def machine(device: str, keeps_blocks: bool) -> str:
     import mmscale
 
     info = Path('/proc/cpuinfo')
-    names = re.findall(r'model name\s*: (.*)', info.read_text() if info.is_file() else '')
+    text = info.read_text(encoding='utf-8') if info.is_file() else ''
+    names = re.findall(r'model name\s*: (.*)', text)
     cpu = [*names, platform.machine()][0]
     where = f'{cpu}, {torch.get_num_threads()} of {os.cpu_count()} threads'
     if device == 'cuda':

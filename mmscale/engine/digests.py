@@ -1,0 +1,183 @@
+# Copyright (c) mmscale contributors.
+"""Digests of code, configs and data: whether numbers of a while ago would be the same today."""
+
+import ast
+import json
+import numbers
+import sys
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.util import find_spec, resolve_name
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+from torch.utils.data import Dataset
+
+from mmscale import registry
+from mmscale.evaluation.study import digest
+
+from .errors import one_line
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+# So many samples of a dataset, spread evenly, tell it from another.
+SAMPLES = 256
+
+
+def of_config(cfg: Config) -> str:
+    """SHA-256 of a config with all that it inherits."""
+    return digest([json.dumps(cfg.to_dict(), default=str, sort_keys=True).encode()])
+
+
+def of_code(cfg: Config, *modules: str) -> str:
+    """SHA-256 of the code of the package that a config uses, without comments and docstrings.
+
+    Args:
+        cfg (Config): Whose types are looked up in all registries of the package.
+        *modules (str): Names of more modules that are used.
+    """
+    used = modules_used([*modules, *_homes(_words(cfg.to_dict()))])
+    return digest(_statements(_path(name)).encode() for name in sorted(used))
+
+
+def modules_used(names: Iterable[str]) -> set[str]:
+    """These modules, and those of the package that they import or build by name, and so on."""
+    found, todo = set(), list(names)
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += _needs(name)
+    return found
+
+
+def _path(name: str) -> Path:
+    return Path(find_spec(name).origin)
+
+
+@cache
+def _tree(name: str) -> ast.Module:
+    return ast.parse(_path(name).read_text(encoding='utf-8'))
+
+
+@cache
+def _needs(name: str) -> list[str]:
+    nodes = list(ast.walk(_tree(name)))
+    words = (node.value for node in nodes if isinstance(node, ast.Constant))
+    found = list(_homes(word for word in words if isinstance(word, str)))
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name.startswith('mmscale.')]
+        elif isinstance(node, ast.ImportFrom):
+            found += [_home(source, alias.name) for source, alias in _imported(node, name)]
+    return found
+
+
+def _imported(node: ast.ImportFrom, name: str) -> Iterator[tuple[str, ast.alias]]:
+    """What a statement of the module ``name`` imports from the package."""
+    source = resolve_name('.' * node.level + (node.module or ''), find_spec(name).parent)
+    if source.partition('.')[0] == 'mmscale':
+        yield from ((source, alias) for alias in node.names)
+
+
+def _home(source: str, name: str) -> str:
+    """The module that defines what a package only passes on."""
+    if find_spec(source).submodule_search_locations and find_spec(f'{source}.{name}'):
+        return f'{source}.{name}'
+    for node in ast.walk(_tree(source)):
+        if isinstance(node, ast.ImportFrom):
+            for origin, alias in _imported(node, source):
+                if name == (alias.asname or alias.name):
+                    return _home(origin, alias.name)
+    return source
+
+
+def _homes(words: Iterable[str]) -> Iterator[str]:
+    """The modules of the classes that the registries of the package know by these names."""
+    known = {
+        name: kind.__module__
+        for one in vars(registry)['_CHILDREN'].values()
+        for name, kind in one.module_dict.items()
+    }
+    for word in words:
+        home = known.get(word.removeprefix('mmscale.'), '')
+        if home.startswith('mmscale.'):
+            yield home
+
+
+def _words(part) -> Iterator[str]:
+    """Strings and classes of a config, wherever they stand."""
+    if isinstance(part, dict | list | tuple):
+        for value in part.values() if isinstance(part, dict) else part:
+            yield from _words(value)
+    elif isinstance(part, str | type):
+        yield part if isinstance(part, str) else part.__name__
+
+
+@cache
+def _statements(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding='utf-8'))
+    for node in ast.walk(tree):
+        body = getattr(node, 'body', None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            value = body[0].value
+            if isinstance(value, ast.Constant) and isinstance(value.value, str):
+                del body[0]
+        if isinstance(node, ast.JoinedStr):  # 3.12 ends a format that is an expression with ''
+            node.values = [v for v in node.values if getattr(v, 'value', None) != '']
+    # One text in every Python: 3.12 gave definitions type_params, 3.13 leaves out empty lists.
+    shown = dict(show_empty=True) if sys.version_info >= (3, 13) else {}
+    return ast.dump(tree, **shown).replace(', type_params=[]', '')
+
+
+def of_data(cfg: Config) -> str:
+    """SHA-256 of some samples of each split of a config's data, as they are before pipelines.
+
+    Raises:
+        ValueError: If the data are not there, or cannot be read.
+    """
+    scope = cfg.get('default_scope') or 'mmpretrain'
+    datasets = (cfg[loader].dataset.to_dict() for loader in LOADERS if cfg.get(loader))
+    found = [_of_dataset(json.dumps(one, sort_keys=True), scope) for one in datasets]
+    for error in found:
+        if isinstance(error, Exception):
+            raise ValueError(one_line(error)) from error
+    return digest(one.encode() for one in found)
+
+
+@cache
+def _of_dataset(dataset: str, scope: str) -> str | Exception:
+    """Of a dataset, which many configs share, or why it cannot be read: that is tried once."""
+    try:
+        with DefaultScope.overwrite_default_scope(scope):
+            return of_samples(DATASETS.build(json.loads(dataset)))
+    except Exception as error:  # of whichever dataset
+        return error
+
+
+def of_samples(dataset: Dataset) -> str:
+    """SHA-256 of the length of a dataset and some of its samples, as they are before its pipeline.
+
+    Of the files of samples the size counts, wherever they lie; of a dataset that is not one of
+    MMEngine's only the length.
+    """
+    count = min(SAMPLES, len(dataset))
+    places = [i * len(dataset) // count for i in range(count)]
+    read = getattr(dataset, 'get_data_info', lambda place: {})
+    return digest(_sample_bytes(len(dataset), map(read, places)))
+
+
+def _sample_bytes(count: int, samples: Iterable[dict]) -> Iterable[bytes]:
+    yield str(count).encode()
+    for sample in samples:
+        for key in sorted(sample):
+            value = sample[key]
+            if key.endswith('path') and value is not None:
+                yield str(Path(value).stat().st_size).encode()
+            elif isinstance(value, np.ndarray):
+                yield np.ascontiguousarray(value).tobytes()
+            elif isinstance(value, numbers.Number | str):
+                yield str(value).encode()
+            elif key == 'instances':  # the boxes of a detector
+                yield json.dumps(value, sort_keys=True).encode()

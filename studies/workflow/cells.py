@@ -1,0 +1,201 @@
+# Copyright (c) mmscale contributors.
+"""What a study consists of, one cell for each of its runs and seeds, and which cells are to run.
+
+A study is a Python file with the names
+
+- ``title`` (str): Stands over its tables and pictures.
+- ``runs`` (dict[str, dict]): For each run its ``config``, a path from the root of the repository,
+  and what else holds for it alone: ``options``, ``epochs`` (see below), and any plain values that
+  tables and pictures ask for.
+- ``seeds`` (list[int]): Each run is trained with each, all of them with the first one first.
+
+and, optionally,
+
+- ``seed_options`` (list[str]): Options whose value is the seed, beside ``randomness.seed``.
+- ``options`` (dict): Of every run, as ``--cfg-options`` of ``tools/train.py`` takes them.
+- ``epochs`` (int): In place of those of the configs; schedules are stretched in proportion.
+- ``checkpoint`` (str): Which is measured: 'last', the default, or 'best' in the validation.
+- ``equivariance`` (dict): Arguments of ``tools/equivariance.py``, without the dashes; without it
+  nothing is measured over scale.
+- ``test`` (bool): Whether ``tools/test.py`` runs, too, over the config's test data.
+- ``tests`` (dict[str, dict]): More such tests by name, and the options with which each runs.
+- ``columns`` (dict[str, list[str]]): Of the table of these tests: for each the name of a test and
+  of a metric of its evaluator.
+- ``pictures`` (list[dict]), ``comparisons`` (list[tuple]): See ``draw.py``.
+
+``cells.py STUDY FILE [REGEX]`` prints, as JSON, the cells that a CSV file of results lacks; of
+those whose ``run, seed 0`` the regular expression fits, if there is one.
+"""
+
+import copy
+import csv
+import json
+import re
+import runpy
+import sys
+from contextlib import redirect_stdout
+from pathlib import Path
+from types import SimpleNamespace
+
+from mmscale.engine import digests, launch, schedules
+from mmscale.engine.errors import one_line_errors
+from mmscale.evaluation.study import digest
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDIES, RESULTS = ROOT / 'studies', ROOT / 'studies' / 'results'
+NEEDED = ('title', 'runs', 'seeds')
+DEFAULTS = dict(seed_options=[], options={}, epochs=None, checkpoint='last', equivariance=None,
+                test=False, tests={}, columns={}, pictures=[], comparisons=[])  # fmt: skip
+# In the lines of results. Each is empty where it is unknown.
+DIGESTS = ('config', 'data', 'code')
+# Code that measures, beside that of the network and its data.
+MEASURING = ('mmscale.evaluation.study', 'mmscale.evaluation.accuracy')
+
+
+def find_study(name: str) -> Path:
+    """The file of a study, which is named by its path or as its file in ``studies/``."""
+    path = Path(name) if name.endswith('.py') else STUDIES / f'{name}.py'
+    if not path.is_file():
+        known = ', '.join(sorted(path.stem for path in STUDIES.glob('*.py')))
+        raise FileNotFoundError(f'study: there is no file {path}; this repository has {known}')
+    return path
+
+
+def read_study(path: Path) -> SimpleNamespace:
+    """Reads a study; ValueError for what it cannot have."""
+    names = runpy.run_path(str(path)).items()
+    study = {name: value for name, value in names if name[0] != '_' and not callable(value)}
+    known = (*NEEDED, *DEFAULTS)
+    wrong = [f'no {name}' for name in NEEDED if not study.get(name)]
+    wrong += [f'{name}; known are {", ".join(known)}' for name in study if name not in known]
+    study = SimpleNamespace(**{**DEFAULTS, **study})
+    if study.checkpoint not in ('last', 'best'):
+        wrong.append(f"checkpoint={study.checkpoint!r}; it must be 'last' or 'best'")
+    flags = (ROOT / 'tools' / 'equivariance.py').read_text(encoding='utf-8')
+    for name in study.equivariance or {}:
+        if f"'--{name.replace('_', '-')}'" not in flags:
+            wrong.append(f'equivariance with {name}, unknown to tools/equivariance.py')
+    named = [run for picture in study.pictures for run in picture.get('runs', [])]
+    named += [run for _, *pair in study.comparisons for run in pair]
+    wrong += [
+        f'no run {run!r} for pictures or comparisons' for run in named if run not in study.runs
+    ]
+    tests = [test for test, _ in study.columns.values()]
+    wrong += [f'no test {test!r} for columns' for test in tests if test not in study.tests]
+    if wrong:
+        raise ValueError(f'study: {path} has {wrong[0]}')
+    return study
+
+
+def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
+    """One training of a study, what is measured of it, and the digests of what that depends on.
+
+    Raises:
+        ValueError: If the config does not take the options.
+    """
+    setting = study.runs[run]
+    options = {**study.options, **setting.get('options', {})}
+    options.update(dict.fromkeys(study.seed_options, seed))
+    tests = {'test': {}} if study.test else {}
+    tests.update({f'test/{name}': more for name, more in study.tests.items()})
+    try:
+        cfg = launch.load_config(str(ROOT / setting['config']))
+        launch.merge_options(cfg, options)
+        epochs = setting.get('epochs', study.epochs)
+        if epochs is not None:
+            stretched = schedules.stretched(cfg, epochs)
+            options.update(stretched)
+            launch.merge_options(cfg, stretched)
+        for more in tests.values():
+            launch.merge_options(copy.deepcopy(cfg), more)
+    except (ValueError, OSError) as error:
+        raise ValueError(f'study: runs[{run!r}]: {error}') from error
+    data, without_data = '', None
+    try:
+        data = digests.of_data(cfg)
+    except ValueError as error:  # not on this machine
+        without_data = f'study: runs[{run!r}]: its data cannot be read: {error}'
+    of_hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    if study.checkpoint == 'best' and not of_hook.get('save_best'):
+        options['default_hooks.checkpoint.save_best'] = 'auto'
+    options['randomness.seed'] = seed
+    asked = json.dumps([study.checkpoint, study.equivariance, tests], sort_keys=True)
+    training, code = digests.of_config(cfg), digests.of_code(cfg)
+    cell = dict(
+        cell=run,
+        seed=seed,
+        file=setting['config'],
+        options=as_words(options),
+        checkpoint=study.checkpoint,
+        tests={name: as_words(more) for name, more in tests.items()},
+        equivariance=study.equivariance,
+        without_data=without_data,
+        config=short(training, asked),
+        data=data[:12],
+        code=(digests.of_code(cfg, *MEASURING) if study.equivariance else code)[:12],
+        slug=f'{re.sub("[^a-z0-9.]+", "-", run.lower()).strip("-")}_seed{seed}',
+    )
+    # Names change with what the numbers depend on. What was trained stays where only what is
+    # measured of it has changed.
+    cell['folder'] = f'{cell["slug"]}_{short(training, study.checkpoint, data, code)}'
+    cell['result'] = short(*(cell[name] for name in DIGESTS))
+    return cell
+
+
+def as_words(options: dict) -> list[str]:
+    """Options as they stand behind ``--cfg-options``."""
+    return [f'{key}={_word(value)}' for key, value in options.items()]
+
+
+def _word(value) -> str:
+    """A value as the command line takes it: without white space, strings in lists in quotes."""
+    if isinstance(value, list | tuple):
+        inside = ','.join(repr(v) if isinstance(v, str) else _word(v) for v in value)
+        return f'[{inside}]' if isinstance(value, list) else f'({inside})'
+    return str(value)
+
+
+def short(*parts: str) -> str:
+    """Twelve hexadecimal digits of the digest of several texts."""
+    return digest(part.encode() for part in parts)[:12]
+
+
+def changed(cell: dict, row: dict) -> list[str]:
+    """Which digests of a cell are not those of its measurement. What is unknown has not changed."""
+    return [name for name in DIGESTS if row[name] and cell[name] and row[name] != cell[name]]
+
+
+def plan(study: SimpleNamespace, results: Path, only: str = '') -> dict:
+    """The cells that are to run, and lines that say why; ValueError if their data are not there."""
+    known = {}
+    if results.is_file():
+        with results.open(encoding='utf-8', newline='') as file:
+            known = {(row['cell'], int(row['seed'])): row for row in csv.DictReader(file)}
+    todo, lines, done = [], [], 0
+    names = [(run, seed) for seed in study.seeds for run in study.runs]
+    for run, seed in names:
+        if not re.search(only, f'{run}, seed {seed}'):
+            continue
+        cell, row = make_cell(study, run, seed), known.get((run, seed))
+        differs = ['missing'] if row is None else changed(cell, row)
+        if not differs:
+            done += 1
+            continue
+        if cell['without_data']:
+            raise ValueError(cell['without_data'])
+        lines.append(f'  {run}, seed {seed}: {"changed: " * bool(row)}{", ".join(differs)}')
+        todo.append(cell)
+    first = f'{study.title}: {done} cells are measured, in {results}; {len(todo)} are to run'
+    return dict(todo=todo, lines=[first, *lines])
+
+
+@one_line_errors()
+def main():
+    name, results, *only = sys.argv[1:]
+    with redirect_stdout(sys.stderr):  # datasets say what they make
+        found = plan(read_study(find_study(name)), Path(results), *only)
+    print(json.dumps(found))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,199 @@
+# Copyright (c) mmscale contributors.
+"""Runs a cell of a study by the ordinary tools: ``run_cell.py STUDY RUN SEED RESULT``.
+
+RESULT is the CSV file that it writes, a line a number; logs and checkpoints are in the same folder.
+Run again, it goes on where it was stopped: a training from its last checkpoint, a measurement at
+what it lacks.
+"""
+
+import argparse
+import csv
+import fcntl
+import io
+import json
+import math
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from cells import DIGESTS, ROOT, find_study, make_cell, read_study
+from mmengine.utils import get_git_hash
+
+import mmscale
+from mmscale.engine import launch
+from mmscale.engine.cost import count, first_batch, image_shape
+from mmscale.engine.errors import one_line_errors
+from mmscale.engine.resuming import logged_scalars
+from mmscale.evaluation.accuracy import MAIN_METRICS
+from mmscale.evaluation.report import write_text
+
+COLUMNS = ('cell', 'seed', 'metric', 'factor', 'value', 'standard_error', 'n', 'parameters',
+           'multiply_adds', 'seconds', 'device', 'threads', 'version', 'commit', 'torch', 'numpy',
+           'date', *DIGESTS, 'command')  # fmt: skip
+LINES_SHOWN = 20
+
+
+def flags(arguments: dict) -> list[str]:
+    """Arguments of a tool as they stand on the command line."""
+    words = []
+    for name, value in arguments.items():
+        if value is not None and value is not False:  # as without it
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [f'--{name.replace("_", "-")}', *(str(v) for v in values if v is not True)]
+    return words
+
+
+def checkpoint_of(cell: dict, folder: Path) -> Path:
+    """The checkpoint that is measured."""
+    if cell['checkpoint'] == 'best':
+        # A training that is killed between writing a new one and deleting the old leaves both.
+        return max(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    return folder / Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
+
+
+def run(words: list, log: Path, lock: int) -> None:
+    """Runs a tool, its output at the end of a log; prints the end of that if it fails."""
+    words = [sys.executable, *map(str, words)]
+    with log.open('a', encoding='utf-8') as file:
+        # The tool keeps the lock should this process be killed, and the tool go on.
+        code = subprocess.run(words, stdout=file, stderr=file, pass_fds=(lock,)).returncode
+    if code:
+        print(*log.read_text(encoding='utf-8').splitlines()[-LINES_SHOWN:], sep='\n')
+        raise ChildProcessError(f'{words[1]} failed ({code}); see {log}')
+
+
+def numbers(cell: dict, folder: Path, lock: int) -> Iterator[tuple]:
+    """Trains and measures what is missing; gives metric, factor, value, error, count, command."""
+
+    def command(tool: str, *words, more=()) -> list:
+        options = ['--cfg-options', *cell['options'], *more]
+        return [f'tools/{tool}.py', cell['file'], *words, *options]
+
+    def published(*words, more=()) -> str:
+        return shlex.join(['python', *map(str, command(*words, more=more))])
+
+    trained = folder / 'trained'
+    if not trained.is_file():
+        run(command('train', '--work-dir', folder, '--resume'), folder / 'train.log', lock)
+        trained.touch()
+    for name, value in validations(folder).items():
+        yield name, '', value, '', '', published('train')
+    checkpoint, measured = checkpoint_of(cell, folder), folder / f'measured_{cell["result"]}'
+    # Another machine's best epoch may be another one.
+    file = 'best_*.pth' if cell['checkpoint'] == 'best' else checkpoint.name
+    measured.mkdir(exist_ok=True)
+    for test, more in cell['tests'].items():
+        out = measured / f'{test.replace("/", "-")}.json'
+        if not out.is_file():
+            part = out.with_suffix('.part.json')
+            words = ['--work-dir', measured / out.stem, '--out', part, '--out-item', 'metrics']
+            run(command('test', checkpoint, *words, more=more), out.with_suffix('.log'), lock)
+            os.replace(part, out)
+        for name, value in json.loads(out.read_text(encoding='utf-8')).items():
+            if value is None or isinstance(value, int | float):  # and no list over classes
+                yield f'{test}/{name}', '', value, '', '', published('test', file, more=more)
+    if cell['equivariance'] is not None:
+        asked = flags(cell['equivariance'])
+        words = command('equivariance', checkpoint, *asked, '--out', measured)
+        run(words, measured / 'equivariance.log', lock)
+        found = json.loads((measured / 'equivariance.json').read_text(encoding='utf-8'))
+        for name, factor, *row in over_scale(found['models'][0]):
+            yield name, factor, *row, published('equivariance', file, *asked)
+
+
+def over_scale(found: dict) -> Iterator[tuple]:
+    """Metric, factor, value, error, count of what ``tools/equivariance.py`` finds of a model."""
+    curves, accuracy = dict(found.get('metrics') or {}), found.get('accuracy')
+    if accuracy and 'metric' not in accuracy:
+        curves['accuracy'] = accuracy
+    for layer, curve in found['layers'].items():
+        curves[f'error/{layer}'] = curve
+        if curve['truncated']:
+            curves[f'error/{layer}/truncated'] = curve['truncated']
+    for name, curve in curves.items():
+        columns = (curve[key] for key in ('mean', 'standard_error', 'n'))
+        yield from ((name, *row) for row in zip(found['factors'], *columns))
+
+
+def training_seconds(folder: Path) -> float:
+    """Time spent in training steps, over all interruptions, as MMEngine has logged it."""
+    steps = {entry['iter']: entry['time'] for entry in logged_scalars(folder) if 'loss' in entry}
+    places = sorted(steps)
+    return round(sum((b - a) * steps[b] for a, b in zip([0, *places], places)), 1)
+
+
+def validations(folder: Path) -> dict[str, float]:
+    """The figure of the config's validation after the last epoch, and the best of all epochs."""
+    entries = list(logged_scalars(folder))
+    known = [name for entry in entries for name in entry]
+    ends = ('accuracy/top1', *MAIN_METRICS)
+    name = next((name for end in ends for name in known if name.endswith(end)), None)
+    found = [entry[name] for entry in entries if name in entry]
+    return {'validation/last': found[-1], 'validation/best': max(found)} if found else {}
+
+
+def facts(cell: dict) -> dict:
+    """What all lines of a cell have: what the network costs, where, when and of which code."""
+    cfg, parser = launch.load_config(cell['file']), argparse.ArgumentParser()
+    launch.add_config_options(parser)
+    options = parser.parse_args(['--cfg-options', *cell['options']]).cfg_options
+    launch.merge_options(cfg, options)
+    if launch.is_of_mmpretrain(cfg):
+        shape = image_shape(cfg)
+    else:  # such a config does not say how large its images are
+        shape = tuple(first_batch(cfg, 1)['inputs'][0].shape)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        parameters, flops = count(launch.build_network(cfg, cell['file']), shape)
+    return dict(
+        parameters=parameters,
+        multiply_adds=flops,
+        device=torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        threads=torch.get_num_threads(),
+        version=mmscale.__version__,
+        commit=get_git_hash(fallback='', digits=12),
+        torch=version('torch'),
+        numpy=version('numpy'),
+        date=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        **{name: cell[name] for name in ('cell', 'seed', *DIGESTS)},
+    )
+
+
+def as_text(value):
+    """As it stands in the CSV file: nothing for what there is no number of."""
+    return '' if value is None or isinstance(value, float) and not math.isfinite(value) else value
+
+
+@one_line_errors()
+def main():
+    (name, run, seed), result = sys.argv[1:4], Path(sys.argv[4]).resolve()
+    os.chdir(ROOT)  # where the tools run, and find their data
+    start, folder = time.perf_counter(), result.parent
+    cell = make_cell(read_study(find_study(name)), run, int(seed))
+    if (folder.name, result.stem) != (cell['folder'], cell['result']):
+        raise ValueError(f'{run}, seed {seed} has changed since the study was started: start again')
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / 'lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # tools of a study that was killed may run on
+        found = list(numbers(cell, folder, lock.fileno()))
+        found.insert(0, ('seconds', '', round(time.perf_counter() - start, 1), '', '', ''))
+        known, text = dict(facts(cell), seconds=training_seconds(folder)), io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
+        writer.writeheader()
+        for row in found:
+            named = zip(('metric', 'factor', 'value', 'standard_error', 'n', 'command'), row)
+            writer.writerow({**known, **{name: as_text(value) for name, value in named}})
+        write_text(result, text.getvalue())
+
+
+if __name__ == '__main__':
+    main()
