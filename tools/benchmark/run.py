@@ -204,7 +204,7 @@ def measure(groups: list[cases.Group], args: argparse.Namespace, name: str, run:
             session.end()
             report.write(args.out, name, run, rows)
     print(report.to_markdown(run, rows), end='')
-    missed = [f'{row["measured"]}, {row["quantity"]}' for row in rows if row['held'] is False]
+    missed = ['{measured} / {against}, {quantity}'.format(**r) for r in rows if r['held'] is False]
     progress(f'targets missed: {"; ".join(missed) or "none"}')
     progress(f'results: {(args.out / name).resolve()}.md and .csv')
 

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import mmpretrain.models  # noqa: F401  (registers ResNet)
 import torch
 import torch.nn.functional as F
-from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 import mmscale.models  # noqa: F401  (registers ScaleResNet)
@@ -47,7 +46,6 @@ def network(
     without ``head`` inference ends with the backbone.
     """
     torch.manual_seed(0)
-    MMLogger.get_instance('benchmark', log_level='ERROR')  # how each weight is initialised
     backbone = MODELS.build(config)
     backbone.init_weights()
     model = nn.ModuleDict(dict(backbone=backbone, head=nn.Linear(backbone.feat_dim, NUM_CLASSES)))

@@ -215,10 +215,13 @@ def serve(connection, folder: str, device: str, keep_blocks: bool):
     try:
         with redirect_stdout(None):  # MMPretrain, what it could not import
             import steps
+        from mmengine.logging import MMLogger
+
         import mmscale
 
         if Path(folder) not in Path(mmscale.__file__).parents:
             raise RuntimeError(f'{folder} has no mmscale: {mmscale.__file__} was imported')
+        MMLogger.get_instance('benchmark', log_level='ERROR')  # how each weight is initialised
         # Of this checkout, whichever is measured: the allocator is no part of what is compared.
         allocator = runpy.run_path(str(ROOT / 'mmscale' / 'engine' / 'allocator.py'))
         keeps_blocks = keep_blocks and allocator['keep_freed_blocks']()
