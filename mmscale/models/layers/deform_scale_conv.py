@@ -24,25 +24,14 @@ class DeformScaleConv(ScaleConv):
     Scale-Spaces, NeurIPS 2019.
 
     Args:
-        in_channels (int): Channels of the input.
-        out_channels (int): Channels of the output.
-        kernel_size (int | tuple[int, int]): Taps, odd.
-        stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
-        padding (int | tuple[int, int]): In taps. Must be ``dilation * (kernel_size // 2)``.
-        dilation (int | tuple[int, int]): Distance of the taps, multiplied by ``base**k``.
-        groups (int): Blocked connections, as in ``torch.nn.Conv2d``.
-        bias (bool): Whether to add a learned bias, one a channel.
-        interaction (int): K, the number of levels that one output level sees, in both
-            convolutions.
+        in_channels, ..., interaction, scale_space: As of :class:`ScaleConv`; both convolutions have
+            the same ``interaction``.
         deform_groups (int): Blocks of input channels that have offsets of their own.
         backend (str): ``'auto'``, ``'mmcv'`` or ``'native'``, see
             :func:`mmscale.ops.choose_backend`.
-        scale_space (dict | ScaleGrid): The levels.
 
     Shape:
-        - Input: dense ``(N, in_channels, S, H, W)`` or a pyramid of S tensors
-          ``(N, in_channels, H_k, W_k)``.
-        - Output: the same form, ``out_channels`` channels, each side ``ceil(size / stride)``.
+        As of :class:`ScaleConv`.
 
     Raises:
         ValueError: If an argument is out of range.

@@ -13,86 +13,70 @@ from mmscale.scale_space import (
 from mmscale.scale_space.resample import INTERPOLATIONS, PADDINGS, check_choice
 
 
-@MODELS.register_module()
-class GaussianLift(nn.Module):
-    """The dense Gaussian scale space ("DSS v1"), :func:`mmscale.scale_space.gaussian_lift`.
+class Lift(nn.Module):
+    """What lifts share: the levels, and what lies outside the image.
 
     Args:
         scale_space (dict | ScaleGrid): The levels.
         padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
             ``'circular'``.
 
-    Shape:
-        - Input: ``(N, C, H, W)``.
-        - Output: ``(N, C, S, H, W)``.
+    Raises:
+        ValueError: If an argument is out of range; in ``forward``, if the image is smaller than
+            the coarsest level can hold.
     """
 
     def __init__(self, scale_space: dict | ScaleGrid, padding: str = 'zeros'):
         super().__init__()
         check_choice('padding', padding, PADDINGS)
         self.grid, self.padding = ScaleGrid.build(scale_space), padding
+
+    def extra_repr(self) -> str:
+        return f'{self.grid}, padding={self.padding!r}'
+
+
+@MODELS.register_module()
+class GaussianLift(Lift):
+    """The dense Gaussian scale space ("DSS v1"), :func:`mmscale.scale_space.gaussian_lift`.
+
+    Arguments are those of :class:`Lift`. From ``(N, C, H, W)`` to ``(N, C, S, H, W)``.
+    """
 
     def forward(self, image: Tensor) -> Tensor:
         return gaussian_lift(image, self.grid, self.padding)
 
-    def extra_repr(self) -> str:
-        return f'{self.grid}, padding={self.padding!r}'
-
 
 @MODELS.register_module()
-class BilinearPyramidLift(nn.Module):
+class BilinearPyramidLift(Lift):
     """The bilinear pyramid ("DSS v2"), :func:`mmscale.scale_space.bilinear_pyramid_lift`.
 
-    Args:
-        scale_space (dict | ScaleGrid): The levels.
-        padding (str): What lies outside the image, as in :class:`GaussianLift`.
-
-    Shape:
-        - Input: ``(N, C, H, W)``.
-        - Output: S tensors ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
+    Arguments are those of :class:`Lift`. From ``(N, C, H, W)`` to S tensors
+    ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
     """
-
-    def __init__(self, scale_space: dict | ScaleGrid, padding: str = 'zeros'):
-        super().__init__()
-        check_choice('padding', padding, PADDINGS)
-        self.grid, self.padding = ScaleGrid.build(scale_space), padding
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return bilinear_pyramid_lift(image, self.grid, self.padding)
 
-    def extra_repr(self) -> str:
-        return f'{self.grid}, padding={self.padding!r}'
-
 
 @MODELS.register_module()
-class GaussianPyramidLift(nn.Module):
+class GaussianPyramidLift(Lift):
     """The Gaussian pyramid, :func:`mmscale.scale_space.gaussian_pyramid_lift`.
 
-    Args:
-        scale_space (dict | ScaleGrid): The levels. Negative ones are finer than the image.
-        padding (str): What lies outside the image, as in :class:`GaussianLift`.
-        interpolation (str): How positions between pixels are read: ``'bicubic'`` or
-            ``'bilinear'``.
-
-    Shape:
-        - Input: ``(N, C, H, W)``.
-        - Output: S tensors ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
+    Arguments are those of :class:`Lift`, whose negative levels are finer than the image, and
+    ``interpolation`` (str), how positions between pixels are read: ``'bicubic'`` or
+    ``'bilinear'``. From ``(N, C, H, W)`` to S tensors
+    ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
     """
 
     def __init__(
-        self,
-        scale_space: dict | ScaleGrid,
-        padding: str = 'zeros',
-        interpolation: str = 'bicubic',
+        self, scale_space: dict | ScaleGrid, padding: str = 'zeros', interpolation: str = 'bicubic'
     ):
-        super().__init__()
-        check_choice('padding', padding, PADDINGS)
+        super().__init__(scale_space, padding)
         check_choice('interpolation', interpolation, INTERPOLATIONS)
-        self.grid, self.padding = ScaleGrid.build(scale_space), padding
         self.interpolation = interpolation
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return gaussian_pyramid_lift(image, self.grid, self.padding, self.interpolation)
 
     def extra_repr(self) -> str:
-        return f'{self.grid}, padding={self.padding!r}, interpolation={self.interpolation!r}'
+        return f'{super().extra_repr()}, interpolation={self.interpolation!r}'

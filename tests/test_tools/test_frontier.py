@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).resolve().parents[2] / 'studies' / 'frontier.py'
+SCRIPT = Path(__file__).resolve().parents[2] / 'tools/analysis_tools/frontier.py'
 
 
 def test_the_frontier_of_the_named_configurations(tmp_path):
