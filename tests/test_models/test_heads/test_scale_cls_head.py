@@ -1,20 +1,15 @@
 # Copyright (c) mmscale contributors.
-"""Pooling over what the levels answer, by itself and in classifiers of MMPretrain."""
-
-import copy
+"""Pooling over what the levels answer, level by level and class by class."""
 
 import mmpretrain.models  # noqa: F401  registers classifiers, heads and losses
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.registry import MODELS, DefaultScope
-from mmengine.runner.checkpoint import load_checkpoint
+from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from naive import largest_difference
 from networks import as_if_trained
-from torch import nn
 
 from mmscale.models import ScaleClsHead, ScaleConvNet, ScaleGlobalPooling
 
@@ -298,147 +293,6 @@ class TestLosses:
             right = [i % 5 in order[i, :k] for i in range(6)]
             (accuracy,) = found[f'accuracy_top-{k}']
             assert float(accuracy) == pytest.approx(100 * np.mean(right))
-
-
-def classifier(pool='gate', space='max', augments=None, **head):
-    """A small one of MMPretrain, of three levels; with ``pool=None`` it pools features."""
-    torch.manual_seed(0)
-    neck = dict(type='mmscale.ScaleGlobalPooling', space=space)
-    head = dict(num_classes=5, in_channels=6, **head)
-    if pool is None:
-        head |= dict(type='LinearClsHead')
-    else:
-        head |= dict(type='mmscale.ScaleClsHead', pool=pool)
-        neck |= dict(scale='none')
-    config = dict(
-        type='ImageClassifier',
-        backbone=dict(
-            type='mmscale.ScaleConvNet',
-            in_channels=3,
-            channels=(4, 5, 6),
-            scale_space=dict(base=2, num_scales=3),
-            lift=dict(type='mmscale.GaussianPyramidLift'),
-        ),
-        neck=neck,
-        head=head,
-        train_cfg=None if augments is None else dict(augments=augments),
-    )
-    model = MODELS.build(config)
-    model.init_weights()
-    return model
-
-
-def images(batch=8):
-    return torch.rand(batch, 3, 32, 32, generator=torch.Generator().manual_seed(1))
-
-
-def with_a_gate(model):
-    nn.init.normal_(model.head.gate.weight, generator=torch.Generator().manual_seed(2))
-    return model.eval()
-
-
-class TestInClassifiers:
-    def test_a_new_gate_weighs_all_levels_the_same_and_learns(self):
-        model = classifier(scale_dropout=0.5)
-        assert not model.head.gate.weight.any() and model.head.gate.bias is None
-        model.eval()
-        prob = classifier('prob').eval()
-        prob.load_state_dict(model.state_dict(), strict=False)
-        assert torch.equal(model(images()), prob(images()))
-        model.train()(images(), labelled(8), mode='loss')['loss'].backward()
-        assert model.head.gate.weight.grad.any()
-        assert all(p.grad.isfinite().all() for p in model.parameters())
-
-    def test_mixup_and_cutmix(self):
-        augments = [dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]
-        smooth = dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=5)
-        model = classifier(augments=augments, loss=smooth, scale_dropout=0.5).train()
-        preprocessor = model.data_preprocessor
-        preprocessor.num_classes = preprocessor.batch_augments.num_classes = 5
-        data = dict(inputs=list((255 * images()).byte()), data_samples=labelled(8))
-        batch = preprocessor(data, training=True)
-        assert all('gt_score' in sample for sample in batch['data_samples'])
-        loss = model(**batch, mode='loss')['loss']
-        loss.backward()
-        assert 0 < loss < 20 and all(p.grad.isfinite().all() for p in model.parameters())
-
-    @pytest.mark.usefixtures('no_gradients')
-    def test_test_time_augmentation(self):
-        model = with_a_gate(classifier())
-        tta = MODELS.build(dict(type='AverageClsScoreTTA', module=model))
-        views = [list(images().unbind()), list(images().flip(3).unbind())]
-        samples = [labelled(8), labelled(8)]
-        merged = tta.test_step(dict(inputs=views, data_samples=samples))
-        alone = [
-            model.predict(model.data_preprocessor(dict(inputs=view))['inputs']) for view in views
-        ]
-        for sample, *parts in zip(merged, *alone, strict=True):
-            expected = sum(part.pred_score for part in parts) / 2
-            assert largest_difference(sample.pred_score, expected) < 1e-6
-            assert float(sample.pred_score.sum()) == pytest.approx(1, abs=1e-5)
-
-    def test_weights_of_pooled_features_load(self, tmp_path):
-        trained = classifier(None)
-        nn.init.normal_(trained.head.fc.bias)
-        torch.save(dict(state_dict=trained.state_dict()), tmp_path / 'pooled.pth')
-        for pool in POOLS:
-            model = classifier(pool)
-            if pool == 'gate':
-                with_a_gate(model)
-            load_checkpoint(model, str(tmp_path / 'pooled.pth'), strict=True)
-            assert torch.equal(model.head.head.fc.bias, trained.head.fc.bias)
-            assert model.head.gate is None or not model.head.gate.weight.any()
-            model.load_state_dict(trained.state_dict())  # PyTorch's own reads it, too
-
-    def test_its_own_checkpoints_load_and_need_the_gate(self):
-        trained = with_a_gate(classifier())
-        model = classifier().eval()
-        model.load_state_dict(copy.deepcopy(trained.state_dict()))
-        assert torch.equal(model(images()), trained(images()))
-        state = trained.state_dict()
-        del state['head.gate.weight']
-        with pytest.raises(RuntimeError, match='Missing key.*head.gate.weight'):
-            model.load_state_dict(state)
-
-    def test_it_has_the_parameters_of_the_head_and_of_the_gate(self):
-        sizes = {pool: sum(p.numel() for p in classifier(pool).parameters()) for pool in POOLS}
-        plain = sum(p.numel() for p in classifier(None).parameters())
-        assert sizes == dict.fromkeys(POOLS, plain) | dict(gate=plain + 6)
-
-    @pytest.mark.parametrize('pool', POOLS)
-    def test_onnx(self, pool, tmp_path):
-        model = classifier(pool).eval()
-        if pool == 'gate':
-            with_a_gate(model)
-
-        class Logits(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.model = model
-
-            def forward(self, image):
-                return self.model.head(self.model.extract_feat(image))
-
-        path = tmp_path / 'network.onnx'
-        torch.onnx.export(
-            Logits().eval(), (images(2),), path, dynamo=True, verbose=False, input_names=['image'],
-            dynamic_shapes=({0: torch.export.Dim('batch', min=1, max=64)},), external_data=False,
-        )  # fmt: skip
-        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
-        for batch in (1, 5):
-            (found,) = session.run(None, {'image': images(batch).numpy()})
-            assert largest_difference(found, model(images(batch))) < 1e-5
-
-    def test_features_before_the_last_layer(self):
-        model = classifier(
-            head_type='mmpretrain.StackedLinearClsHead', mid_channels=[7], pool='gate'
-        ).eval()
-        found = model.extract_feat(images(), stage='pre_logits')
-        assert found.shape == (8, 3, 7)
-        logits = model.head.head.fc(found.flatten(0, 1))
-        levels = model.extract_feat(images())[-1][..., 0, 0].mT
-        expected = model.head.head((levels.flatten(0, 1),))
-        assert largest_difference(logits, expected) < 1e-6
 
 
 @pytest.mark.parametrize('pool', POOLS)
