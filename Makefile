@@ -1,5 +1,6 @@
 # make quickstart   see scale-equivariant and ordinary networks on real digits (no compiler)
-# make test         the whole suite (compiles MMCV's ops once, and keeps them)
+# make test         the suite, but for what takes long (no compiler)
+# make test-all     all of it (compiles MMCV's ops once, and keeps them)
 # make test-downstream  detectors and segmentors, in an environment of their own (7 GB)
 # make benchmark    time and memory against ordinary networks, in work_dirs/benchmark
 # make study NAME=models_scalemnist  train and measure what a study lacks, see docs/results.md
@@ -18,7 +19,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-downstream benchmark study docs lint ops
+.PHONY: help quickstart test test-all test-downstream benchmark study docs lint ops
 .DELETE_ON_ERROR:
 
 VENV := .venv
@@ -51,10 +52,16 @@ quickstart: $(STAMPS)/mmscale
 	@$(BIN)/python tools/quickstart.py \
 		|| $(call failed,the quickstart,The lines above say why.)
 
-test: $(STAMPS)/mmscale $(STAMPS)/docs ops
-	@$(call say,tests,15 to 20 minutes on 2 CPU cores)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS) \
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
+
+test: $(STAMPS)/mmscale
+	@$(call say,tests but for the slow ones,TIME on 2 CPU cores)
+	@$(PYTEST) -m 'not slow' \
 		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
+
+test-all: $(STAMPS)/mmscale $(STAMPS)/docs $(STAMPS)/studies ops
+	@$(call say,all tests,TIMEALL on 2 CPU cores)
+	@$(PYTEST) || $(call failed,the tests,See the summary above.)
 
 test-downstream: $(DOWNSTREAM)/stamps/packages
 	@$(call say,detectors and segmentors,up to 25 minutes on 2 CPU cores)

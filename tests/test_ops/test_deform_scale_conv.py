@@ -17,7 +17,8 @@ from mmscale.ops import choose_backend, deform_scale_conv2d, scale_conv2d
 from mmscale.ops import deform_scale_conv as module
 from mmscale.scale_space import ScaleGrid
 
-BACKENDS = ('native', 'mmcv')
+# Those of MMCV where it was compiled with ops.
+BACKENDS = ('native', 'mmcv') if importlib.util.find_spec('mmcv._ext') else ('native',)
 ROOT = Path(__file__).resolve().parents[2]
 
 

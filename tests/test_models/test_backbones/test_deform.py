@@ -5,7 +5,6 @@ import logging
 
 import pytest
 import torch
-from mmcv.ops import ModulatedDeformConv2dPack
 from mmpretrain.models import ResNet
 from naive import largest_difference
 from networks import PRETRAINED, as_if_trained, with_offsets
@@ -20,6 +19,9 @@ from mmscale.models import (
 )
 from mmscale.scale_space import gaussian_lift
 from mmscale.testing import assert_scale_equivariant
+
+pytest.importorskip('mmcv._ext', reason='MMCV without compiled ops')
+from mmcv.ops import ModulatedDeformConv2dPack  # noqa: E402
 
 GRID = dict(base=2, num_scales=3)
 SMALL = dict(base_channels=8, stem_channels=8)

@@ -4,7 +4,6 @@ import copy
 import pytest
 import torch
 from mmcv.cnn import build_conv_layer
-from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack
 from mmengine.analysis import get_model_complexity_info
 from naive import largest_difference, to_levels
 from networks import with_offsets
@@ -13,6 +12,9 @@ from torch import nn
 from mmscale.models import DeformScaleConv, ModulatedDeformScaleConv, ScaleConv
 from mmscale.ops import deform_scale_conv2d
 from mmscale.scale_space import ScaleGrid
+
+pytest.importorskip('mmcv._ext', reason='MMCV without compiled ops')
+from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack  # noqa: E402
 
 GRID = dict(base=2, num_scales=3)
 LAYERS = [(DeformScaleConv, 1.0), (ModulatedDeformScaleConv, 0.5)]
