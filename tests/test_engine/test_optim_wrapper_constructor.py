@@ -14,6 +14,8 @@ from mmscale.models.layers.so2 import SO2BatchNorm, SO2Conv, SO2NormReLU
 pytest.importorskip('mmcv._ext', reason='MMCV without compiled ops')
 from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack  # noqa: E402
 
+pytestmark = pytest.mark.ops
+
 GRID = dict(num_scales=1)
 OPTIONS = [
     dict(dcn_offset_lr_mult=0.1),

@@ -21,6 +21,8 @@ from mmscale.scale_space import ScaleGrid
 BACKENDS = ('native', 'mmcv') if importlib.util.find_spec('mmcv._ext') else ('native',)
 ROOT = Path(__file__).resolve().parents[2]
 
+pytestmark = pytest.mark.ops
+
 
 def randn(*shape, seed=0, dtype=torch.float64):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)

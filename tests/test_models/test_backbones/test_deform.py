@@ -23,6 +23,8 @@ from mmscale.testing import assert_scale_equivariant
 pytest.importorskip('mmcv._ext', reason='MMCV without compiled ops')
 from mmcv.ops import ModulatedDeformConv2dPack  # noqa: E402
 
+pytestmark = pytest.mark.ops
+
 GRID = dict(base=2, num_scales=3)
 SMALL = dict(base_channels=8, stem_channels=8)
 PYRAMIDS = ('mmscale.GaussianPyramidLift', 'mmscale.BilinearPyramidLift')

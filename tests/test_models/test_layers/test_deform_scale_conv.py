@@ -16,6 +16,8 @@ from mmscale.scale_space import ScaleGrid
 pytest.importorskip('mmcv._ext', reason='MMCV without compiled ops')
 from mmcv.ops import DeformConv2dPack, ModulatedDeformConv2dPack  # noqa: E402
 
+pytestmark = pytest.mark.ops
+
 GRID = dict(base=2, num_scales=3)
 LAYERS = [(DeformScaleConv, 1.0), (ModulatedDeformScaleConv, 0.5)]
 layers = pytest.mark.parametrize('layer, share', LAYERS)
