@@ -55,12 +55,12 @@ quickstart: $(STAMPS)/mmscale
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test: $(STAMPS)/mmscale
-	@$(call say,tests but for the slow ones,TIME on 2 CPU cores)
+	@$(call say,tests but for the slow ones,6 to 9 minutes on 2 CPU cores)
 	@$(PYTEST) -m 'not slow' \
 		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
 
 test-all: $(STAMPS)/mmscale $(STAMPS)/docs $(STAMPS)/studies ops
-	@$(call say,all tests,TIMEALL on 2 CPU cores)
+	@$(call say,all tests,20 to 25 minutes on 2 CPU cores)
 	@$(PYTEST) || $(call failed,the tests,See the summary above.)
 
 test-downstream: $(DOWNSTREAM)/stamps/packages

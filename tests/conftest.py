@@ -5,26 +5,38 @@ from pathlib import Path
 import pytest
 from mmengine.registry import DefaultScope
 
-# What takes half a minute or more, the longest first: in the end there are short ones to share.
-LONG = (
-    '[growth]', 'test_the_notebook', 'test_workflow.py', '[backbones]', 'test_the_frontier',
-    'ahead_of_time', 'test_quickstart.py', 'compiled_resnet', '[precisions]', '[data_loading]',
-    'test_the_site', 'test_equivariance_tool.py', 'test_train.py', 'test_test.py',
+# What takes a quarter of a minute or more, or runs tools as programs, the longest first: in the end
+# there are short ones to share. `make test` leaves all of them out.
+SLOW = (
+    'test_workflow.py', 'test_the_notebook', 'test_export.py', 'test_quickstart.py',
+    'test_a_quick_run_of_this_checkout', 'test_the_script_for_a_gpu', 'test_a_process_measures',
+    'test_the_frontier', 'test_the_site', 'test_equivariance_tool.py', 'test_train.py',
+    'test_test.py', 'test_export_onnx.py', 'test_indexed_models_build', 'test_package.py',
+    'test_two_processes', 'test_distributed.py', 'TestParts', 'test_allocator.py',
+    'test_inspection.py', 'test_folders.py',
 )  # fmt: skip
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before markers select
 def pytest_collection_modifyitems(items):
     def place(item) -> int:
-        return next((i for i, part in enumerate(LONG) if part in item.nodeid), len(LONG))
+        return next((i for i, part in enumerate(SLOW) if part in item.nodeid), len(SLOW))
 
     items.sort(key=place)
+    for item in items:
+        if place(item) < len(SLOW):
+            item.add_marker('slow')
 
 
 @pytest.fixture(autouse=True)
 def own_scope(monkeypatch):
-    """The scope that a runner sets does not stay for other tests."""
+    """The scope and the environment that a run sets do not stay for other tests."""
+    environment = dict(os.environ)
     monkeypatch.setattr(DefaultScope, '_instance_dict', DefaultScope._instance_dict.copy())
+    yield
+    for name in set(os.environ) - set(environment):
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 @pytest.fixture(scope='session')

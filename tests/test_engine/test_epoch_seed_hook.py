@@ -10,7 +10,7 @@ from mmscale.registry import HOOKS
 
 def draws(seed: int, epoch: int) -> tuple:
     """What the three generators give at the start of an epoch."""
-    hook = HOOKS.build(dict(type='EpochSeedHook'))
+    hook = HOOKS.build(dict(type='mmscale.EpochSeedHook'))
     hook.before_train_epoch(SimpleNamespace(seed=seed, epoch=epoch))
     return random.random(), np.random.random(), torch.rand(1).item()
 

@@ -187,6 +187,7 @@ class TestGrid:
 
 
 def test_batches_may_come_one_at_a_time():
+    torch.manual_seed(0)
     model, images = net().eval(), torch.rand(5, 1, 16, 16)
     together = equivariance_error(model, images, [2]).per_sample
     stream = equivariance_error(model, iter(images.split(2)), [2], batch_size=1).per_sample

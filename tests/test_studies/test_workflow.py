@@ -14,7 +14,6 @@ from cells import ROOT
 from collect import read
 
 pytest.importorskip('snakemake', reason='needs `pip install mmscale[studies]`')
-pytestmark = pytest.mark.slow
 
 CONFIG = 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py'
 STUDY = f"""

@@ -98,6 +98,7 @@ class ScaleConvNet(BaseModule):
         self.out_indices = check_out_indices(
             (num_stages - 1,) if out_indices is None else out_indices, num_stages
         )
+        self.in_channels = in_channels
         self.lift = MODELS.build(dict(lift, scale_space=self.grid))
         self.relu = build_activation_layer(act_cfg)
         pool_stride = pool_size if pool_stride is None else pool_stride
@@ -143,7 +144,7 @@ class ScaleConvNet(BaseModule):
         Returns:
             tuple: One scale space for each of ``out_indices``.
         """
-        check_signal(x, self.grid)
+        check_signal(x, self.grid, self.in_channels)
         x, outputs, layers = Levels.of(x), [], iter(zip(self.convs, self.norms, strict=True))
         last_stage = len(self.num_convs) - 1
         for i, count in enumerate(self.num_convs):

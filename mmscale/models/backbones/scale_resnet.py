@@ -201,7 +201,8 @@ class ScaleResNet(BaseModule):
         norm_cfg = norm_of_all_levels(norm_cfg)
 
         self.grid = ScaleGrid.build(scale_space)
-        self.depth, self.out_indices = depth, check_out_indices(out_indices, num_stages)
+        self.depth, self.in_channels = depth, in_channels
+        self.out_indices = check_out_indices(out_indices, num_stages)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.deep_stem, self.zero_init_residual = deep_stem, zero_init_residual
         self.norm_cfg, self.act_cfg = norm_cfg, act_cfg
@@ -370,7 +371,7 @@ class ScaleResNet(BaseModule):
         Returns:
             tuple: One scale space for each of ``out_indices``.
         """
-        check_signal(x, self.grid)
+        check_signal(x, self.grid, self.in_channels)
         x, outputs = self.stem_forward(Levels.of(x)), []
         for i, name in enumerate(self.res_layers):
             x = getattr(self, name)(x)
