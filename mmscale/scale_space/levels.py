@@ -228,6 +228,15 @@ class Levels(tuple):
             return self.map(fn, other)
         return self.map(lambda pixels: fn(pixels, other))
 
+    def __iadd__(self, other: 'Levels') -> 'Levels':
+        return self.map(torch.add if self._costly_in_place else Tensor.add_, other)
+
+    @property
+    def _costly_in_place(self) -> bool:
+        """Whether autograd would copy the gradient of what is done in place: that of a view."""
+        pixels = self._pixels
+        return pixels is not None and pixels.requires_grad and pixels._is_view()
+
     def __truediv__(self, other: float) -> 'Levels':
         return self._combine(torch.div, other)
 
@@ -262,7 +271,9 @@ class Levels(tuple):
     @property
     def requires_grad(self) -> bool:
         """Whether a gradient is asked for at any level."""
-        return any([x.requires_grad for x in self._maps or (self._pixels,)])
+        if self._pixels is not None:
+            return self._pixels.requires_grad
+        return any(level.requires_grad for level in self._maps)
 
     def dim(self) -> int:
         """2, of the rows."""
@@ -285,6 +296,8 @@ class Levels(tuple):
     def __torch_function__(cls, func, types, args=(), kwargs=None):
         x, *rest = args
         if func in _OF_PIXELS:
+            if kwargs and 'inplace' in kwargs and x._costly_in_place:
+                kwargs = dict(kwargs, inplace=False)
             return x.map(lambda pixels: func(pixels, *rest, **kwargs or {}))
         if func is F.group_norm:
             return x.map_samples(lambda maps: func(maps, *rest, **kwargs or {}))

@@ -20,7 +20,7 @@ from mmscale.models.layers.residual_block import (
     Bottleneck,
     ConvNormAct,
     ResidualBlock,
-    check_checkpointing,
+    no_gradient,
 )
 from mmscale.models.layers.scale_sequential import run
 from mmscale.models.necks import ScaleLevels
@@ -375,7 +375,8 @@ class ScaleResNet(BaseModule):
         x, outputs = self.stem_forward(Levels.of(x)), []
         for i, name in enumerate(self.res_layers):
             x = getattr(self, name)(x)
-            check_checkpointing(not isinstance(x, Levels), self)
+            if not isinstance(x, Levels):
+                raise no_gradient(self)
             if i in self.out_indices:
                 outputs.append(x.to_signal())
         return tuple(outputs)

@@ -35,16 +35,15 @@ class ConvNormAct(nn.Module):
         return self.aa(x) if self.aa else x
 
 
-def check_checkpointing(cut_off: bool, layer: nn.Module) -> None:
-    """Raises ``RuntimeError`` if checkpointing that knows tensors alone has been put on a layer.
+def no_gradient(layer: nn.Module) -> RuntimeError:
+    """The error of a layer under checkpointing that knows tensors alone.
 
-    It runs the layer without gradients behind layers with gradients, and returns an empty tuple.
+    Such runs the layer without gradients behind layers with gradients, and gives an empty tuple.
     """
-    if cut_off:
-        raise RuntimeError(
-            f'no gradient comes through {type(layer).__name__}: activation_checkpointing of '
-            'MMEngine knows no scale spaces; give the backbone with_cp=True in its place'
-        )
+    return RuntimeError(
+        f'no gradient comes through {type(layer).__name__}: activation_checkpointing of MMEngine '
+        'knows no scale spaces; give the backbone with_cp=True in its place'
+    )
 
 
 class ResidualBlock(BaseModule):
@@ -136,16 +135,17 @@ class ResidualBlock(BaseModule):
         if self.training and not isinstance(self.drop_path, nn.Identity):
             factors = y.per_sample(self.drop_path(y.rows.new_ones(y.batch_size, 1)))
             y = y.map(lambda pixels: pixels * factors)
-        shortcut = x if self.downsample is None else self.downsample(x)
-        return y.map(torch.Tensor.add_, shortcut)
+        y += x if self.downsample is None else self.downsample(x)
+        return y
 
     def forward(self, x: Signal) -> Signal:
         gradients = torch.is_grad_enabled()
-        if isinstance(x, Levels):
-            check_checkpointing(not gradients and x.requires_grad, self)
-        else:
-            check_checkpointing(isinstance(x, tuple) and not x, self)
+        if not isinstance(x, Levels):
+            if isinstance(x, tuple) and not x:
+                raise no_gradient(self)
             return self.forward(Levels.of(x)).to_signal()
+        if not gradients and x.requires_grad:
+            raise no_gradient(self)
         if self.with_cp and gradients:
             # A tensor among the arguments tells whose random numbers are to be repeated: the GPU's.
             args = lambda _, levels: self._inner_forward(levels), x.rows, x  # noqa: E731

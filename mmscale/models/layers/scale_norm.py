@@ -35,7 +35,7 @@ class ScaleBN(_BatchNorm):
         # As an image of channels last: PyTorch walks a matrix column by column for its statistics.
         # In just these strides: with other ones of the axes of length 1 its gradient is wrong.
         image = super().forward(pixels[None, :, None].permute(0, 3, 1, 2))
-        return image.permute(0, 2, 3, 1)[0, :, 0]
+        return image.permute(0, 2, 3, 1).flatten(0, 2)  # of an index the gradient is a copy
 
     def _check_input_dim(self, x: Tensor) -> None:
         channels = x.shape[1] if x.ndim > 1 else 0
