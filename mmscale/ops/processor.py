@@ -82,9 +82,10 @@ def _conv_level(level, weight, bias, stride, dilation, groups, step) -> Tensor:
         if _spread(weight.shape[-2:], distance) > MOST_SPREAD:
             return _conv_between_pixels(level, weight, bias, stride, distance, groups)
         weight, distance = splat_kernel(weight, distance), (1, 1)
-    distance = int(distance[0]), int(distance[1])
-    weight, padding = _crop_unseen(weight, distance, level.shape[-2:])
-    if stride != (1, 1) and weight.shape[2] == weight.shape[3] == 1:
+    distance, padding = (int(distance[0]), int(distance[1])), 0
+    if weight.shape[2:] != (1, 1):
+        weight, padding = _crop_unseen(weight, distance, level.shape[-2:])
+    if stride != (1, 1) and weight.shape[2:] == (1, 1):
         # oneDNN's (3.10) strided 1x1 convolution writes outside of channels-last gradients.
         level, stride = level[:, :, :: stride[0], :: stride[1]], 1
     return F.conv2d(level, weight, bias, stride, padding, distance, groups)

@@ -31,6 +31,12 @@ class ScaleGrid:
             as the code published with Deep Scale-Spaces does (1, 1, 1, 2 for base 1.3). The
             layers are not equivariant then; it exists to reproduce published results.
 
+    Attributes:
+        factors (tuple[float | int, ...]): ``base**k`` of each level, an ``int`` where it is
+            integral.
+        dilations (tuple[float | int, ...]): Distance of neighbouring taps at each level of a dense
+            scale space, in pixels.
+
     Raises:
         TypeError: If an argument is not a number of the kind stated.
         ValueError: If an argument is out of range.
@@ -72,8 +78,8 @@ class ScaleGrid:
         powers = [_snap(float(self.base) ** k) for k in self.levels]
         truncated = [int(f) if self.truncate_dilation and f > 1 else f for f in powers]
         # Once, and not at every layer of every forward pass.
-        object.__setattr__(self, '_factors', tuple(powers))
-        object.__setattr__(self, '_dilations', tuple(truncated))
+        object.__setattr__(self, 'factors', tuple(powers))
+        object.__setattr__(self, 'dilations', tuple(truncated))
 
     @classmethod
     def build(cls, scale_space: 'ScaleGrid | Mapping') -> 'ScaleGrid':
@@ -100,19 +106,9 @@ class ScaleGrid:
         return tuple(range(self.first_level, self.first_level + self.num_scales))
 
     @property
-    def factors(self) -> tuple[float | int, ...]:
-        """``base**k`` of each level, an ``int`` where it is integral."""
-        return self._factors
-
-    @property
     def variances(self) -> tuple[float, ...]:
         """Blur of each level relative to the image, ``zero_scale**2 (base**2k - 1)`` pixels²."""
         return tuple(self.zero_scale**2 * (max(factor, 1.0) ** 2 - 1) for factor in self.factors)
-
-    @property
-    def dilations(self) -> tuple[float | int, ...]:
-        """Distance of neighbouring taps at each level of a dense scale space, in pixels."""
-        return self._dilations
 
     def shift(self, factor: float) -> float | int:
         """Number of levels by which a scaling by ``factor`` shifts, ``log_base(factor)``."""
