@@ -123,8 +123,10 @@ class ScaleConv(nn.Module):
         ):
             return kernels_of(weight)
         if self._views is None or self._views[0] != weight.data_ptr():
-            with torch.inference_mode(False), torch.no_grad():
-                self._views = weight.data_ptr(), kernels_of(weight)
+            # Of the weight apart from its graph: autograd lets nobody use views made without
+            # gradients once the weight has been changed with gradients.
+            with torch.inference_mode(False):
+                self._views = weight.data_ptr(), kernels_of(weight.detach())
         return self._views[1]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'ScaleConv':

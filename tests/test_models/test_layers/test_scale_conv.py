@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from mmscale.models import ScaleConv
 from mmscale.ops import scale_conv2d
-from mmscale.scale_space import ScaleGrid, split_levels
+from mmscale.scale_space import Levels, ScaleGrid, split_levels
 from mmscale.testing import assert_scale_equivariant
 
 GRID = dict(base=2, num_scales=3)
@@ -176,3 +177,42 @@ def test_compiles_in_one_graph(pyramid, base):
         x = tuple(torch.randn(1, 4, n, n) for n in (grid.level_size(12, k) for k in range(3)))
     y = torch.compile(conv, fullgraph=True, backend='aot_eager')(x)
     assert largest_difference(split_levels(y), split_levels(conv(x))) < 1e-6
+
+
+@pytest.mark.parametrize('interaction', [1, 2])
+def test_kernels_that_are_kept_follow_the_weight(interaction):
+    """Without gradients the views of the weight are kept; whatever happens to it, they show it."""
+    grid = dict(base=2, num_scales=2)
+    conv = ScaleConv(3, 4, 3, padding=1, interaction=interaction, scale_space=grid)
+    x = Levels.of(torch.randn(1, 3, 2, 9, 8))
+
+    def check(layer, signal=x):
+        weight, bias = layer.weight.detach().clone(), layer.bias.detach().clone()
+        expected = scale_conv2d(signal, weight, bias, scale_space=grid)
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                assert largest_difference(tuple(layer(signal)), tuple(expected)) < 1e-6
+
+    check(conv)
+    conv.weight.data.mul_(2)  # which no version counter tells
+    check(conv)
+    conv.weight.data = torch.randn_like(conv.weight)
+    check(conv)
+    conv.load_state_dict({name: value + 1 for name, value in conv.state_dict().items()})
+    check(conv)
+    other = copy.deepcopy(conv)
+    with torch.no_grad():
+        conv.weight.zero_()
+    check(conv), check(other), check(pickle.loads(pickle.dumps(other)))
+    conv.weight = torch.nn.Parameter(torch.randn_like(conv.weight))
+    check(conv)
+    conv(x).rows.square().mean().backward()
+    torch.optim.SGD(conv.parameters(), 0.5).step()
+    check(conv)
+    check(conv.double(), x.map(torch.Tensor.double))
+    values = {name: torch.ones_like(value) for name, value in conv.state_dict().items()}
+    with torch.no_grad():
+        found = torch.func.functional_call(conv, values, (x.map(torch.Tensor.double),))
+    expected = scale_conv2d(x.map(torch.Tensor.double), *values.values(), scale_space=grid)
+    assert largest_difference(tuple(found), tuple(expected)) < 1e-12
+    check(conv, x.map(torch.Tensor.double))
