@@ -235,7 +235,9 @@ class Levels(tuple):
     def _costly_in_place(self) -> bool:
         """Whether autograd would copy the gradient of what is done in place: that of a view."""
         pixels = self._pixels
-        return pixels is not None and pixels.requires_grad and pixels._is_view()
+        if pixels is None or not pixels.requires_grad or torch.compiler.is_compiling():
+            return False  # a compiler sees to that itself
+        return pixels._is_view()
 
     def __truediv__(self, other: float) -> 'Levels':
         return self._combine(torch.div, other)
