@@ -32,7 +32,8 @@ def faults(how: str, **env) -> tuple[str, int]:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='of the GNU C library')
 def test_a_block_that_was_freed_is_used_again():
-    done, kept = faults('keep')
+    # The fewest of three runs: a kernel that is short of memory takes pages back, which adds some.
+    done, kept = min((faults('keep') for _ in range(3)), key=lambda found: found[1])
     assert done == 'True'
     _, left_alone = faults('leave')
     # With pages of 4 KiB 163,840 of them, with huge pages 320.
