@@ -122,12 +122,13 @@ class ScaleConv(nn.Module):
             or type(weight) is not nn.Parameter
         ):
             return kernels_of(weight)
-        if self._views is None or self._views[0] != weight.data_ptr():
+        views = self._views
+        if views is None or views[0] != weight.data_ptr():
             # Of the weight apart from its graph: autograd lets nobody use views made without
             # gradients once the weight has been changed with gradients.
             with torch.inference_mode(False):
-                self._views = weight.data_ptr(), kernels_of(weight.detach())
-        return self._views[1]
+                self._views = views = weight.data_ptr(), kernels_of(weight.detach())
+        return views[1]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'ScaleConv':
         # `to(memory_format=torch.channels_last)` is of 4-D tensors: it takes levels as rows.
