@@ -22,7 +22,7 @@ from .arguments import (
     norm_of_all_levels,
     per_stage,
 )
-from .pretrained import reset_offsets
+from .pretrained import complete_checkpoint
 
 
 @MODELS.register_module()
@@ -58,6 +58,8 @@ class ScaleConvNet(BaseModule):
             ``'SyncBN'``.
         act_cfg (dict): The activation.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to PyTorch's own.
+        partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn.
+            Otherwise that is an error.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
@@ -81,8 +83,10 @@ class ScaleConvNet(BaseModule):
         norm_cfg: dict = dict(type='mmscale.ScaleBN'),
         act_cfg: dict = dict(type='ReLU'),
         init_cfg: dict | list[dict] | None = None,
+        partial_pretrained: bool = False,
     ):
         super().__init__(init_cfg)
+        self.partial_pretrained = partial_pretrained
         if (
             not isinstance(channels, Sequence)
             or not channels
@@ -127,11 +131,8 @@ class ScaleConvNet(BaseModule):
         check_norms(self, norm_cfg)
 
     def init_weights(self) -> None:
-        hook = self.register_load_state_dict_post_hook(reset_offsets)
-        try:
+        with complete_checkpoint(self):
             super().init_weights()
-        finally:
-            hook.remove()
         if not is_pretrained(self.init_cfg):
             init_offsets(self)
 

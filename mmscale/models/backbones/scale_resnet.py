@@ -37,7 +37,7 @@ from .arguments import (
     per_stage,
 )
 from .layer_depth import layer_depth
-from .pretrained import check_loaded, misfits, rename_keys
+from .pretrained import complete_checkpoint, rename_keys
 
 # depth: (block, its expansion, blocks of each stage)
 ARCHITECTURES = {
@@ -331,18 +331,13 @@ class ScaleResNet(BaseModule):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         rename_keys(self, state_dict, prefix)
-        self.misfits = misfits(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def init_weights(self) -> None:
+        with complete_checkpoint(self):
+            super().init_weights()
         if is_pretrained(self.init_cfg):
-            hook = self.register_load_state_dict_post_hook(check_loaded)
-            try:
-                super().init_weights()
-            finally:
-                hook.remove()
             return
-        super().init_weights()
         init_offsets(self)
         for module in self.modules() if self.zero_init_residual else ():
             if isinstance(module, ResidualBlock):
