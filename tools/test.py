@@ -19,7 +19,9 @@ from mmscale.datasets.base import leaf_datasets
 from mmscale.engine import checkpoints, launch
 from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.engine.errors import one_line_errors
+from mmscale.engine.hooks.equivariance_hook import unwrap
 from mmscale.evaluation.report import plain
+from mmscale.models.necks.check_neck import check_neck
 from mmscale.registry import find_class
 
 PARTS = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
@@ -197,6 +199,7 @@ def prepare() -> tuple[argparse.Namespace, Runner]:
     keep_freed_blocks()
     launch.init_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_neck(unwrap(runner.model))
     metas = launch.build_data(runner, test_loop='the test data')
     checkpoints.check_loading(runner, strict=not args.no_strict, metas=metas)
     if args.show_dir is not None:

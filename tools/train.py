@@ -14,6 +14,7 @@ from mmscale.engine.errors import one_line_errors
 from mmscale.engine.hooks.equivariance_hook import unwrap
 from mmscale.engine.resuming import InterruptedValidationHook
 from mmscale.evaluation.classes import check_classes
+from mmscale.models.necks.check_neck import check_neck
 
 PARTS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -87,6 +88,7 @@ def prepare() -> Runner:
     keep_freed_blocks()
     launch.init_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_neck(unwrap(runner.model))
     runner.register_hook(InterruptedValidationHook())
     metas = launch.build_data(
         runner, train_loop='the training data', val_loop='the validation data'

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmscale.datasets.base import name_images
+from mmscale.models.necks.check_neck import check_neck
 from mmscale.registry import find_class, is_kind
 
 from .errors import one_line
@@ -126,7 +127,9 @@ def build_network(cfg: Config, path: str) -> nn.Module:
     model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     try:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
-            return MODELS.build(model).eval()
+            network = MODELS.build(model).eval()
+        check_neck(network)
+        return network
     except Exception as error:  # of whichever layer has got what it does not take
         raise ValueError(
             f'config: the model of {path} cannot be built: {one_line(error)}'

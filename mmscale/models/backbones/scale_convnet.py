@@ -39,7 +39,8 @@ class ScaleConvNet(BaseModule):
 
     Args:
         scale_space (dict | ScaleGrid): The levels, see :class:`mmscale.scale_space.ScaleGrid`.
-        lift (dict): The lift; its type decides between the dense and the pyramid form.
+        lift (dict): The lift; its type decides between the dense and the pyramid form. Defaults
+            to the Gaussian pyramid.
         interaction (int | Sequence[int]): K of every stage, or one a stage.
         in_channels (int): Channels of the image.
         channels (Sequence[int]): Output channels of the stages.
@@ -69,7 +70,7 @@ class ScaleConvNet(BaseModule):
     def __init__(
         self,
         scale_space: dict | ScaleGrid,
-        lift: dict = dict(type='mmscale.GaussianLift'),
+        lift: dict = dict(type='mmscale.GaussianPyramidLift'),
         interaction: int | Sequence[int] = 1,
         in_channels: int = 1,
         channels: Sequence[int] = (32, 63, 95),

@@ -63,7 +63,7 @@ class ScaleResNet(BaseModule):
         scale_space (dict | ScaleGrid): The levels, as ``dict(base, num_scales, zero_scale,
             first_level)``, see :class:`mmscale.scale_space.ScaleGrid`.
         lift (dict): The lift. Its type decides the form: ``'mmscale.GaussianLift'`` is dense,
-            ``'mmscale.BilinearPyramidLift'`` and ``'mmscale.GaussianPyramidLift'`` are pyramids.
+            ``'mmscale.BilinearPyramidLift'`` and the default are pyramids, which cost less.
         interaction (int | Sequence[int]): K, the levels that a spatial convolution sees: one for
             all, or one a stage (the stem has that of the first). 1x1 convolutions are pointwise.
         in_channels (int): Channels of the image.
@@ -129,8 +129,8 @@ class ScaleResNet(BaseModule):
         >>> import torch
         >>> from mmscale.models import ScaleResNet
         >>> model = ScaleResNet(depth=18, scale_space=dict(base=2, num_scales=3))
-        >>> model(torch.rand(1, 3, 64, 64))[0].shape
-        torch.Size([1, 512, 3, 2, 2])
+        >>> [tuple(level.shape) for level in model(torch.rand(1, 3, 64, 64))[0]]
+        [(1, 512, 2, 2), (1, 512, 1, 1), (1, 512, 1, 1)]
     """
 
     stem_stride = 4
@@ -139,7 +139,7 @@ class ScaleResNet(BaseModule):
         self,
         depth: int,
         scale_space: dict | ScaleGrid,
-        lift: dict = dict(type='mmscale.GaussianLift'),
+        lift: dict = dict(type='mmscale.GaussianPyramidLift'),
         interaction: int | Sequence[int] = 1,
         in_channels: int = 3,
         stem_channels: int = 64,
