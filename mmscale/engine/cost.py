@@ -77,7 +77,7 @@ def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
     image = torch.zeros(1, *shape)
     try:
         with torch.no_grad():
-            model.eval()(image)  # makes the matrices that resample levels, which then are kept
+            model.eval()(image)  # an error of its own, not one of the tracer
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'

@@ -8,7 +8,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
@@ -214,7 +213,8 @@ class ScaleResNet(BaseModule):
 
         block, usual, stage_blocks = ARCHITECTURES[depth]
         expansion = usual if expansion is None else expansion
-        drop_path_rates = torch.linspace(0, drop_path_rate, sum(stage_blocks)).tolist()
+        last = sum(stage_blocks) - 1
+        drop_path_rates = [drop_path_rate * i / last for i in range(last + 1)]
         channels = stem_channels
         for i, num_blocks in enumerate(stage_blocks[:num_stages]):
             out_channels = base_channels * 2**i * expansion

@@ -147,7 +147,7 @@ def test_exports_and_traces():
     expected = model(x)
     program = torch.export.export(model, (x,))
     assert largest_difference(program.module()(x), expected) < 1e-6
-    traced = torch.jit.trace(model, x, check_trace=False)
+    traced = torch.jit.trace(model, x)
     assert largest_difference(traced(2 * x), model(2 * x)) < 1e-5
 
 
