@@ -31,19 +31,18 @@ class KernelTable(NamedTuple):
     distance: int = 1
 
 
-def _check_number(name: str, value: float, smallest: float = 0.0) -> None:
-    if not smallest < value < math.inf:
-        raise ValueError(f'{name} must be a finite number greater than {smallest:g}, got {value}')
-
-
-def _check_order(name: str, value: int, smallest: int = 0) -> None:
-    if not isinstance(value, int) or value < smallest:
-        raise ValueError(f'{name} must be an integer of at least {smallest}, got {value!r}')
-
-
-def _check_odd(name: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1 or value % 2 == 0:
-        raise ValueError(f'{name} must be an odd integer, got {value!r}')
+def _check(basis, odd: tuple = (), counts: tuple = (), above: tuple = ()) -> None:
+    """Raises ``ValueError`` unless arguments are odd, integers, and numbers above a limit."""
+    for name in (*odd, *counts):
+        value = getattr(basis, name)
+        if not isinstance(value, int) or value < 0 or (name in odd and value % 2 == 0):
+            kind = 'an odd integer' if name in odd else 'an integer of at least 0'
+            raise ValueError(f'{name} must be {kind}, got {value!r}')
+    for name, smallest in above:
+        if not smallest < getattr(basis, name) < math.inf:
+            raise ValueError(
+                f'{name} must be a number greater than {smallest}, got {getattr(basis, name)!r}'
+            )
 
 
 def _factors(grid: ScaleGrid) -> dict[int, float]:
@@ -96,7 +95,7 @@ class HermiteBasis:
     Args:
         size (int): Odd support at the coarsest level, in samples. A level has
             ``int(size * base**k / base**k_max) // 2 * 2 + 1``.
-        effective_size (int): Root of the number of functions.
+        effective_size (int): Root of the number of functions, odd.
         max_order (int, optional): Largest total order, of several widths.
         mult (float): Ratio of neighbouring widths, greater than 1.
         width (float): :math:`\sigma` of level 0, in samples.
@@ -112,12 +111,8 @@ class HermiteBasis:
     width: float = 1.0
 
     def __post_init__(self):
-        _check_odd('size', self.size)
-        _check_order('effective_size', self.effective_size, 1)
-        if self.max_order is not None:
-            _check_order('max_order', self.max_order)
-        _check_number('mult', self.mult, 1)
-        _check_number('width', self.width)
+        orders = () if self.max_order is None else ('max_order',)
+        _check(self, ('size', 'effective_size'), orders, (('mult', 1), ('width', 0)))
 
     @lru_cache(maxsize=64)  # noqa: B019  (values, of which networks have few)
     def tables(self, grid: ScaleGrid) -> dict[int, KernelTable]:
@@ -164,9 +159,7 @@ class GaussianDerivativeBasis:
     discrete: bool = False
 
     def __post_init__(self):
-        _check_order('max_order', self.max_order)
-        _check_number('width', self.width)
-        _check_number('truncate', self.truncate)
+        _check(self, (), ('max_order',), (('width', 0), ('truncate', 0)))
 
     @lru_cache(maxsize=64)  # noqa: B019
     def tables(self, grid: ScaleGrid) -> dict[int, KernelTable]:
@@ -232,9 +225,8 @@ class DiscreteBasis:
     mult: float = 1.4
 
     def __post_init__(self):
-        _check_odd('effective_size', self.effective_size)
+        _check(self, ('effective_size',), ('margin',))
         check_choice('images', self.images, IMAGES)
-        _check_order('margin', self.margin)
         if self.width is not None:
             HermiteBasis(self.effective_size, self.effective_size, self.max_order, self.mult,
                          self.width)  # fmt: skip
@@ -269,90 +261,81 @@ class DiscreteBasis:
 
     @lru_cache(maxsize=64)  # noqa: B019
     def _fit(self, grid: ScaleGrid):
-        """The layout of each level, the taps ``(n**2, F)`` of those fitted, and residuals.
+        """The layout of each level, the taps ``(n**2, F)`` of those that have their own, residuals.
 
         A layout is the level whose taps it has, and their distance.
         """
-        factors, radius = _factors(grid), self.effective_size // 2
-        layout, taps = {}, {0: np.eye(self.effective_size**2)}
+        factors, layout, radii = _factors(grid), {}, {0: self.effective_size // 2}
         for k in sorted(factors):
-            ratios = {j: factors[k] / factors[j] for j in [0, *sorted(layout)] if 0 <= j <= k}
-            root = next((j for j, r in ratios.items() if abs(r - round(r)) < 1e-9), k)
+            finer = {j: factors[k] / factors[j] for j in sorted({0, k, *layout}) if 0 <= j <= k}
+            root = next((j for j, ratio in finer.items() if _is_whole(ratio)), k)
             layout[k] = root, round(factors[k] / factors[root])
-        radii = {k: math.ceil(factors[k] * radius - 1e-9) + self.margin for k in factors}
-        radii[0], first, free = radius, {}, 0
-        for k in sorted({root for root, _ in layout.values()} - {0}):
-            first[k], free = free, free + (2 * radii[k] + 1) ** 2
-        blocks = []
+            radii.setdefault(root, math.ceil(factors[root] * radii[0] - 1e-9) + self.margin)
+        sides = [2 * radius + 1 for radius in radii.values()]
+        starts = dict(zip(radii, np.cumsum([0] + [side**2 for side in sides])))
+        matrix, pairs = np.zeros((sum(side**2 for side in sides),) * 2), []
         for i, j in combinations(sorted(factors), 2):
             ratio = factors[j] / factors[i]
-            if abs(ratio - round(ratio)) < 1e-9 and i >= 0:
+            if i >= 0 and _is_whole(ratio):
                 continue  # exact
-            places = []
-            for k, unit in ((j, 1), (i, ratio)):
-                root, distance = layout[k]
-                places.append(unit * distance * np.arange(-radii[root], radii[root] + 1.0))
+            places, where = [], []
+            for (root, distance), step in ((layout[j], 1), (layout[i], ratio)):
+                places.append(step * distance * np.arange(-radii[root], radii[root] + 1.0))
+                where.append(starts[root] + np.arange(len(places[-1]) ** 2))
             variance = grid.zero_scale**2 * (max(factors[j], 1) ** 2 - 1)
-            blocks.append((i, j, *_covariances(*places, ratio, variance, self.images)))
-        matrix, target = np.zeros((free, free)), np.zeros((free, self.effective_size**2))
-        for i, j, *parts in blocks:
-            for (a, b, sign), part in zip(((j, j, 1), (i, i, 1), (j, i, -1), (i, j, -1)), parts):
-                a, b = layout[a][0], layout[b][0]
-                if a == 0:
-                    continue
-                rows = slice(first[a], first[a] + len(part))
-                if b == 0:
-                    target[rows] -= sign * part
-                else:
-                    matrix[rows, first[b] : first[b] + part.shape[1]] += sign * part
-        solved = np.linalg.solve(matrix, target)
-        for k, start in first.items():
-            taps[k] = solved[start : start + (2 * radii[k] + 1) ** 2]
+            part = _covariance(*places, ratio, variance, self.images)
+            signs = np.repeat([1, -1], [len(index) for index in where])
+            index = np.concatenate(where)
+            matrix[np.ix_(index, index)] += np.outer(signs, signs) * part
+            pairs.append((i, j, index, signs, part))
+        known = slice(sides[0] ** 2)
+        free = slice(sides[0] ** 2, None)
+        taps = np.eye(sides[0] ** 2)
+        taps = np.concatenate([taps, -np.linalg.solve(matrix[free, free], matrix[free, known])])
         residual = {}
-        for i, j, fine, coarse, cross, _ in blocks:
-            x, y = taps[layout[j][0]], taps[layout[i][0]]
-            wanted = (y * (coarse @ y)).sum()
-            error = (x * (fine @ x)).sum() - 2 * (x * (cross @ y)).sum() + wanted
-            residual[i, j] = error / wanted
-        return layout, taps, residual
+        for i, j, index, signs, part in pairs:
+            both = signs[:, None] * taps[index]
+            of_finer = np.where(signs[:, None] < 0, both, 0)
+            residual[i, j] = (both * (part @ both)).sum() / (of_finer * (part @ of_finer)).sum()
+        own = {k: taps[starts[k] : starts[k] + side**2] for k, side in zip(radii, sides)}
+        return layout, own, residual
 
 
-def _covariances(fine, coarse, factor: float, variance: float, images: str) -> list[np.ndarray]:
-    """Covariances of an image read at ``factor z + place``, mean over z, z being integers.
+def _is_whole(ratio: float) -> bool:
+    return abs(ratio - round(ratio)) < 1e-9
+
+
+def _covariance(fine, coarse, factor: float, variance: float, images: str) -> np.ndarray:
+    """Covariances of an image read at ``factor z + place``, mean over the integers z.
 
     Args:
-        fine (ndarray): Places along an axis, in pixels; those of an image are their square.
+        fine (ndarray): Places along an axis, in pixels. Those in the image are their square.
         coarse (ndarray): Others.
         factor (float): Distance of what is read.
         variance (float): Of the blur of the image, in pixels².
         images (str): One of ``IMAGES``.
 
     Returns:
-        list[ndarray]: Of fine with fine places, coarse with coarse, fine with coarse and coarse
-        with fine, over the mean variance.
+        ndarray: Of all places, those of ``fine`` first, relative to their mean variance.
     """
     count, phases = 128, factor * np.arange(64) % 1
     waves = 2 * math.pi * np.fft.fftfreq(count)
-    places = phases[:, None] + np.concatenate([fine, coarse])
+    axis = np.concatenate([fine, coarse])
+    places = phases[:, None] + axis
     pixels = np.floor(places)[..., None] + np.arange(-1, 3)
     weights = _bicubic(torch.from_numpy(places[..., None] - pixels)).numpy()
     read = (weights[..., None] * np.exp(1j * pixels[..., None] * waves)).sum(2)
     read *= np.exp(variance * (np.cos(waves) - 1))
-    products = np.einsum('pyw,pzw->wyz', read, read.conj()) / len(phases)
+    products = np.einsum('pyw,pzw->wyz', read, read.conj()).reshape(count, -1)
     power = np.ones((count, count))
     if images == '1/f':
         square = waves[:, None] ** 2 + waves**2
         square[0, 0] = square[0, 1]  # the mean has the power of the slowest wave
         power = 1 / square
+    found = (products.T @ power @ products).real.reshape((len(axis),) * 4)
+    found = found.transpose(0, 2, 1, 3).reshape((len(axis) ** 2,) * 2)
+    squares = np.arange(len(axis) ** 2).reshape((len(axis),) * 2)
     n = len(fine)
-    found = np.tensordot(power, products, 1).reshape(count, -1)
-    found = (products.reshape(count, -1).T @ found).real
-    found = found.reshape(*products.shape[1:], *products.shape[1:]).transpose(0, 2, 1, 3)
-    found /= np.einsum('yxyx->yx', found).mean()
-    a, b = slice(n), slice(n, None)
-    parts = [(a, a), (b, b), (a, b), (b, a)]
-    sides = [(len(fine) if part == a else len(coarse)) ** 2 for pair in parts for part in pair]
-    return [
-        found[rows, rows, columns, columns].reshape(sides[2 * i], sides[2 * i + 1])
-        for i, (rows, columns) in enumerate(parts)
-    ]
+    index = np.concatenate([squares[:n, :n].ravel(), squares[n:, n:].ravel()])
+    found = found[np.ix_(index, index)]
+    return found / found.diagonal().mean()

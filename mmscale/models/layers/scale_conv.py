@@ -21,8 +21,8 @@ from mmscale.scale_space import (
     check_signal,
 )
 
-for basis in (HermiteBasis, GaussianDerivativeBasis, DiscreteBasis):
-    MODELS.register_module(module=basis)
+for _kind in (HermiteBasis, GaussianDerivativeBasis, DiscreteBasis):
+    MODELS.register_module(module=_kind)
 
 
 @MODELS.register_module()
