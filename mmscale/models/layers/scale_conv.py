@@ -4,7 +4,6 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -135,85 +134,68 @@ class ScaleConv(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Signal) -> Signal:
-        args = self.bias, self.stride, self.dilation, self.groups
-        if self.kernel is not None:
-            return self._convolve_with_basis(x, *args)
+        args, basis = (self.bias, self.stride, self.dilation, self.groups), self.kernel is not None
         if not isinstance(x, Levels):
-            return scale_conv2d(x, self.weight, *args, scale_space=self.grid)
-        return convolve(x, self._kernels(), *args, self.grid)
+            if not basis:
+                return scale_conv2d(x, self.weight, *args, scale_space=self.grid)
+            check_signal(x, self.grid, self.in_channels)
+            return self.forward(Levels.of(x)).to_signal()
+        steps = self._tables[1 if x.dense else 0][2] if basis else None
+        return convolve(x, self._kernels(x.dense), *args, self.grid, steps)
 
-    def _kernels(self) -> Sequence[Tensor]:
-        """The kernel of each ``l``; without gradients the views of the weight are kept.
+    def _kernels(self, dense: bool) -> Sequence[Tensor | tuple[Tensor, ...]]:
+        """The kernel of each ``l``; without gradients they are kept.
 
         A view costs the host as much as a small layer does. What changes values in place changes
-        the views; what puts another tensor in the weight's place has another address.
+        the views; what puts another tensor in the weight's place has another address. The kernels
+        of a basis are copies, and go by the version of the weight, too; they are kept in eval.
         """
-        weight = self.weight
+        weight, basis = self.weight, self.kernel is not None
         if (
             torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or torch._C._is_tracing()
             or type(weight) is not nn.Parameter
+            or (basis and (self.training or weight.is_inference()))  # these have no version
         ):
-            return kernels_of(weight)
+            return self._synthesise(weight, dense) if basis else kernels_of(weight)
+        key = (weight.data_ptr(), weight._version, dense) if basis else weight.data_ptr()
         views = self._views
-        if views is None or views[0] != weight.data_ptr():
+        if views is None or views[0] != key:
             # Of the weight apart from its graph: autograd lets nobody use views made without
             # gradients once the weight has been changed with gradients.
             with torch.inference_mode(False):
-                self._views = views = weight.data_ptr(), kernels_of(weight.detach())
+                weight = weight.detach()
+                kernels = self._synthesise(weight, dense) if basis else kernels_of(weight)
+                self._views = views = key, kernels
         return views[1]
 
-    def _convolve_with_basis(self, x: Signal, *args) -> Signal:
-        if not isinstance(x, Levels):
-            check_signal(x, self.grid, self.in_channels)
-            return self._convolve_with_basis(Levels.of(x), *args).to_signal()
-        form = int(x.dense)
-        return convolve(x, self._synthesised(form), *args, self.grid, self._distances[form])
-
     def _make_tables(self) -> None:
-        """The functions of pyramids [0] and of dense signals [1], in the precision of the weight.
+        """Functions, their sides and distances, of pyramids [0] and of dense signals [1].
 
         They come anew from float64 whenever the weight is cast or moved.
         """
         self._views = None
         if self.kernel is None:
             return
-        tables = self.kernel.tables(self.grid)
-        self._functions, self._sides = [], []
-        dense = [tables[k] for k in self.grid.levels]
-        self._distances = [1] * len(dense), [table.distance for table in dense]
-        for levels in ([tables[0]], dense):
-            flat = np.concatenate([table.functions.reshape(len(table.functions), -1)
-                                   for table in levels], 1)  # fmt: skip
-            with torch.inference_mode(False):
-                self._functions.append(torch.from_numpy(flat).to(self.weight.detach()))
-            self._sides.append([table.functions.shape[-1] for table in levels])
+        tables, count = self.kernel.tables(self.grid), self.grid.num_scales
+        with torch.inference_mode(False):
+            self._tables = [
+                (
+                    torch.cat([torch.from_numpy(found.functions).flatten(1) for found in levels], 1)
+                    .to(self.weight.detach()),
+                    [found.functions.shape[-1] for found in levels],
+                    [found.distance for found in levels] * (count // len(levels)),
+                )
+                for levels in ([tables[0]], [tables[k] for k in self.grid.levels])
+            ]  # fmt: skip
 
-    def _synthesised(self, form: int) -> Sequence[Tensor | tuple[Tensor, ...]]:
-        """The kernels of each ``l``; in eval and without gradients they are kept."""
-        weight = self.weight
-        if (
-            self.training
-            or torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or torch._C._is_tracing()
-            or type(weight) is not nn.Parameter
-            or weight.is_inference()  # no version counter
-        ):
-            return self._synthesise(weight, form)
-        key, views = (weight.data_ptr(), weight._version, form), self._views
-        if views is None or views[0] != key:
-            with torch.inference_mode(False):
-                self._views = views = key, self._synthesise(weight.detach(), form)
-        return views[1]
-
-    def _synthesise(self, weight: Tensor, form: int) -> Sequence[Tensor | tuple[Tensor, ...]]:
-        functions = self._functions[form]
+    def _synthesise(self, weight: Tensor, dense: bool) -> Sequence[Tensor | tuple[Tensor, ...]]:
+        functions, sides, _ = self._tables[1 if dense else 0]
         if functions.dtype != weight.dtype or functions.device != weight.device:
             functions = functions.to(weight)
-        kernels = synthesise_kernels(weight, functions, self._sides[form])
-        return kernels if form else [kernel for (kernel,) in kernels]
+        kernels = synthesise_kernels(weight, functions, sides)
+        return kernels if dense else [kernel for (kernel,) in kernels]
 
     def train(self, mode: bool = True) -> 'ScaleConv':
         self._views = None

@@ -205,10 +205,10 @@ def test_kernels_that_are_kept_follow_the_weight(name, pyramid):
 
     check(conv)
     with torch.no_grad():
-        kept = conv._synthesised(int(not pyramid))
-        assert conv._synthesised(int(not pyramid)) is kept
+        kept = conv._kernels(not pyramid)
+        assert conv._kernels(not pyramid) is kept
         conv.train()
-        assert conv._synthesised(int(not pyramid)) is not kept
+        assert conv._kernels(not pyramid) is not kept
         conv.eval().weight.mul_(2)
     check(conv)
     conv.weight.data = torch.randn_like(conv.weight)
