@@ -123,16 +123,12 @@ def kernels_of(weight: Tensor) -> Sequence[Tensor]:
 def synthesise_kernels(
     weight: Tensor, functions: Tensor, sides: Sequence[int]
 ) -> list[tuple[Tensor, ...]]:
-    """The kernels of each ``l``, one a level, of weights and the functions of a basis.
+    """K times a kernel ``(C_out, C_in / groups, n_k, n_k)`` for each level, channels last.
 
     Args:
         weight (Tensor): ``(C_out, C_in / groups, K, F)``.
         functions (Tensor): Those of all levels side by side, ``(F, sum of n_k**2)``.
         sides (Sequence[int]): ``n_k``.
-
-    Returns:
-        list[tuple[Tensor, ...]]: K times a kernel ``(C_out, C_in / groups, n_k, n_k)`` for each
-        level, channels last in memory.
     """
     # The taps come first, so that each level has rows of its own. Autocast would round the sum;
     # counters of operations would count an einsum, in which no image takes part.

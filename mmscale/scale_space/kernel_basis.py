@@ -239,21 +239,15 @@ class DiscreteBasis:
     @lru_cache(maxsize=64)  # noqa: B019
     def tables(self, grid: ScaleGrid) -> dict[int, KernelTable]:
         """The table of each level of ``grid`` and of level 0, by number of the level."""
-        layout, fitted, _ = self._fit(grid)
-        side = self.effective_size
-        mixed = np.eye(side**2)
+        layout, functions, _ = self._fit(grid)
         if self.width is not None:
+            side = self.effective_size
             mixed = hermite_functions(side, self.width, side, self.max_order, self.mult)
-            mixed = mixed.reshape(side**2, -1)
-        functions = {k: mixed @ taps.T for k, taps in fitted.items()}
-        if self.width is not None:
-            norms = np.linalg.norm(functions[layout[min(layout)][0]], axis=1)
-            functions = {k: table / norms[:, None] for k, table in functions.items()}
-        return {
-            k: KernelTable(functions[root].reshape(side**2, *[math.isqrt(len(fitted[root]))] * 2),
-                           distance)
-            for k, (root, distance) in layout.items()
-        }  # fmt: skip
+            functions = {k: np.einsum('fyx,yxuv->fuv', mixed, taps.reshape(side, side,
+                         *taps.shape[1:])) for k, taps in functions.items()}  # fmt: skip
+            norms = np.sqrt((functions[layout[min(layout)][0]] ** 2).sum((1, 2), keepdims=True))
+            functions = {k: found / norms for k, found in functions.items()}
+        return {k: KernelTable(functions[root], step) for k, (root, step) in layout.items()}
 
     def residual(self, grid: ScaleGrid) -> dict[tuple[int, int], float]:
         """The least mean square of each pair of levels ``(i, j)``, relative, mean over taps."""
@@ -261,10 +255,7 @@ class DiscreteBasis:
 
     @lru_cache(maxsize=64)  # noqa: B019
     def _fit(self, grid: ScaleGrid):
-        """The layout of each level, the taps ``(n**2, F)`` of those that have their own, residuals.
-
-        A layout is the level whose taps it has, and their distance.
-        """
+        """Of each level, the one whose taps it has and their distance; those taps; residuals."""
         factors, layout, radii = _factors(grid), {}, {0: self.effective_size // 2}
         for k in sorted(factors):
             finer = {j: factors[k] / factors[j] for j in sorted({0, k, *layout}) if 0 <= j <= k}
@@ -288,16 +279,16 @@ class DiscreteBasis:
             index = np.concatenate(where)
             matrix[np.ix_(index, index)] += np.outer(signs, signs) * part
             pairs.append((i, j, index, signs, part))
-        known = slice(sides[0] ** 2)
-        free = slice(sides[0] ** 2, None)
-        taps = np.eye(sides[0] ** 2)
-        taps = np.concatenate([taps, -np.linalg.solve(matrix[free, free], matrix[free, known])])
+        count = sides[0] ** 2  # of the taps that are known
+        solved = np.linalg.solve(matrix[count:, count:], -matrix[count:, :count])
+        taps = np.concatenate([np.eye(count), solved])
         residual = {}
         for i, j, index, signs, part in pairs:
             both = signs[:, None] * taps[index]
             of_finer = np.where(signs[:, None] < 0, both, 0)
             residual[i, j] = (both * (part @ both)).sum() / (of_finer * (part @ of_finer)).sum()
-        own = {k: taps[starts[k] : starts[k] + side**2] for k, side in zip(radii, sides)}
+        own = {k: taps[starts[k] : starts[k] + side**2].T.reshape(count, side, side)
+               for k, side in zip(radii, sides)}  # fmt: skip
         return layout, own, residual
 
 

@@ -47,21 +47,10 @@ def gaussian_lift(image: Tensor, scale_space: dict | ScaleGrid, padding: str = '
 
 
 def repeat_lift(image: Tensor, scale_space: dict | ScaleGrid) -> Tensor:
-    """The dense scale space every level of which is the image, unblurred.
+    """The dense scale space every level of which is the image, for networks whose kernels blur.
 
-    It is the lift of networks whose kernels blur: those of Hermite functions or of derivatives of
-    Gaussians. Source: Sosnovik et al., Scale-Equivariant Steerable Networks, ICLR 2020.
-
-    Args:
-        image (Tensor): ``(N, C, H, W)``.
-        scale_space (dict | ScaleGrid): The levels.
-
-    Returns:
-        Tensor: ``(N, C, S, H, W)``.
-
-    Raises:
-        TypeError: If the image is of an integer dtype.
-        ValueError: If the image is smaller than the coarsest level can hold.
+    Arguments, result and errors are those of :func:`gaussian_lift`, which blurs.
+    Source: Sosnovik et al., Scale-Equivariant Steerable Networks, ICLR 2020.
     """
     return stack_levels([image] * _check(image, scale_space, 'zeros').num_scales)
 

@@ -51,8 +51,14 @@ class GaussianLift(Lift):
 class RepeatLift(Lift):
     """Every level is the image, :func:`mmscale.scale_space.repeat_lift`.
 
-    Arguments are those of :class:`Lift`. From ``(N, C, H, W)`` to ``(N, C, S, H, W)``.
+    From ``(N, C, H, W)`` to ``(N, C, S, H, W)``.
+
+    Args:
+        scale_space (dict | ScaleGrid): The levels.
     """
+
+    def __init__(self, scale_space: dict | ScaleGrid):
+        super().__init__(scale_space)
 
     def forward(self, image: Tensor) -> Tensor:
         return repeat_lift(image, self.grid)
