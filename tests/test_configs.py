@@ -26,7 +26,7 @@ COMPARISONS = {
     'resnet18-w8_1xb50-10e_scaledigits': r'.*_scaledigits',
     # Derivatives have fewer parameters in the same network.
     'cnn_1xb128-20e_scalemnist': r'(?!.*-(deep|gaussder)-).*_scalemnist',
-    'resnet18-w16_1xb128-30e_scalecifar10': r'(?!.*-gaussder-).*resnet18-.*_1xb128-30e_scalecifar10',
+    'resnet18-w16_1xb128-30e_scalecifar10': r'(?!.*-gaussder-).*resnet18-.*b128-30e_scalecifar10',
     'resnet50-w16_1xb128-30e_scalecifar10': r'.*resnet50-.*_1xb128-30e_scalecifar10',
 }
 LIFTS = {
