@@ -100,6 +100,7 @@ def test_knows_models_of_mmpretrain_by_name():
         ('dss_v2/scaleresnet50-antialiased-s4_8xb32_in1k', (3, 224, 224), 'DSS v2, anti-aliased'),
         ('deform_dss/scaleresnet50-s4-dcnv2_8xb32_in1k', (3, 224, 224), 'DSS v1 + DCNv2'),
         ('so2/so2convnet_1xb128-20e_scalemnist', (1, 28, 28), 'SO(2)'),
+        ('sesn/scaleconvnet-hermite-s4_1xb128-20e_scalemnist', (1, 28, 28), 'SESN'),
     ],
 )
 def test_reads_size_and_kind_off_the_config(config, shape, description):

@@ -28,11 +28,17 @@ from mmscale.models import (
     ModulatedDeformScaleConv,
 )
 from mmscale.registry import find_class
+from mmscale.scale_space import DiscreteBasis, GaussianDerivativeBasis, HermiteBasis
 
 LIFTS = {
     GaussianLift: 'DSS v1',
     BilinearPyramidLift: 'DSS v2',
     GaussianPyramidLift: 'DSS v2, anti-aliased',
+}
+KERNELS = {
+    HermiteBasis: 'SESN',
+    DiscreteBasis: 'DISCO',
+    GaussianDerivativeBasis: 'Gaussian derivatives',
 }
 OFFSETS = {DeformScaleConv: 'DCNv1', ModulatedDeformScaleConv: 'DCNv2'}
 WARM_UP_ROUNDS = 2
@@ -79,6 +85,8 @@ def describe(cfg: Config) -> str:
         name = word(backbone.get('lift', dict(type=GaussianLift))['type'], LIFTS)
         finer = -backbone.scale_space.get('first_level', 0)
         name += f', {finer} finer level{"s" * (finer > 1)}' if finer > 0 else ''
+    if backbone.get('kernel') is not None:
+        name = word(backbone.kernel.type, KERNELS)
     if backbone.get('aa_layer') is not None:
         name += ', blur'
     deform = backbone.get('deform')
