@@ -25,18 +25,16 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
-from mmpretrain.registry import MODELS
 
-from mmscale.engine import digests
-from mmscale.engine.checkpoints import load_weights
+import mmscale
 from mmscale.engine.errors import one_line_errors
+from mmscale.engine.models import Model, load_model
+from mmscale.engine.report import write_json
 from mmscale.engine.safe_loading import add_trust_option
+from mmscale.engine.study import digest
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.equivariance import FACTORS
-from mmscale.evaluation.report import write_json
-from mmscale.evaluation.study import digest
 from mmscale.visualization import save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,10 +62,10 @@ def parse_args() -> argparse.Namespace:
 
 def folder_of(out: Path, name: str, seed: int) -> Path:
     """Of a training; its name changes with the code and the config."""
-    config = Config.fromfile(ROOT / CONFIGS[name])
-    parts = digests.of_code(config, 'mmscale.evaluation.equivariance'), digests.of_config(config)
-    key = digest(part.encode() for part in parts)[:8]
-    return out / f'{Path(CONFIGS[name]).stem}_seed{seed}_{key}'
+    parts = [Config.fromfile(ROOT / CONFIGS[name]).pretty_text.encode()]
+    parts += [path.read_bytes() for path in sorted(Path(mmscale.__file__).parent.rglob('*.py'))
+              if '.mim' not in path.parts]  # fmt: skip
+    return out / f'{Path(CONFIGS[name]).stem}_seed{seed}_{digest(parts)[:8]}'
 
 
 class Progress:
@@ -115,41 +113,33 @@ def train(name: str, seed: int, out: Path, progress: Progress, threads: int) -> 
         raise RuntimeError(f'training {name} failed; the end of {path}:\n{end}')
 
 
-def load(config: str, checkpoint: Path) -> tuple[Config, torch.nn.Module]:
-    cfg = Config.fromfile(ROOT / config)
-    cfg.model.data_preprocessor = cfg.data_preprocessor
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-    load_weights(model, str(checkpoint), config)
-    return cfg, model.eval()
-
-
 @torch.no_grad()
-def accuracy(cfg: Config, model: torch.nn.Module, scale: float) -> float:
+def accuracy(model: Model, scale: float) -> float:
     """Share of test digits of one size that are recognised, in percent."""
     right, count = 0, 0
-    for batch in test_batches(cfg, scale):
-        for sample in model.test_step(batch):
+    for batch in test_batches(model, scale):
+        for sample in model.network.test_step(batch):
             right += int(sample.pred_label == sample.gt_label)
             count += 1
     return 100 * right / count
 
 
-def test_batches(cfg: Config, scale: float):
-    loader = dict(cfg.test_dataloader, num_workers=0, persistent_workers=False)
+def test_batches(model: Model, scale: float):
+    loader = dict(model.cfg.test_dataloader, num_workers=0, persistent_workers=False)
     loader['dataset'] = dict(loader['dataset'], scale=scale)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+    with model.scope:
         return Runner.build_dataloader(loader, seed=0)
 
 
-def errors(cfg: Config, model: torch.nn.Module) -> dict[str, list[float]]:
+def errors(model: Model) -> dict[str, list[float]]:
     """How the features change as 100 images of full-size digits shrink.
 
     The last feature maps of the whole backbone and of what follows its lift, on shrinking canvases;
     and the vector that the classifier sees, on a canvas that keeps its size as in the datasets.
     """
-    images = model.data_preprocessor(next(iter(test_batches(cfg, 1.0))))['inputs']
-    backbone, neck = model.backbone, model.neck
+    network = model.network
+    images = network.data_preprocessor(next(iter(test_batches(model, 1.0))))['inputs']
+    backbone, neck = network.backbone, network.neck
     grid = getattr(backbone, 'grid', None)
     network = equivariance_error(backbone, images, scale_space=grid)
     vector = equivariance_error(
@@ -170,9 +160,9 @@ def measure(name: str, seed: int, out: Path) -> dict:
     results, checkpoint = folder / 'results.json', folder / f'epoch_{EPOCHS}.pth'
     if not results.is_file() or results.stat().st_mtime < checkpoint.stat().st_mtime:
         print(f'measuring {name}, seed {seed}, at {len(FACTORS)} scale factors', flush=True)
-        cfg, model = load(CONFIGS[name], checkpoint)
-        values = dict(accuracy=[accuracy(cfg, model, 1 / s) for s in FACTORS])
-        values.update(errors(cfg, model))
+        model = load_model(f'{ROOT / CONFIGS[name]}:{checkpoint}')
+        values = dict(accuracy=[accuracy(model, 1 / s) for s in FACTORS])
+        values.update(errors(model))
         write_json(results, values)
     return json.loads(results.read_text(encoding='utf-8'))
 

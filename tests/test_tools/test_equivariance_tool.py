@@ -9,12 +9,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmpretrain import get_model
+from mmscale.evaluation.accuracy import measure_accuracy
+from mmscale.evaluation.study import Model, Settings
 from networks import as_if_trained
 
 from mmscale.datasets import ScaleDigits
 from mmscale.evaluation import equivariance_error, error_breakdown, scale_signal
-from mmscale.evaluation.accuracy import measure_accuracy
-from mmscale.evaluation.study import Model, Settings
 
 from .conftest import CONFIG as PLAIN
 from .conftest import ROOT, exit_message, run_here, run_tool
