@@ -95,6 +95,7 @@ if __name__ == '__main__':
             'studies': read_requirements('studies'),
             'tests': read_requirements('tests'),
         },
+        entry_points={'console_scripts': ['mmscale = mmscale.__main__:main']},
         cmdclass={'build_py': BuildPyWithMim},
         zip_safe=False,
     )

@@ -15,10 +15,10 @@ import yaml
 from mmengine.config import Config
 
 import mmscale
+from mmscale.__main__ import COMMANDS
+from mmscale.engine.cost import count, image_shape
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / 'tools' / 'analysis_tools'))
-import compare_models  # noqa: E402
 
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -109,7 +109,7 @@ def multiply_adds(net: torch.nn.Module, shape: tuple) -> int:
     """Of an image; counted once for configs of one model, which differ in their trainings."""
     key = str(net._config.model), shape
     if key not in COUNTED:
-        COUNTED[key] = compare_models.count(net, shape)[1]
+        COUNTED[key] = count(net, shape)[1]
     return COUNTED[key]
 
 
@@ -117,7 +117,7 @@ def multiply_adds(net: torch.nn.Module, shape: tuple) -> int:
 def test_indexed_models_build_by_name(model):
     net = mmpretrain.get_model(model['Name'])
     assert sum(p.numel() for p in net.parameters()) == model['Metadata']['Parameters']
-    shape = compare_models.image_shape(net._config)
+    shape = image_shape(net._config)
     # It takes seconds to trace a ResNet-50, whose layers are those of the other models.
     if net._config.model.backbone.get('depth') != 50:
         assert multiply_adds(net, shape) == model['Metadata']['FLOPs']
@@ -163,6 +163,9 @@ def source(tmp_path_factory) -> Path:
     return source
 
 
+RUN = 'from mmscale.__main__ import main; main()'
+
+
 def build(source: Path, hook: str) -> Path:
     """Calls a hook of setuptools' build backend, as pip does; returns the wheel."""
     run_python(
@@ -205,6 +208,21 @@ def test_model_index_is_found_in_a_plain_checkout(source):
         'import mmscale, mmscale.model_index as index; print(index.find_model_index())', cwd=source
     )
     assert Path(out) == source / 'model-index.yml'
+
+
+def test_the_tools_are_commands_of_a_wheel_and_say_nothing_else(source, tmp_path):
+    with zipfile.ZipFile(build(source, 'build_wheel')) as wheel:
+        wheel.extractall(tmp_path)
+    (points,) = tmp_path.glob('*.dist-info/entry_points.txt')
+    assert 'mmscale = mmscale.__main__:main' in points.read_text()
+    result = subprocess.run([sys.executable, '-m', 'mmscale'], cwd=tmp_path, capture_output=True,
+                            text=True)  # fmt: skip
+    assert result.returncode == 0 and result.stdout.startswith('usage: mmscale COMMAND')
+    for command in COMMANDS:
+        words = [sys.executable, '-c', RUN, *command.split(), '--help']
+        result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.startswith(f'usage: {Path(COMMANDS[command]).name}')
 
 
 def test_import_needs_no_checkout_around_it(source, tmp_path):

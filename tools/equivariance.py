@@ -10,15 +10,12 @@ was stopped.
 
 import argparse
 import json
+import sys
 import time
 import warnings
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
-import mmcv
-import mmengine
-import mmpretrain
 import torch
 
 import mmscale
@@ -140,13 +137,13 @@ def describe(model: models.Model, settings: Settings, args: argparse.Namespace) 
     for name, tensor in model.network.state_dict().items():
         values = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         weights += [name.encode(), values.tobytes()]
-    packages = mmscale, torch, mmcv, mmengine, mmpretrain
+    packages = 'mmscale', 'torch', 'numpy', 'mmcv', 'mmengine', 'mmpretrain'
     described = dict(
         config_sha256=digest([json.dumps(model.cfg.to_dict(), default=str).encode()]),
         weights_sha256=digest(weights),
         data=digest_files(model, settings),
         code_sha256=digest(path.read_bytes() for path in code if '.mim' not in path.parts),
-        versions={one.__name__: one.__version__ for one in packages} | {'numpy': version('numpy')},
+        versions={name: sys.modules[name].__version__ for name in packages},
         device=torch.device(args.device).type,
         seed=args.seed,
         settings=report.plain(asdict(settings)),

@@ -1,4 +1,6 @@
 # Copyright (c) mmscale contributors.
+import re
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -52,6 +54,19 @@ def test_random_weights_are_those_of_the_seed():
     weights = [name for name in one if name.endswith('conv.weight')] or [next(iter(one))]
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not any(torch.equal(one[name], other[name]) for name in weights)
+
+
+def test_weights_that_do_not_fit_exactly_or_are_not_finite_are_refused(tmp_path):
+    state, path = models.load_model(CONFIG).network.state_dict(), tmp_path / 'a.pth'
+    first = next(iter(state))
+    for changed, message in (
+        (dict(state, more=torch.ones(1)), f'checkpoint {path} does not fit {CONFIG}: '),
+        (dict(state, **{first: torch.ones(3)}), f'checkpoint {path} does not fit {CONFIG}: '),
+        (dict(state, **{first: state[first] * torch.nan}), f'{path}: {first} is not finite'),
+    ):
+        torch.save(dict(state_dict=changed), path)
+        with pytest.raises(ValueError, match=re.escape(message)):
+            models.load_model(f'{CONFIG}:{path}')
 
 
 def test_what_is_missing_is_named(tmp_path):

@@ -110,7 +110,11 @@ def test_a_cycle_that_ends_before_the_training_is_refused_before_it(schedule, tm
 
 
 def test_a_resumed_cycle_is_that_of_the_checkpoint(tmp_path):
-    train(tmp_path, one_cycle(3), default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)))
+    train(
+        tmp_path,
+        one_cycle(3),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', interval=1)),
+    )
     path = tmp_path / 'epoch_1.pth'
     known = torch.load(path, weights_only=False)
     known['param_schedulers'][0]['total_steps'] = 2

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
-from mmscale.evaluation.study import Model
 from torch import nn
 from torchvision.ops import box_iou
 
+from mmscale.engine.models import Model
 from mmscale.visualization import predictions
 from mmscale.visualization.predictions import Seen, match, predict_over_scale
 
