@@ -50,16 +50,16 @@ class Network:
         preprocessor (nn.Module): Of the model, from 8 bits to what the backbone takes.
         in_channels (int): 1 or 3.
         reads_bgr (bool): Whether the preprocessor takes the channels in the order B, G, R.
-        path (str): Of the config.
         checkpoint (str | None): Where the weights are from; None if they are random.
+        path (str): Of the config.
     """
 
     backbone: nn.Module
     preprocessor: nn.Module
     in_channels: int
     reads_bgr: bool
-    path: str
     checkpoint: str | None
+    path: str = ''
 
     def to_input(self, image: np.ndarray) -> Tensor:
         """``(1, in_channels, H, W)`` from an image as :func:`read_image` gives it."""
@@ -108,7 +108,7 @@ def load_network(model: str, options: dict | None = None, pretrained: bool = Fal
             f'config: an image file has 1 or 3 channels, {loaded.path} takes {in_channels}'
         )
     preprocessor, order = loaded.network.data_preprocessor, _reads_bgr(loaded.cfg)
-    return Network(backbone, preprocessor, in_channels, order, loaded.path, loaded.checkpoint)
+    return Network(backbone, preprocessor, in_channels, order, loaded.checkpoint, loaded.path)
 
 
 def input_channels(backbone: nn.Module) -> int:
