@@ -8,7 +8,6 @@ what it lacks.
 
 import argparse
 import csv
-import fcntl
 import io
 import json
 import math
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import torch
 from cells import DIGESTS, ROOT, find_study, make_cell, read_study
+from filelock import FileLock
 from mmengine.utils import get_git_hash
 
 import mmscale
@@ -60,18 +60,18 @@ def checkpoint_of(cell: dict, folder: Path) -> Path:
     return folder / Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
 
 
-def run(words: list, log: Path, lock: int) -> None:
+def run(words: list, log: Path, held: list[int]) -> None:
     """Runs a tool, its output at the end of a log; prints the end of that if it fails."""
     words = [sys.executable, *map(str, words)]
     with log.open('a', encoding='utf-8') as file:
         # The tool keeps the lock should this process be killed, and the tool go on.
-        code = subprocess.run(words, stdout=file, stderr=file, pass_fds=(lock,)).returncode
+        code = subprocess.run(words, stdout=file, stderr=file, pass_fds=held).returncode
     if code:
         print(*log.read_text(encoding='utf-8').splitlines()[-LINES_SHOWN:], sep='\n')
         raise ChildProcessError(f'{words[1]} failed ({code}); see {log}')
 
 
-def numbers(cell: dict, folder: Path, lock: int) -> Iterator[tuple]:
+def numbers(cell: dict, folder: Path, held: list[int]) -> Iterator[tuple]:
     """Trains and measures what is missing; gives metric, factor, value, error, count, command."""
 
     def command(tool: str, *words, more=(), checkpoint=None) -> list:
@@ -83,7 +83,7 @@ def numbers(cell: dict, folder: Path, lock: int) -> Iterator[tuple]:
 
     trained = folder / 'trained'
     if not trained.is_file():
-        run(command('train', '--work-dir', folder, '--resume'), folder / 'train.log', lock)
+        run(command('train', '--work-dir', folder, '--resume'), folder / 'train.log', held)
         trained.touch()
     for name, value in validations(folder).items():
         yield name, '', value, '', '', published('train')
@@ -95,14 +95,14 @@ def numbers(cell: dict, folder: Path, lock: int) -> Iterator[tuple]:
         out = measured / test.replace('/', '-')
         if not (out / 'metrics.json').is_file():
             words = ['--work-dir', out, '--out', out]
-            run(command('test', checkpoint, *words, more=more), out.with_suffix('.log'), lock)
+            run(command('test', checkpoint, *words, more=more), out.with_suffix('.log'), held)
         for name, value in json.loads((out / 'metrics.json').read_text(encoding='utf-8')).items():
             if value is None or isinstance(value, int | float):  # and no list over classes
                 yield f'{test}/{name}', '', value, '', '', published('test', file, more=more)
     if cell['equivariance'] is not None:
         asked = flags(cell['equivariance'])
         words = command('equivariance', *asked, '--out', measured, checkpoint=checkpoint)
-        run(words, measured / 'equivariance.log', lock)
+        run(words, measured / 'equivariance.log', held)
         found = json.loads((measured / 'equivariance.json').read_text(encoding='utf-8'))
         for name, factor, *row in over_scale(found['models'][0]):
             yield name, factor, *row, published('equivariance', *asked, checkpoint=file)
@@ -190,9 +190,10 @@ def main():
     if (folder.name, result.stem) != (cell['folder'], cell['result']):
         raise ValueError(f'{run}, seed {seed} has changed since the study was started: start again')
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / 'lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tools of a study that was killed may run on
-        found = list(numbers(cell, folder, lock.fileno()))
+    held = []
+    # Tools of a study that was killed may run on: they hold the lock, too.
+    with FileLock(folder / 'lock', on_acquired=held.append):
+        found = list(numbers(cell, folder, held))
         found.insert(0, ('seconds', '', round(time.perf_counter() - start, 1), '', '', ''))
         known, text = dict(facts(cell), seconds=training_seconds(folder)), io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
