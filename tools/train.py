@@ -7,10 +7,10 @@ from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.engine import checkpoints, launch, models, schedules
+from mmscale.engine.classes import check_classes
 from mmscale.engine.errors import one_line_errors
 from mmscale.engine.hooks.equivariance_hook import unwrap
 from mmscale.engine.resuming import InterruptedValidationHook
-from mmscale.evaluation.classes import check_classes
 
 PARTS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
 from torch import Tensor, nn
 
-from mmscale.evaluation.classes import check_classes
+from mmscale.engine.classes import check_classes
 
 from .errors import TRUST, one_line
 from .hooks.equivariance_hook import unwrap
@@ -120,7 +120,7 @@ def check_loading(runner: Runner, strict: bool, metas: Mapping):
         strict (bool): Whether a checkpoint has to fit exactly, and its classes, too. If not, some
             of it has to. One that is resumed from always fits.
         metas (Mapping): The data whose classes must be those of the checkpoint, as
-            :func:`mmscale.evaluation.classes.check_classes` takes them; none where a training
+            :func:`mmscale.engine.classes.check_classes` takes them; none where a training
             begins from other weights.
     """
     load = runner.load_checkpoint

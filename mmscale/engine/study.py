@@ -26,11 +26,10 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from mmscale.datasets.base import leaf_datasets, name_images
-from mmscale.datasets.images import images_below
+from mmscale.datasets.images import images_below, photograph_crops
+from mmscale.engine.classes import check_classes
 from mmscale.evaluation import equivariance_error, error_breakdown
-from mmscale.evaluation.classes import check_classes
 from mmscale.evaluation.features import find_grid, images_of
-from mmscale.evaluation.untrained import photograph_crops
 from mmscale.scale_space import Signal
 
 from .cost import image_shape

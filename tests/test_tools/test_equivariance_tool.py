@@ -12,11 +12,11 @@ from mmpretrain import get_model
 from networks import as_if_trained
 
 from mmscale.datasets import ScaleDigits
+from mmscale.datasets.images import photograph_crops
 from mmscale.engine.accuracy import measure_accuracy
 from mmscale.engine.models import Model
 from mmscale.engine.study import Settings
 from mmscale.evaluation import equivariance_error, error_breakdown, scale_signal
-from mmscale.evaluation.untrained import photograph_crops
 
 from .conftest import CONFIG as PLAIN
 from .conftest import ROOT, exit_message, run_here, run_tool
