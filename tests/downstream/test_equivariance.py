@@ -132,7 +132,7 @@ def test_the_hook_measures_what_the_tool_does(trained, doubled, tmp_path):
 def test_bad_metrics_give_one_line(trained, tmp_path, capsys):
     _, dumped, checkpoint = trained
     with pytest.raises(SystemExit, match='--metric: must be one of .*, got mAcc2'):
-        run_tool(f'{dumped}:{checkpoint}', '--metric', 'mAcc2', '--num-images', 1, '--factors', 1, 2,
+        run_tool(f'{dumped}:{checkpoint}', '--metric', 'mAcc2', '--num-images', 1, '--factors', 2,
                  '--accuracy-images', 1, '--out', tmp_path)  # fmt: skip
 
 
