@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -23,17 +24,15 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from mmengine.config import Config
-from mmengine.runner import Runner
 
 import mmscale
+from mmscale.engine.accuracy import measure_accuracy
 from mmscale.engine.errors import one_line_errors
 from mmscale.engine.models import Model, load_model
 from mmscale.engine.report import write_json
 from mmscale.engine.safe_loading import add_trust_option
-from mmscale.engine.study import digest
-from mmscale.evaluation import equivariance_error
+from mmscale.engine.study import Settings, digest, measure_errors
 from mmscale.evaluation.equivariance import FACTORS
 from mmscale.visualization import save_figure
 
@@ -113,45 +112,23 @@ def train(name: str, seed: int, out: Path, progress: Progress, threads: int) -> 
         raise RuntimeError(f'training {name} failed; the end of {path}:\n{end}')
 
 
-@torch.no_grad()
-def accuracy(model: Model, scale: float) -> float:
-    """Share of test digits of one size that are recognised, in percent."""
-    right, count = 0, 0
-    for batch in test_batches(model, scale):
-        for sample in model.network.test_step(batch):
-            right += int(sample.pred_label == sample.gt_label)
-            count += 1
-    return 100 * right / count
-
-
-def test_batches(model: Model, scale: float):
-    loader = dict(model.cfg.test_dataloader, num_workers=0, persistent_workers=False)
-    loader['dataset'] = dict(loader['dataset'], scale=scale)
-    with model.scope:
-        return Runner.build_dataloader(loader, seed=0)
-
-
-def errors(model: Model) -> dict[str, list[float]]:
-    """How the features change as 100 images of full-size digits shrink.
+def values(model: Model) -> dict[str, list[float]]:
+    """Accuracy on digits of each size, and how the features of full-size digits change.
 
     The last feature maps of the whole backbone and of what follows its lift, on shrinking canvases;
     and the vector that the classifier sees, on a canvas that keeps its size as in the datasets.
     """
-    network = model.network
-    images = network.data_preprocessor(next(iter(test_batches(model, 1.0))))['inputs']
-    backbone, neck = network.backbone, network.neck
-    grid = getattr(backbone, 'grid', None)
-    network = equivariance_error(backbone, images, scale_space=grid)
-    vector = equivariance_error(
-        lambda x: neck(backbone(x)), images, scale_space=grid, canvas='keep'
+    model.cfg.test_dataloader.dataset.scale = 1.0
+    settings = Settings(FACTORS, ('backbone',), 100, None, 500, 'shrink', 'matched', 0, True, 100)
+    shrunk = measure_errors(model, settings)
+    kept = measure_errors(model, replace(settings, layers=('neck',), canvas='keep'))
+    curves = dict(
+        accuracy=measure_accuracy(model, settings)['accuracy'],
+        vector=kept['layers']['neck'],
+        network=shrunk['layers']['backbone'],
+        body=shrunk['body'] or shrunk['layers']['backbone'],
     )
-    body = network
-    if grid is not None:
-        body = equivariance_error(backbone.body, backbone.lift(images), scale_space=grid)
-    return {
-        key: result.mean.tolist()
-        for key, result in dict(network=network, body=body, vector=vector).items()
-    }
+    return {name: curve['mean'] for name, curve in curves.items()}
 
 
 def measure(name: str, seed: int, out: Path) -> dict:
@@ -160,10 +137,7 @@ def measure(name: str, seed: int, out: Path) -> dict:
     results, checkpoint = folder / 'results.json', folder / f'epoch_{EPOCHS}.pth'
     if not results.is_file() or results.stat().st_mtime < checkpoint.stat().st_mtime:
         print(f'measuring {name}, seed {seed}, at {len(FACTORS)} scale factors', flush=True)
-        model = load_model(f'{ROOT / CONFIGS[name]}:{checkpoint}')
-        values = dict(accuracy=[accuracy(model, 1 / s) for s in FACTORS])
-        values.update(errors(model))
-        write_json(results, values)
+        write_json(results, values(load_model(f'{ROOT / CONFIGS[name]}:{checkpoint}')))
     return json.loads(results.read_text(encoding='utf-8'))
 
 
