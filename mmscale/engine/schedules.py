@@ -61,32 +61,29 @@ class ScheduleCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         loop, parts = runner.train_loop, runner.param_schedulers or []
-        parts = parts if isinstance(parts, dict) else dict(all=parts)
-        ends = {
-            schedule: _last_iteration(schedule, loop)
-            for part in parts.values()
-            for schedule in part
-        }
+        parts = parts.values() if isinstance(parts, dict) else [parts]
+        # A cycle is over after its steps, or at the end that the runner has given all schedules.
+        ends = {one: _iterations(one, loop, one.end) for part in parts for one in part}
+        last = max(ends.values(), default=0)
         for schedule, end in ends.items():
-            said = (f'the {type(schedule).__name__} ends at iteration {end}, the training at '
-                    f'{loop.max_iters}')  # fmt: skip
-            is_cycle = isinstance(schedule, OneCycleParamScheduler)
-            if is_cycle and end < loop.max_iters:
-                raise ValueError(
-                    f'param_scheduler: {said}: make total_steps as long; a checkpoint is resumed '
-                    'with the length, batch size and number of processes that it was begun with, '
-                    'or begun anew from, with load_from'
-                )
+            cycle = end
+            if isinstance(schedule, OneCycleParamScheduler):
+                cycle = _iterations(schedule, loop, schedule.begin + schedule.total_steps)
+                if min(end, cycle) < loop.max_iters:
+                    raise ValueError(
+                        f'{_said(schedule, min(end, cycle), loop)}: make total_steps as long; a '
+                        'checkpoint is resumed with the length, batch size and number of processes '
+                        'that it was begun with, or begun anew from, with load_from'
+                    )
             anneals = isinstance(schedule, CosineAnnealingParamScheduler | PolyParamScheduler)
-            if (is_cycle and end > loop.max_iters) or (
-                anneals and end == max(ends.values()) < loop.max_iters
-            ):
-                runner.logger.warning(f'param_scheduler: {said}.')
+            if cycle > end or (anneals and end == last < loop.max_iters):
+                runner.logger.warning(f'{_said(schedule, cycle, loop)}.')
 
 
-def _last_iteration(schedule, loop) -> float:
-    """The iteration after which a schedule changes nothing."""
-    # The runner sets the end of all to that of the training, where the config has none.
-    steps = getattr(schedule, 'total_steps', None)
-    end = schedule.end if steps is None else schedule.begin + steps
+def _iterations(schedule, loop, end: float) -> float:
     return end * (len(loop.dataloader) if schedule.by_epoch else 1)
+
+
+def _said(schedule, end: float, loop) -> str:
+    return (f'param_scheduler: the {type(schedule).__name__} ends at iteration {end}, the training '
+            f'at {loop.max_iters}')  # fmt: skip

@@ -56,10 +56,12 @@ class Line(BaseModel):
         return dict(inputs=torch.stack(data))
 
 
-def train(work_dir, schedule, **kwargs) -> Runner:
-    """Trains for 3 epochs of 4 iterations."""
+def train(work_dir, schedule, batch_size=2, **kwargs) -> Runner:
+    """Trains for 3 epochs, of 4 iterations if not of larger batches."""
     loader = dict(
-        batch_size=2, dataset=[torch.ones(1)] * 8, sampler=dict(type='DefaultSampler', shuffle=True)
+        batch_size=batch_size,
+        dataset=[torch.ones(1)] * 8,
+        sampler=dict(type='DefaultSampler', shuffle=True),
     )
     runner = Runner(
         Line(), str(work_dir), train_dataloader=loader, train_cfg=dict(by_epoch=True, max_epochs=3),
@@ -121,3 +123,12 @@ def test_a_resumed_cycle_is_that_of_the_checkpoint(tmp_path):
     torch.save(known, path)
     with pytest.raises(ValueError, match='ends at iteration 8, the training at 12: .*resumed'):
         train(tmp_path, one_cycle(3), resume=True, load_from=str(path))
+
+
+def test_a_cycle_resumed_with_more_iterations_an_epoch_is_refused(tmp_path):
+    """As by one process of several: the cycle ends where that of the others did."""
+    hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
+    cycle = one_cycle(10, convert_to_iter_based=True)
+    train(tmp_path, cycle, default_hooks=hooks, batch_size=4)
+    with pytest.raises(ValueError, match='ends at iteration 6, the training at 12: .*resumed'):
+        train(tmp_path, cycle, resume=True, load_from=str(tmp_path / 'epoch_1.pth'))
