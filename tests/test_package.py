@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """Registration, the model index, and what an installation contains."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,6 @@ import yaml
 from mmengine.config import Config
 
 import mmscale
-from mmscale.__main__ import COMMANDS
 from mmscale.engine.cost import count, image_shape
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,9 +163,6 @@ def source(tmp_path_factory) -> Path:
     return source
 
 
-RUN = 'from mmscale.__main__ import main; main()'
-
-
 def build(source: Path, hook: str) -> Path:
     """Calls a hook of setuptools' build backend, as pip does; returns the wheel."""
     run_python(
@@ -210,19 +207,43 @@ def test_model_index_is_found_in_a_plain_checkout(source):
     assert Path(out) == source / 'model-index.yml'
 
 
-def test_the_tools_are_commands_of_a_wheel_and_say_nothing_else(source, tmp_path):
+OWN = """
+_base_ = 'mmscale::dss/scaleresnet18-s3-w8_1xb50-10e_scaledigits.py'
+model = dict(backbone=dict(stem_channels=4, base_channels=4), head=dict(in_channels=32))
+train_cfg = dict(max_epochs=1, val_interval=5)
+train_dataloader = dict(batch_size=20, dataset=dict(indices=40))
+test_dataloader = dict(dataset=dict(indices=20))
+"""
+
+
+def test_commands_of_a_wheel_on_a_config_in_an_empty_folder(source, tmp_path):
     with zipfile.ZipFile(build(source, 'build_wheel')) as wheel:
-        wheel.extractall(tmp_path)
-    (points,) = tmp_path.glob('*.dist-info/entry_points.txt')
+        wheel.extractall(tmp_path / 'site')
+    (points,) = tmp_path.glob('site/*.dist-info/entry_points.txt')
     assert 'mmscale = mmscale.__main__:main' in points.read_text()
-    result = subprocess.run([sys.executable, '-m', 'mmscale'], cwd=tmp_path, capture_output=True,
-                            text=True)  # fmt: skip
-    assert result.returncode == 0 and result.stdout.startswith('usage: mmscale COMMAND')
-    for command in COMMANDS:
-        words = [sys.executable, '-c', RUN, *command.split(), '--help']
-        result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    folder = tmp_path / 'empty'
+    folder.mkdir()
+    (folder / 'mine.py').write_text(OWN)
+    trained, few = 'mine.py:work_dirs/mine/epoch_1.pth', ['--num-images', '2', '--factors', '2']
+    image = ROOT / 'docs/images/quickstart.png'
+    for words, made in (
+        (['train', 'mine.py'], 'mine/epoch_1.pth'),
+        (['test', trained, '--out', 'work_dirs/test'], 'test/metrics.json'),
+        (['equivariance', trained, *few], 'equivariance/equivariance.csv'),
+        (['export', trained], 'export/mine.onnx'),
+        (['visualize', 'equivariance', image, trained, '--size', '33'],
+         'visualize_equivariance/equivariance.svg'),
+    ):  # fmt: skip
+        result = subprocess.run(
+            [sys.executable, '-m', 'mmscale', *map(str, words)], cwd=folder, capture_output=True,
+            text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
+        )  # fmt: skip
         assert result.returncode == 0, result.stderr
-        assert result.stdout.startswith(f'usage: {Path(COMMANDS[command]).name}')
+        assert (folder / 'work_dirs' / made).is_file()
+        assert 'Could not import' not in result.stdout + result.stderr
+    result = run_python('import sys; sys.argv = ["mmscale"]\nimport mmscale.__main__ as m\n'
+                        'try: m.main()\nexcept SystemExit as end: print(end.code)')  # fmt: skip
+    assert result == '0'
 
 
 def test_import_needs_no_checkout_around_it(source, tmp_path):
