@@ -1,12 +1,14 @@
 # Copyright (c) mmscale contributors.
 """Registration, the model index, and what an installation contains."""
 
+import ast
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
 from email.parser import Parser
+from importlib.util import resolve_name
 from pathlib import Path
 
 import mmpretrain
@@ -80,6 +82,21 @@ except RuntimeError as error:
     print(str(error).splitlines()[-1])
 """)
     assert 'mmcv 9.9 is installed, but mmcv' in out.replace('-lite', '')
+
+
+def test_no_arrow_runs_back_up():
+    """A room of the package imports of those before it alone."""
+    rooms = ['scale_space', 'ops', 'models', 'datasets', 'evaluation', 'engine', 'visualization']
+    for path in (ROOT / 'mmscale').rglob('*/*.py'):
+        *folders, _ = path.relative_to(ROOT).parts
+        if folders[1] not in rooms:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            source = resolve_name('.' * node.level + (node.module or ''), '.'.join(folders))
+            if source.startswith('mmscale.') and (room := source.split('.')[1]) in rooms:
+                assert rooms.index(room) <= rooms.index(folders[1]), (path, source)
 
 
 def test_every_config_is_in_the_model_index_under_its_own_name():
