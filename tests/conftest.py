@@ -1,4 +1,5 @@
 # Copyright (c) mmscale contributors.
+import importlib
 import os
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def own_scope(monkeypatch):
     for name in set(os.environ) - set(environment):
         del os.environ[name]
     os.environ.update(environment)
+
+
+@pytest.fixture
+def nothing_kept(monkeypatch):
+    """The module that keeps constants, which has none yet."""
+    module = importlib.import_module('mmscale.scale_space.resample')
+    monkeypatch.setattr(module, '_kept', {})
+    monkeypatch.setattr(module, '_kept_bytes', 0)
+    return module
 
 
 @pytest.fixture(scope='session')

@@ -9,6 +9,7 @@ model = dict(
         stem_channels=16,
         base_channels=16,
         scale_space=dict(num_scales=1),
+        lift=dict(type='mmscale.GaussianLift'),
         aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
     )
 )

@@ -10,6 +10,7 @@ model = dict(
         stem_channels=8,
         base_channels=8,
         scale_space=dict(num_scales=1),
+        lift=dict(type='mmscale.GaussianLift'),
         aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
     )
 )

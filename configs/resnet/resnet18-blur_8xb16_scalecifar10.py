@@ -7,6 +7,7 @@ model = dict(
         type='mmscale.ScaleResNet_CIFAR',
         depth=18,
         scale_space=dict(num_scales=1),
+        lift=dict(type='mmscale.GaussianLift'),
         aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
     )
 )

@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from mmpretrain.datasets import CIFAR10, MNIST
 from mmpretrain.structures import DataSample
 
-from mmscale.datasets import ScaleCIFAR10, ScaleDigits, ScaleMNIST
+from mmscale.datasets import STIR, ScaleCIFAR10, ScaleDigits, ScaleMNIST
 from mmscale.datasets.base import leaf_datasets
 from mmscale.registry import is_kind
 
@@ -23,7 +23,9 @@ from .errors import one_line
 from .models import scope_of
 
 # Sides of the images of datasets whose pipelines do not cut them to a size.
-IMAGE_SIDES = {ScaleMNIST: 28, ScaleDigits: 32, ScaleCIFAR10: 32, MNIST: 28, CIFAR10: 32}
+IMAGE_SIDES = {
+    ScaleMNIST: 28, ScaleDigits: 32, ScaleCIFAR10: 32, STIR: 64, MNIST: 28, CIFAR10: 32,
+}  # fmt: skip
 
 
 def parse_side(text: str) -> tuple[int, int]:
@@ -73,7 +75,7 @@ def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
     image = torch.zeros(1, *shape)
     try:
         with torch.no_grad():
-            model.eval()(image)  # makes the matrices that resample levels, which then are kept
+            model.eval()(image)  # an error of its own, not one of the tracer
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'

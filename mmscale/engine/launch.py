@@ -18,9 +18,11 @@ from mmengine.registry import MODELS, RUNNERS, WEIGHT_INITIALIZERS
 from mmengine.runner import Runner
 
 from mmscale.datasets.base import name_images
+from mmscale.models.necks.check_neck import check_neck
 from mmscale.registry import find_class, is_kind
 
 from .allocator import keep_freed_blocks
+from .hooks.equivariance_hook import unwrap
 from .models import add_config_options, check_parts, merge_options
 
 WORLD_SIZE_VARIABLES = {
@@ -140,7 +142,9 @@ def build_runner(cfg: Config, args: Namespace) -> Runner:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     keep_freed_blocks()
     init_cpu_processes(cfg)
-    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_neck(unwrap(runner.model))
+    return runner
 
 
 def build_data(runner: Runner, **loops: str) -> dict[str, dict]:

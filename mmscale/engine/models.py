@@ -17,6 +17,8 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner, set_random_seed
 from torch import nn
 
+from mmscale.models.necks.check_neck import check_neck
+
 from . import checkpoints
 from .errors import one_line
 from .safe_loading import add_trust_option
@@ -136,7 +138,9 @@ def build_network(cfg: Config, path: str) -> nn.Module:
     model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     try:
         with DefaultScope.overwrite_default_scope(scope_of(cfg)):
-            return MODELS.build(model).eval()
+            network = MODELS.build(model).eval()
+        check_neck(network)
+        return network
     except Exception as error:  # of whichever layer has got what it does not take
         raise ValueError(
             f'config: the model of {path} cannot be built: {one_line(error)}'

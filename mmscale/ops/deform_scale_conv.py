@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mmscale.scale_space import DenseLevels, Levels, ScaleGrid, Signal, check_signal, is_pyramid
-from mmscale.scale_space.resample import check_choice
+from mmscale.scale_space.resample import check_choice, full_precision
 
 from .scale_conv import check_convolution, coarser_levels, kernels_of, tap_distances
 
@@ -281,7 +281,7 @@ def _multiply(weight: Tensor, values: Tensor) -> Tensor:
     # bmm multiplies faster than a 1x1 convolution, which reorders what it is given.
     matrices = weight.expand(values.shape[0], -1, -1, -1).flatten(0, 1)
     values = values.to(weight.dtype).unflatten(1, (groups, -1)).flatten(0, 1)
-    with torch.autocast(values.device.type, enabled=False):
+    with full_precision(values):
         return torch.bmm(matrices, values).unflatten(0, (-1, groups)).flatten(1, 2)
 
 
@@ -300,7 +300,7 @@ def _read(stride, x, displacement, modulation=None) -> Tensor:
     )
     # Deformable groups are samples of their own, taps rows of one image.
     where = torch.stack(positions, dim=-1).flatten(0, 1).flatten(1, 2)
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         image = x.to(where.dtype).unflatten(1, (deform_groups, -1)).flatten(0, 1)
         values = F.grid_sample(image, where, 'bilinear', 'zeros', align_corners=False)
         if modulation is not None:
@@ -321,7 +321,7 @@ def _conv_mmcv(signals, weight, stride, groups) -> Tensor:
     padding = tuple(n // 2 for n in kernel_size)
     num_groups = displacement.shape[1] // (2 * kernel_size[0] * kernel_size[1])
     given = torch.get_autocast_dtype(x.device.type) if _is_autocast(x) else x.dtype
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         x, weight, offset = (
             part.to(displacement.dtype).contiguous() for part in (x, weight, offset)
         )
@@ -340,4 +340,4 @@ def _conv_mmcv(signals, weight, stride, groups) -> Tensor:
 
 
 def _is_autocast(x: Tensor) -> bool:
-    return torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64
+    return x.dtype != torch.float64 and not x.is_meta and torch.is_autocast_enabled(x.device.type)

@@ -12,8 +12,34 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._pytree import register_pytree_node
 
 from .grid import ScaleGrid
+
+TAKERS = (
+    'first the neck ScaleGlobalPooling, ScalePooling or ScaleFPN, or scale_pooling=dict() of the '
+    'backbone, makes ordinary maps of it'
+)
+
+
+class Pyramid(tuple):
+    """The maps of a pyramid; an ordinary layer that takes it for a tensor is told what is missing.
+
+    Raises:
+        TypeError: In functions of tensors.
+        AttributeError: For attributes that tuples do not have.
+    """
+
+    def __getattr__(self, name: str):
+        raise AttributeError(f'a pyramid of {len(self)} levels has no {name!r}: {TAKERS}')
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        name = getattr(func, '__name__', func)
+        raise TypeError(f'a pyramid cannot go into {name}: {TAKERS}')
+
+
+register_pytree_node(Pyramid, lambda x: (list(x), None), lambda maps, _: Pyramid(maps))
 
 
 class Levels(tuple):
@@ -75,7 +101,10 @@ class Levels(tuple):
         """The dense tensor, or the pyramid as a tuple of maps, each with memory of its own."""
         if not self.dense:
             # Autograd would forbid in-place layers behind several views of one tensor.
-            return self._maps or tuple([level.clone() for level in self])
+            maps = self._maps or [level.clone() for level in self]
+            # Graphs hold plain tuples.
+            plain = torch.compiler.is_compiling() or torch._C._is_tracing()
+            return (tuple if plain else Pyramid)(maps)
         if self._maps is not None:
             return stack_levels(self._maps)
         rows = self._pixels.view(len(self), self.batch_size, *self.sizes[0], self.channels)

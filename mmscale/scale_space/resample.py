@@ -41,32 +41,52 @@ def check_choice(name: str, value, choices: tuple) -> None:
         raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
 
 
-def keep_constants(fn: Callable[..., Tensor], count: int = 64) -> Callable[..., Tensor]:
-    """Keeps the last tensors that a function of plain values has made.
+KEPT_BYTES = 256 * 2**20
+_kept, _kept_bytes, _lock = {}, 0, Lock()
 
-    A compiler or exporter gets them made anew, in its graph: what it makes is not for others.
+
+def keep_constants(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Keeps the tensors that functions of plain values have made, at most ``KEPT_BYTES`` in all.
+
+    A compiler or exporter makes them anew, as part of its graph.
     """
-    kept, lock = {}, Lock()
 
     @wraps(fn)
     def wrapper(*args, **kwargs):
         if torch.compiler.is_compiling():
             return fn(*args, **kwargs)
-        key = args, tuple(kwargs.items())
-        constant = kept.get(key)
-        if constant is None:
-            # A tensor made under inference_mode could not be used in training afterwards.
-            with torch.inference_mode(False), torch.no_grad():
-                constant = fn(*args, **kwargs)
-            if type(constant) is not Tensor:  # of a mode that simulates tensors
-                return constant
-            with lock:  # threads that serve images of many sizes
-                if len(kept) >= count:
-                    kept.pop(next(iter(kept)))
-                kept[key] = constant
-        return constant
+        key = fn, args, tuple(kwargs.items())
+        constant = _kept.get(key)
+        return _make_constant(key, fn, args, kwargs) if constant is None else constant
 
     return wrapper
+
+
+def _make_constant(key, fn, args, kwargs) -> Tensor:
+    global _kept_bytes
+    # A tracer would record the making, and find another graph once the constant is kept.
+    tracing = torch._C._get_tracing_state()
+    torch._C._set_tracing_state(None)
+    try:
+        # Of no graph, and on no device but the asked one: a tensor made under inference_mode could
+        # not be used in training afterwards, and one made under torch.device('meta') nowhere else.
+        with torch.inference_mode(False), torch.no_grad(), torch.device('cpu'):
+            constant = fn(*args, **kwargs)
+    finally:
+        torch._C._set_tracing_state(tracing)
+    if type(constant) is not Tensor:  # of a mode that simulates tensors
+        return constant
+    with _lock:  # threads that serve images of many sizes
+        if key not in _kept:
+            _kept[key] = constant
+            _kept_bytes += _num_bytes(constant)
+        while _kept_bytes > KEPT_BYTES:
+            _kept_bytes -= _num_bytes(_kept.pop(next(iter(_kept))))
+    return constant
+
+
+def _num_bytes(constant: Tensor) -> int:
+    return constant.untyped_storage().nbytes()
 
 
 def _scatter(columns: Tensor, weights: Tensor, size: int, padding: str) -> Tensor:
@@ -164,6 +184,11 @@ def fourier_matrix(
     return (matrix / size).to(device, dtype)
 
 
+def full_precision(x: Tensor) -> torch.autocast:
+    """Switches autocast off on the device of a tensor."""
+    return torch.autocast('cpu' if x.is_meta else x.device.type, enabled=False)
+
+
 def apply_along_axes(across: Tensor, x: Tensor, along: Tensor) -> Tensor:
     """``across @ x @ along.T`` on the last two axes, in the order in memory that ``x`` has.
 
@@ -225,7 +250,7 @@ def resample(
         raise TypeError(f'images must be of a floating dtype, got {x.dtype}')
     args = (variance, interpolation, padding, x.dtype, x.device)
     # Autocast would round the weights of images that are not in half precision themselves.
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x):
         across, along = (
             resampling_matrix(height, rows, *args),
             resampling_matrix(width, columns, *args),

@@ -426,7 +426,7 @@ class TestParts:
         monkeypatch.setattr(torch, 'get_num_threads', lambda: 1)
         compiled = torch.compile(Op(), fullgraph=True, backend='aot_eager')
         assert largest_difference(compiled(*inputs(3)), three) < 1e-12
-        traced = torch.jit.trace(Op(), inputs(3), check_trace=False)
+        traced = torch.jit.trace(Op(), inputs(3))
         assert largest_difference(traced(*inputs(3)), three) < 1e-12
         assert largest_difference(traced(*inputs(5)), five) < 1e-12
         batch = torch.export.Dim('batch', min=2)

@@ -25,6 +25,7 @@ from mmscale.scale_space import (
     split_levels,
     stack_levels,
 )
+from mmscale.scale_space.levels import Pyramid
 
 DENSE = torch.randn(2, 3, 4, 5, 6, dtype=torch.float64)
 PYRAMID = tuple(torch.randn(2, 3, n, n + 1, dtype=torch.float64) for n in (8, 4, 1, 1, 1))
@@ -49,7 +50,7 @@ class TestLevels:
     def test_hold_the_signal_they_are_made_of(self, x):
         levels = Levels.of(x)
         for _ in range(2):  # as the signal came, and then as rows
-            assert type(levels.to_signal()) is type(x)
+            assert isinstance(levels.to_signal(), type(x))
             assert largest_difference(levels.to_signal(), x) == 0
             assert largest_difference(tuple(levels), split_levels(x)) == 0
             assert len(levels) == len(split_levels(x)) and torch.equal(levels[-1], levels[:][-1])
@@ -224,7 +225,7 @@ class TestLevels:
 def test_map_levels():
     assert torch.equal(map_levels(torch.add, DENSE, DENSE), 2 * DENSE)
     doubled = map_levels(torch.add, PYRAMID, PYRAMID)
-    assert type(doubled) is tuple
+    assert type(doubled) is Pyramid
     assert largest_difference(doubled, tuple(2 * level for level in PYRAMID)) == 0
     assert isinstance(map_levels(torch.exp, Levels.of(PYRAMID)), Levels)
     # Turned by a quarter, the levels have as many pixels; one pixel would fit anything.

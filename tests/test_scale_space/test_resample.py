@@ -1,6 +1,5 @@
 # Copyright (c) mmscale contributors.
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import numpy as np
 import pytest
@@ -16,10 +15,13 @@ X = torch.randn(2, 3, 7, 9, dtype=torch.float64, generator=torch.Generator().man
 positions = st.lists(st.floats(-3, 12), min_size=1, max_size=5).map(tuple)
 
 
-def test_constants_are_kept_by_threads_at_once_and_the_first_are_forgotten():
+def test_constants_are_kept_by_threads_at_once_and_the_first_are_forgotten(
+    nothing_kept, monkeypatch
+):
     made = []
+    monkeypatch.setattr(nothing_kept, 'KEPT_BYTES', 3 * 8)
 
-    @partial(keep_constants, count=3)
+    @keep_constants
     def constant(value):
         made.append(value)
         return torch.tensor(value)
@@ -31,6 +33,8 @@ def test_constants_are_kept_by_threads_at_once_and_the_first_are_forgotten():
     for value in (7, 8, 9, 7, 6, 9, 7):
         constant(value)
     assert made == [7, 8, 9, 6, 7]
+    monkeypatch.setattr(nothing_kept, 'KEPT_BYTES', 7)
+    assert constant(3) is not constant(3) and not nothing_kept._kept
 
 
 @given(rows=positions, columns=positions)

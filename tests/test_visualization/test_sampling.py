@@ -29,7 +29,14 @@ FINER = dict(BASE2, first_level=-1)
 def resnet(cls=ScaleResNet_CIFAR, **kwargs) -> Network:
     """An untrained ResNet-18 of four channels with random offset branches."""
     torch.manual_seed(0)
-    arguments = dict(scale_space=BASE2, depth=18, in_channels=1, stem_channels=4, base_channels=4)
+    arguments = dict(
+        lift=dict(type='mmscale.GaussianLift'),
+        scale_space=BASE2,
+        depth=18,
+        in_channels=1,
+        stem_channels=4,
+        base_channels=4,
+    )
     backbone = cls(**{**arguments, **kwargs})
     for name, parameter in backbone.named_parameters():
         if 'conv_offset' in name:

@@ -1,10 +1,13 @@
 # Copyright (c) mmscale contributors.
-"""Checkpoints of other ResNets in ScaleResNet.
+"""Checkpoints that backbones start from, those of other ResNets among them.
 
 Parameters have the names of MMPretrain's ResNet, which are torchvision's and MMDetection's, too.
 MMSegmentation and timm name the layers of a deep stem in other ways.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 
 from torch import nn
@@ -13,7 +16,7 @@ from mmscale.models.layers import DeformScaleConv
 
 
 def rename_keys(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
-    """Gives what timm and MMSegmentation name otherwise the names that it has here.
+    """Renames the keys of checkpoints of timm and MMSegmentation.
 
     Args:
         backbone (ScaleResNet): That is to be loaded.
@@ -45,7 +48,7 @@ def _names_elsewhere(backbone: nn.Module, known: set[str]) -> dict[str, str]:
     return names
 
 
-def misfits(backbone: nn.Module, state_dict: dict, prefix: str) -> list[str]:
+def _misfits(backbone: nn.Module, state_dict: dict, prefix: str) -> list[str]:
     """Names of the weights that have another shape in a checkpoint, and are not loaded."""
     found = []
     for name, own in chain(backbone.named_parameters(), backbone.named_buffers()):
@@ -57,30 +60,43 @@ def misfits(backbone: nn.Module, state_dict: dict, prefix: str) -> list[str]:
     return found
 
 
-def check_loaded(backbone: nn.Module, keys) -> None:
-    """Raises ``ValueError`` if a checkpoint has no values for what is not zero at first.
+@contextmanager
+def complete_checkpoint(backbone: nn.Module) -> Iterator[None]:
+    """Refuses checkpoints that leave weights as they were drawn, while the block runs.
 
-    A hook of ``register_load_state_dict_post_hook``, which gives the incompatible ``keys``.
+    Offset branches that a checkpoint lacks are set to 0; another ``init_cfg`` has drawn them.
+
+    Raises:
+        ValueError: If a checkpoint lacks other weights, or has them in other shapes, and the
+            backbone's ``partial_pretrained`` is False.
     """
-    reset_offsets(backbone, keys)
-    own = backbone.state_dict()
-    absent = [*keys.missing_keys, *backbone.misfits]
-    missing = [key for key in absent if key in own and 'conv_offset' not in key]
-    missing = [key for key in missing if not key.endswith('num_batches_tracked')]
-    if missing and not backbone.partial_pretrained:
-        raise ValueError(
-            f'init_cfg={backbone.init_cfg}: the checkpoint has no values, or of other shapes, for '
-            f'{len(missing)} of {len(own)} weights, {missing[0]} among them, which would stay '
-            'random. Its keys may need a prefix= in init_cfg; partial_pretrained=True leaves them '
-            'random'
-        )
+    misfits = []
 
+    def before(state_dict, prefix, *_) -> None:
+        misfits.extend(_misfits(backbone, state_dict, prefix))
 
-def reset_offsets(backbone: nn.Module, keys) -> None:
-    """Sets offset branches to 0 that a checkpoint does not have: another ``init_cfg`` drew them."""
-    for name, module in backbone.named_modules():
-        if (
-            isinstance(module, DeformScaleConv)
-            and f'{name}.conv_offset.weight' in keys.missing_keys
-        ):
-            module.init_offset()
+    def after(_, keys) -> None:
+        for name, module in backbone.named_modules():
+            if isinstance(module, DeformScaleConv):
+                if f'{name}.conv_offset.weight' in keys.missing_keys:
+                    module.init_offset()
+        own = backbone.state_dict()
+        absent = [key for key in (*keys.missing_keys, *misfits) if key in own]
+        missing = [key for key in absent if not re.search('conv_offset|num_batches_tracked$', key)]
+        if missing and not backbone.partial_pretrained:
+            raise ValueError(
+                f'init_cfg={backbone.init_cfg}: the checkpoint has no values, or of other shapes, '
+                f'for {len(missing)} of {len(own)} weights, {missing[0]} among them, which would '
+                'stay random. Its keys may need a prefix= in init_cfg; partial_pretrained=True '
+                'leaves them random'
+            )
+
+    hooks = [
+        backbone._register_load_state_dict_pre_hook(before),
+        backbone.register_load_state_dict_post_hook(after),
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from mmscale.models.layers import ScaleMaxPool2d
 from mmscale.models.layers.scale_sequential import run
-from mmscale.ops.scale_conv import is_integer
 from mmscale.registry import MODELS
 from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal
 
 from .arguments import (
+    check_channels,
     check_norms,
     check_out_indices,
     deform_per_stage,
@@ -22,7 +22,7 @@ from .arguments import (
     norm_of_all_levels,
     per_stage,
 )
-from .pretrained import reset_offsets
+from .pretrained import complete_checkpoint
 
 
 @MODELS.register_module()
@@ -39,7 +39,8 @@ class ScaleConvNet(BaseModule):
 
     Args:
         scale_space (dict | ScaleGrid): The levels, see :class:`mmscale.scale_space.ScaleGrid`.
-        lift (dict): The lift; its type decides between the dense and the pyramid form.
+        lift (dict): The lift; its type decides between the dense and the pyramid form. Defaults
+            to the Gaussian pyramid.
         interaction (int | Sequence[int]): K of every stage, or one a stage.
         in_channels (int): Channels of the image.
         channels (Sequence[int]): Output channels of the stages.
@@ -58,6 +59,8 @@ class ScaleConvNet(BaseModule):
             ``'SyncBN'``.
         act_cfg (dict): The activation.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to PyTorch's own.
+        partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn.
+            Otherwise that is an error.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
@@ -67,7 +70,7 @@ class ScaleConvNet(BaseModule):
     def __init__(
         self,
         scale_space: dict | ScaleGrid,
-        lift: dict = dict(type='mmscale.GaussianLift'),
+        lift: dict = dict(type='mmscale.GaussianPyramidLift'),
         interaction: int | Sequence[int] = 1,
         in_channels: int = 1,
         channels: Sequence[int] = (32, 63, 95),
@@ -81,14 +84,11 @@ class ScaleConvNet(BaseModule):
         norm_cfg: dict = dict(type='mmscale.ScaleBN'),
         act_cfg: dict = dict(type='ReLU'),
         init_cfg: dict | list[dict] | None = None,
+        partial_pretrained: bool = False,
     ):
         super().__init__(init_cfg)
-        if (
-            not isinstance(channels, Sequence)
-            or not channels
-            or not all(is_integer(width) and width >= 1 for width in channels)
-        ):
-            raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
+        self.partial_pretrained = partial_pretrained
+        check_channels(channels)
         num_stages = len(channels)
         interactions = per_stage('interaction', interaction, num_stages)
         self.num_convs = per_stage('num_convs', num_convs, num_stages)
@@ -127,11 +127,8 @@ class ScaleConvNet(BaseModule):
         check_norms(self, norm_cfg)
 
     def init_weights(self) -> None:
-        hook = self.register_load_state_dict_post_hook(reset_offsets)
-        try:
+        with complete_checkpoint(self):
             super().init_weights()
-        finally:
-            hook.remove()
         if not is_pretrained(self.init_cfg):
             init_offsets(self)
 

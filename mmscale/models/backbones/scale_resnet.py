@@ -8,7 +8,6 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
-import torch
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
@@ -37,7 +36,7 @@ from .arguments import (
     per_stage,
 )
 from .layer_depth import layer_depth
-from .pretrained import check_loaded, misfits, rename_keys
+from .pretrained import complete_checkpoint, rename_keys
 
 # depth: (block, its expansion, blocks of each stage)
 ARCHITECTURES = {
@@ -63,7 +62,7 @@ class ScaleResNet(BaseModule):
         scale_space (dict | ScaleGrid): The levels, as ``dict(base, num_scales, zero_scale,
             first_level)``, see :class:`mmscale.scale_space.ScaleGrid`.
         lift (dict): The lift. Its type decides the form: ``'mmscale.GaussianLift'`` is dense,
-            ``'mmscale.BilinearPyramidLift'`` and ``'mmscale.GaussianPyramidLift'`` are pyramids.
+            ``'mmscale.BilinearPyramidLift'`` and the default are pyramids, which cost less.
         interaction (int | Sequence[int]): K, the levels that a spatial convolution sees: one for
             all, or one a stage (the stem has that of the first). 1x1 convolutions are pointwise.
         in_channels (int): Channels of the image.
@@ -129,8 +128,8 @@ class ScaleResNet(BaseModule):
         >>> import torch
         >>> from mmscale.models import ScaleResNet
         >>> model = ScaleResNet(depth=18, scale_space=dict(base=2, num_scales=3))
-        >>> model(torch.rand(1, 3, 64, 64))[0].shape
-        torch.Size([1, 512, 3, 2, 2])
+        >>> [tuple(level.shape) for level in model(torch.rand(1, 3, 64, 64))[0]]
+        [(1, 512, 2, 2), (1, 512, 1, 1), (1, 512, 1, 1)]
     """
 
     stem_stride = 4
@@ -139,7 +138,7 @@ class ScaleResNet(BaseModule):
         self,
         depth: int,
         scale_space: dict | ScaleGrid,
-        lift: dict = dict(type='mmscale.GaussianLift'),
+        lift: dict = dict(type='mmscale.GaussianPyramidLift'),
         interaction: int | Sequence[int] = 1,
         in_channels: int = 3,
         stem_channels: int = 64,
@@ -214,7 +213,8 @@ class ScaleResNet(BaseModule):
 
         block, usual, stage_blocks = ARCHITECTURES[depth]
         expansion = usual if expansion is None else expansion
-        drop_path_rates = torch.linspace(0, drop_path_rate, sum(stage_blocks)).tolist()
+        last = sum(stage_blocks) - 1
+        drop_path_rates = [drop_path_rate * i / last for i in range(last + 1)]
         channels = stem_channels
         for i, num_blocks in enumerate(stage_blocks[:num_stages]):
             out_channels = base_channels * 2**i * expansion
@@ -331,18 +331,13 @@ class ScaleResNet(BaseModule):
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         rename_keys(self, state_dict, prefix)
-        self.misfits = misfits(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def init_weights(self) -> None:
+        with complete_checkpoint(self):
+            super().init_weights()
         if is_pretrained(self.init_cfg):
-            hook = self.register_load_state_dict_post_hook(check_loaded)
-            try:
-                super().init_weights()
-            finally:
-                hook.remove()
             return
-        super().init_weights()
         init_offsets(self)
         for module in self.modules() if self.zero_init_residual else ():
             if isinstance(module, ResidualBlock):

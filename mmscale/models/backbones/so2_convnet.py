@@ -16,7 +16,8 @@ from mmscale.models.layers.so2 import (
 )
 from mmscale.registry import MODELS
 
-from .arguments import check_out_indices
+from .arguments import check_channels, check_out_indices
+from .pretrained import complete_checkpoint
 
 
 @MODELS.register_module()
@@ -38,6 +39,8 @@ class SO2ConvNet(BaseModule):
         out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
             the last.
         init_cfg (dict | list[dict], optional): Initialisation. Defaults to that of the layers.
+        partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn.
+            Otherwise that is an error.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
@@ -59,14 +62,11 @@ class SO2ConvNet(BaseModule):
         max_order: int = 2,
         out_indices: Sequence[int] | None = None,
         init_cfg: dict | list[dict] | None = None,
+        partial_pretrained: bool = False,
     ):
         super().__init__(init_cfg)
-        if (
-            not isinstance(channels, Sequence)
-            or not channels
-            or not all(isinstance(width, int) and width >= 1 for width in channels)
-        ):
-            raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
+        self.partial_pretrained = partial_pretrained
+        check_channels(channels)
         check_count('max_order', max_order, 0)
         num_stages = len(channels)
         self.max_order = max_order
@@ -81,6 +81,10 @@ class SO2ConvNet(BaseModule):
             self.norms.append(SO2BatchNorm(out_channels, max_order))
             in_channels, in_order = out_channels, max_order
         self.feat_dim = in_channels * (1 + max_order)
+
+    def init_weights(self) -> None:
+        with complete_checkpoint(self):
+            super().init_weights()
 
     def fields(self, image: Tensor) -> tuple[Tensor, ...]:
         """The fields of ``out_indices``, ``(N, C * (1 + 2 * max_order), H', W')``, which turn."""

@@ -18,6 +18,7 @@ from mmscale.models.layers.so2 import (
 from mmscale.registry import MODELS
 
 from .arguments import check_out_indices, is_pretrained, per_stage
+from .pretrained import complete_checkpoint
 
 # depth: (kernel size and relative width of each convolution of a block, blocks of each stage)
 ARCHITECTURES = {
@@ -113,6 +114,8 @@ class SO2ResNet(BaseModule):
         zero_init_residual (bool): Start the last norm of each block at 0.
         init_cfg (dict | list[dict], optional): Initialisation, ``dict(type='Pretrained',
             checkpoint=...)`` included. Defaults to that of the layers.
+        partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn.
+            Otherwise that is an error.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
@@ -145,8 +148,10 @@ class SO2ResNet(BaseModule):
         with_cp: bool = False,
         zero_init_residual: bool = True,
         init_cfg: dict | list[dict] | None = None,
+        partial_pretrained: bool = False,
     ):
         super().__init__(init_cfg)
+        self.partial_pretrained = partial_pretrained
         if depth not in ARCHITECTURES:
             raise ValueError(f'depth must be one of {tuple(ARCHITECTURES)}, got {depth}')
         if num_stages not in range(1, 5):
@@ -194,7 +199,8 @@ class SO2ResNet(BaseModule):
             module.requires_grad_(False)
 
     def init_weights(self) -> None:
-        super().init_weights()
+        with complete_checkpoint(self):
+            super().init_weights()
         if self.zero_init_residual and not is_pretrained(self.init_cfg):
             for module in self.modules():
                 if isinstance(module, SO2ResidualBlock):

@@ -8,6 +8,8 @@ See :mod:`mmscale.models.layers.so2_basis` for what an order is.
 """
 
 import math
+from collections.abc import Callable
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.ops import binomial
+from mmscale.ops.scale_conv import is_integer
 
-from .so2_basis import field_size, sampled_basis
+from .so2_basis import basis_elements, field_size, sampled_basis
 
 # Added to |f|^2, so that the root has a gradient where a feature is zero.
 EPS = 1e-6
@@ -24,7 +27,7 @@ EPS = 1e-6
 
 def check_count(name: str, value, smallest: int) -> None:
     """Raises ``ValueError`` unless ``value`` is an integer of at least ``smallest``."""
-    if not isinstance(value, int) or value < smallest:
+    if not is_integer(value) or value < smallest:
         raise ValueError(f'{name} must be an integer of at least {smallest}, got {value!r}')
 
 
@@ -134,17 +137,16 @@ class SO2Conv(nn.Module):
         check_count('out_channels', out_channels, 1)
         check_count('in_order', in_order, 0)
         check_count('out_order', out_order, 0)
-        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        if not is_integer(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be an odd integer, got {kernel_size!r}')
         self.in_channels, self.out_channels = in_channels, out_channels
         self.in_order, self.out_order = in_order, out_order
         self.kernel_size = kernel_size
-        bases = [
-            [sampled_basis(kernel_size, m, n) for m in range(in_order + 1)]
+        # The number of kernels from order m to order n, at [n][m].
+        self.basis_sizes = [
+            [len(basis_elements(kernel_size, m, n)) for m in range(in_order + 1)]
             for n in range(out_order + 1)
         ]
-        # The number of kernels from order m to order n, at [n][m].
-        self.basis_sizes = [[len(basis) for basis in row] for row in bases]
         for n, sizes in enumerate(self.basis_sizes):
             if not any(sizes):
                 raise ValueError(
@@ -156,9 +158,23 @@ class SO2Conv(nn.Module):
         )
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         # A constant that moves with the layer, and no part of checkpoints.
-        flat = torch.cat([basis.flatten() for row in bases for basis in row])
-        self.register_buffer('basis', flat.to(self.weight), persistent=False)
+        device = None if self.weight.is_meta else self.weight.device
+        basis = self._exact_basis().to(device=device, dtype=self.weight.dtype)
+        self.register_buffer('basis', basis, persistent=False)
         self.reset_parameters()
+
+    def _exact_basis(self) -> Tensor:
+        """The kernels of all blocks, flat, in float64."""
+        orders = product(range(self.out_order + 1), range(self.in_order + 1))
+        return torch.cat([sampled_basis(self.kernel_size, m, n).flatten() for n, m in orders])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'SO2Conv':
+        super()._apply(fn, recurse)
+        # `to_empty` gives memory as it was, and checkpoints do not hold what is no parameter.
+        if not self.basis.is_meta:
+            with torch.no_grad():
+                self.basis.copy_(self._exact_basis())
+        return self
 
     def _blocks(self):
         """The orders n and m, the weights and the basis of each block of the kernel."""

@@ -17,7 +17,7 @@ from mmscale.scale_space import ScaleGrid
 
 BASE2 = dict(base=2, num_scales=4)
 SMALL = dict(base_channels=8, stem_channels=8, out_indices=(0, 1, 2, 3))
-PYRAMID = dict(type='mmscale.GaussianPyramidLift')
+DENSE, PYRAMID = dict(type='mmscale.GaussianLift'), dict(type='mmscale.GaussianPyramidLift')
 BLUR = dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)
 GAUSSIAN = dict(type='mmscale.ScaleBlurPool2d', variance=3.0)
 
@@ -102,7 +102,7 @@ def test_convnet_body_commutes_with_scaling(pyramid, pool):
 @pytest.mark.parametrize('depth', [18, 50])
 def test_a_pyramid_is_the_dense_network_sampled(depth):
     options = dict(aa_layer=BLUR, aa_stem=True, **SMALL)
-    dense = as_if_trained(ScaleResNet(depth, BASE2, **options))
+    dense = as_if_trained(ScaleResNet(depth, BASE2, DENSE, **options))
     pyramid = as_if_trained(ScaleResNet(depth, BASE2, PYRAMID, **options))
     pyramid.load_state_dict(dense.state_dict())
     image = randn(1, 3, 53, 66)
@@ -152,7 +152,7 @@ def test_one_level_is_the_ordinary_resnet_with_blurs_and_loads_its_checkpoint(de
     image = randn(1, 3, 75, 64)
     style = variant.get('style', 'pytorch')
     expected = resnet_with_blurs(ordinary, image, style, 'avg_down' in variant)
-    found = ours(image)[0][:, :, 0]
+    found = ours(image)[0][0]
     assert largest_difference(found, expected) < 1e-12 * expected.abs().max()
 
 
@@ -176,12 +176,15 @@ def test_checkpoints_are_interchangeable(variant, aa_stem):
 
 def test_every_stride_is_taken_over_and_shapes_stay():
     image = torch.randn(1, 3, 75, 66)
+
+    def shapes(network):
+        return [[level.shape for level in y] for y in network(image)]
+
     for options in (dict(), dict(avg_down=True), dict(style='caffe'), dict(deep_stem=True)):
         plain = ScaleResNet(50, BASE2, **SMALL, **options)
         for aa_stem in (False, True):
             model = ScaleResNet(50, BASE2, aa_layer=BLUR, aa_stem=aa_stem, **SMALL, **options)
-            shapes = [y.shape for y in model(image)]
-            assert shapes == [y.shape for y in plain(image)]
+            assert shapes(model) == shapes(plain)
             strided = {
                 name
                 for name, module in model.named_modules()
@@ -243,7 +246,7 @@ def test_odd_translations_move_the_features_of_blurred_networks(depth):
             if parameter.ndim > 1:
                 torch.nn.init.kaiming_normal_(parameter, generator=generator)
         as_if_trained(model)
-        still, moved = model(image)[0][:, :, 0], model(image.roll(1, -1))[0][:, :, 0]
+        still, moved = model(image)[0][0], model(image.roll(1, -1))[0][0]
         expected, found = (y[..., 8:-8, 8:-8] for y in (half_sample_shift(still), moved))
         return ((found - expected).square().sum() / expected.square().sum()).item()
 

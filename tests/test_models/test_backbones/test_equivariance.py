@@ -13,7 +13,7 @@ from mmscale.testing import assert_scale_equivariant
 
 BASE2, BASE3 = dict(base=2, num_scales=4), dict(base=3, num_scales=3)
 SMALL = dict(base_channels=8, stem_channels=8, out_indices=(0, 1, 2, 3))
-PYRAMID = dict(type='mmscale.GaussianPyramidLift')
+DENSE, PYRAMID = dict(type='mmscale.GaussianLift'), dict(type='mmscale.GaussianPyramidLift')
 
 
 def randn(*shape, seed=0):
@@ -94,7 +94,7 @@ def test_convnet_body_commutes_with_scaling(pyramid, interaction):
 
 def test_the_assertion_agrees_with_slicing():
     """The same statement with L_s written as a slice, in case the helper shares a fault."""
-    model = as_if_trained(ScaleResNet(18, BASE2, interaction=2, **SMALL))
+    model = as_if_trained(ScaleResNet(18, BASE2, DENSE, interaction=2, **SMALL))
     signal = scale_space_of(BASE2, 61, 44)
     outputs = model.body(signal)
     for shift in (1, 2, 3):
@@ -185,7 +185,7 @@ def test_a_pyramid_is_the_dense_network_sampled(network, grid, lift_pair):
 
 def test_with_interaction_a_pyramid_is_not_the_dense_network():
     """Statement 2 needs K = 1: coarser levels are interpolated to the grid of finer ones."""
-    dense = as_if_trained(ScaleResNet(18, BASE2, interaction=2, **SMALL))
+    dense = as_if_trained(ScaleResNet(18, BASE2, DENSE, interaction=2, **SMALL))
     pyramid = as_if_trained(ScaleResNet(18, BASE2, PYRAMID, interaction=2, **SMALL))
     pyramid.load_state_dict(dense.state_dict())
     image = randn(1, 3, 64, 64)

@@ -80,7 +80,7 @@ def test_networks_with_blurs_compile_export_and_trace(lift, base):
     assert largest_difference(compiled(image), expected) < 1e-5
     batch = torch.export.Dim('batch', min=2, max=64)
     program = torch.export.export(model, (image.repeat(2, 1, 1, 1),), dynamic_shapes=({0: batch},))
-    traced = torch.jit.trace(model, image, check_trace=False)
+    traced = torch.jit.trace(model, image)
     images = torch.randn(3, *image.shape[1:])
     expected = model(images)
     assert largest_difference(program.module()(images), expected) < 1e-5
@@ -92,7 +92,7 @@ def test_exports_and_traces_for_any_batch(lift, base):
     model, image = network(lift, base, (36, 39), interaction=1)
     batch = torch.export.Dim('batch', min=2, max=64)
     program = torch.export.export(model, (image.repeat(2, 1, 1, 1),), dynamic_shapes=({0: batch},))
-    traced = torch.jit.trace(model, image, check_trace=False)
+    traced = torch.jit.trace(model, image)
     images = torch.randn(3, *image.shape[1:])
     expected = model(images)
     assert largest_difference(program.module()(images), expected) < 1e-5
@@ -112,6 +112,17 @@ def test_is_compiled_ahead_of_time_for_any_batch(tmp_path):
     assert largest_difference(found, model(images)) < 1e-5
 
 
+def test_is_compiled_for_as_many_sizes_as_the_limit_allows():
+    backbone = ScaleConvNet(dict(base=2, num_scales=2), channels=(4,), kernel_size=3)
+    model = nn.Sequential(backbone, ScalePooling()).eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend='eager')
+    with torch._dynamo.config.patch(recompile_limit=10):
+        for side in range(10, 20):
+            image = torch.randn(1, 1, side, 40 - side)
+            assert largest_difference(compiled(image), model(image)) < 1e-5
+
+
 @pytest.mark.parametrize('lift, base', GRIDS)
 def test_exports(lift, base):
     model, image = network(lift, base, (35, 31))
@@ -122,9 +133,9 @@ def test_exports(lift, base):
 
 
 @pytest.mark.parametrize('lift', LIFTS)
-def test_traces(lift):
+def test_traces(lift, nothing_kept):  # PyTorch traces a second time, and compares the graphs
     model, image = network(lift, 2, (37, 34))
-    traced = torch.jit.trace(model, image, check_trace=False)
+    traced = torch.jit.trace(model, image)
     other = torch.randn_like(image)
     assert largest_difference(traced(other), model(other)) < 1e-5
     # What tracing left in a cache must serve eager training afterwards.

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import mmscale
 from mmscale.models import DeformScaleConv, ScaleBN, ScaleConv, ScaleMaxPool2d, ScaleResNet
 from mmscale.scale_space import Levels
+from mmscale.scale_space.levels import Pyramid
 
 BACKBONES = {name: net for name, net in small_backbones().items() if 'SO2' not in name}
 ROOT = Path(mmscale.__file__).parent
@@ -39,7 +40,7 @@ def test_layers_are_handed_levels_and_users_get_tensors(name, monkeypatch):
     outputs = BACKBONES[name](torch.rand(2, 3, 64, 64))
     assert seen and all(issubclass(kind, Levels) for kind in seen)
     for signal in outputs:
-        assert isinstance(signal, Tensor) or type(signal) is tuple
+        assert isinstance(signal, Tensor) or type(signal) is Pyramid
         assert all(isinstance(x, Tensor) for x in signal)
 
 

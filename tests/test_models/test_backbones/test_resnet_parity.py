@@ -113,7 +113,7 @@ def test_an_imagenet_checkpoint_loads_by_init_cfg(variant, interaction, tmp_path
     # Level 0 of the network is the ordinary network then.
     image = torch.randn(1, 3, 64, 64)
     for a, b in zip(theirs(image), model.eval()(image), strict=True):
-        assert largest_difference(b[:, :, 0], a) <= 1e-5 * max(1, a.abs().max().item())
+        assert largest_difference(b[0], a) <= 1e-5 * max(1, a.abs().max().item())
 
 
 def test_weights_start_as_those_of_resnet():
@@ -163,7 +163,7 @@ def test_contracted_dilation(depth):
     ours = ScaleResNet(scale_space=dict(num_scales=1), contract_dilation=True, **variant).eval()
     ours.load_state_dict(theirs.state_dict())
     image = torch.randn(2, 3, 64, 49)
-    for a, b in zip(theirs(image), single_level(ours(image), False), strict=True):
+    for a, b in zip(theirs(image), single_level(ours(image), True), strict=True):
         assert largest_difference(a, b) <= 1e-5 * max(1, a.abs().max().item())
 
 

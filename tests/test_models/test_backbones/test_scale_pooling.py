@@ -9,7 +9,7 @@ from mmpretrain.models import ResNet
 from naive import largest_difference
 from networks import as_if_trained
 
-from mmscale.models import ScalePooling, ScaleResNet, ScaleResNetV1c
+from mmscale.models import ScalePooling, ScaleResNet
 from mmscale.scale_space import resample_level
 
 LIFTS = ('mmscale.GaussianLift', 'mmscale.GaussianPyramidLift', 'mmscale.BilinearPyramidLift')
@@ -114,55 +114,3 @@ def test_the_equivariance_of_the_body_is_not_touched():
     other = pooled(scale_pooling=None)
     assert net.state_dict().keys() == other.state_dict().keys()
     assert all(isinstance(y, tuple) for y in net.body(net.lift(images())))
-
-
-# Checkpoints that leave weights out.
-
-
-def save(path, net, without='', prefix=''):
-    state = {prefix + k: v for k, v in net.state_dict().items() if not (without and without in k)}
-    torch.save(dict(state_dict=state), path)
-    return dict(type='Pretrained', checkpoint=str(path))
-
-
-def test_a_checkpoint_that_leaves_weights_random_is_an_error(tmp_path):
-    init_cfg = save(tmp_path / 'a.pth', pooled(), without='conv1')
-    with pytest.raises(ValueError, match='for 9 of .* weights, conv1.weight among them'):
-        pooled(init_cfg=init_cfg).init_weights()
-    pooled(init_cfg=init_cfg, partial_pretrained=True).init_weights()
-
-
-@pytest.mark.parametrize(
-    'changed, name',
-    [(dict(in_channels=1), 'conv1.weight'), (dict(interaction=2), 'conv1.weight'),
-     (dict(base_channels=8), 'layer1.0.downsample.0.weight')],
-)  # fmt: skip
-def test_weights_of_another_shape_are_an_error(changed, name, tmp_path):
-    """MMEngine only logs that they are not loaded."""
-    init_cfg = save(tmp_path / 'a.pth', pooled())
-    with pytest.raises(ValueError, match=f'of other shapes, for .* {name} among them'):
-        pooled(init_cfg=init_cfg, **changed).init_weights()
-    pooled(init_cfg=init_cfg, partial_pretrained=True, **changed).init_weights()
-
-
-def test_a_checkpoint_of_a_whole_classifier_needs_its_prefix(tmp_path):
-    init_cfg = save(tmp_path / 'a.pth', pooled(), prefix='backbone.')
-    with pytest.raises(ValueError, match='prefix='):
-        pooled(init_cfg=init_cfg).init_weights()
-    net = pooled(init_cfg=dict(init_cfg, prefix='backbone.'))
-    net.init_weights()
-    assert largest_difference(net(images()), pooled()(images())) == 0
-
-
-def test_a_deep_stem_is_not_left_random_by_a_checkpoint_of_the_plain_one(tmp_path):
-    init_cfg = save(tmp_path / 'a.pth', pooled())
-    with pytest.raises(ValueError, match='stem.0'):
-        pooled(network=ScaleResNetV1c, init_cfg=init_cfg).init_weights()
-
-
-def test_offset_branches_may_start_at_zero(tmp_path):
-    init_cfg = save(tmp_path / 'a.pth', pooled())
-    deform = dict(type='mmscale.DeformScaleConv', stages=(False, False, False, True))
-    net = pooled(deform=deform, init_cfg=init_cfg)
-    net.init_weights()
-    assert largest_difference(net(images()), pooled()(images())) <= 1e-12

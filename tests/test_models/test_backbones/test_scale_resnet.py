@@ -34,7 +34,9 @@ def gradients_of(model):
 
 @pytest.mark.parametrize('depth', [18, 34, 50, 101, 152])
 def test_every_depth_builds_and_runs(depth):
-    cfg = dict(type='mmscale.ScaleResNet', depth=depth, out_indices=(0, 1, 2, 3), **SMALL)
+    cfg = dict(
+        type='mmscale.ScaleResNet', depth=depth, out_indices=(0, 1, 2, 3), lift=DENSE, **SMALL
+    )
     model = MODELS.build(cfg).eval()
     outputs = model(image(1))
     expansion = 1 if depth < 50 else 4

@@ -100,9 +100,7 @@ def test_commutes_with_any_angle_the_better_the_finer_the_image(is_training):
         with_statistics_of(network, smooth_image(65).float()).train(is_training)
     angles = (15, 30, 45)
     errors = turning_errors(lambda x: model(x.float())[0].double(), angles, sizes=(33, 65, 129))
-    others = turning_errors(
-        lambda x: ordinary(x.float())[0][:, :, 0].double(), angles, sizes=(129,)
-    )
+    others = turning_errors(lambda x: ordinary(x.float())[0][0].double(), angles, sizes=(129,))
     for (coarse, middle, fine), (other,) in zip(errors, others, strict=True):
         assert coarse > middle > fine
         assert fine < 0.05

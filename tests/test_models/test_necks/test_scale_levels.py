@@ -73,7 +73,7 @@ def test_images_of_cifar_have_other_strides():
 
 def test_dense_levels_have_one_stride():
     net = ScaleResNet(18, dict(base=2, num_scales=2), base_channels=4, stem_channels=4,
-                      scale_pooling=LEVELS)  # fmt: skip
+                      lift=dict(type='mmscale.GaussianLift'), scale_pooling=LEVELS)  # fmt: skip
     with pytest.raises(ValueError, match='one pyramid for each'):
         net(torch.rand(1, 3, 64, 64))
 
