@@ -63,9 +63,9 @@ sys.modules['mmpretrain'] = None  # from here on importing it fails, as if it we
 import mmscale, torch
 from mmengine.registry import MODELS
 model = MODELS.build(dict(type='mmscale.ScaleResNet', depth=18, scale_space=dict(num_scales=2)))
-print(tuple(model(torch.rand(1, 3, 32, 32))[0].shape))
+print(*[tuple(level.shape) for level in model(torch.rand(1, 3, 64, 64))[0]])
 """)
-    assert out == '(1, 512, 2, 1, 1)'
+    assert out == '(1, 512, 2, 2) (1, 512, 1, 1)'
 
 
 def test_a_wrong_environment_is_not_mistaken_for_a_wrong_name():
