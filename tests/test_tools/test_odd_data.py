@@ -138,7 +138,7 @@ def test_changed_images_are_measured_again(files, tmp_path, monkeypatch):
 
 
 VALUES = {
-    'no number': math.nan,
+    'undefined': math.nan,
     'infinite': -math.inf,
     'NumPy': np.float32(0.25),
     'array': np.arange(3.0),
