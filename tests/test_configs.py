@@ -2,6 +2,7 @@
 """What the configs promise: names that say what is in them; comparisons of one recipe and size."""
 
 import re
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -61,6 +62,15 @@ def parameters() -> dict[str, int]:
 
 def compared(pattern: str) -> list[str]:
     return [path.stem for path in PATHS if re.fullmatch(pattern, path.stem)]
+
+
+def test_a_config_inherits_from_its_own_folder_and_from_the_shared_bases_alone():
+    for path in CONFIGS.rglob('*.py'):
+        bases = runpy.run_path(str(path)).get('_base_', [])
+        for base in [bases] if isinstance(bases, str) else bases:
+            folder = (path.parent / base).resolve().parent
+            own = folder in (path.parent, CONFIGS / '_base_') or CONFIGS / '_base_' in folder.parents
+            assert own or '::' in base, f'{path.name} inherits from {base}'
 
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)

@@ -1,11 +1,9 @@
-_base_ = '../dss/scaleconvnet-s3_1xb128-20e_scalemnist.py'
+_base_ = './scaleconvnet-economical_1xb128-20e_scalemnist.py'
 
 # From twice to half the image's size, half an octave apart.
 model = dict(
     backbone=dict(
-        scale_space=dict(base=2.0**0.5, num_scales=5, zero_scale=0.5, first_level=-2),
-        lift=dict(type='mmscale.GaussianPyramidLift'),
-        aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=7),
-    ),
-    neck=dict(scale_dropout=0.5),
+        scale_space=dict(base=2.0**0.5, num_scales=5, first_level=-2),
+        aa_layer=dict(kernel_size=7),
+    )
 )
