@@ -1,4 +1,4 @@
-_base_ = './scaleresnet18-economical-w16_1xb128-30e_scalecifar10.py'
+_base_ = './scaleresnet18-economical-up1-w16_1xb128-30e_scalecifar10.py'
 
 # From twice to half the image's size, half an octave apart.
 model = dict(

@@ -1,4 +1,4 @@
-_base_ = './scaleresnet18-economical-w8_1xb50-10e_scaledigits.py'
+_base_ = './scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits.py'
 
 # From twice to half the image's size, a quarter of an octave apart.
 model = dict(

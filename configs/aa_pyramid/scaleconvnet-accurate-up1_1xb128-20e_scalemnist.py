@@ -1,4 +1,4 @@
-_base_ = './scaleconvnet-economical_1xb128-20e_scalemnist.py'
+_base_ = './scaleconvnet-economical-up1_1xb128-20e_scalemnist.py'
 
 # From twice to half the image's size, a quarter of an octave apart.
 model = dict(

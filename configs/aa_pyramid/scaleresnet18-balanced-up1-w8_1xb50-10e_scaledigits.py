@@ -1,4 +1,4 @@
-_base_ = './scaleconvnet-economical_1xb128-20e_scalemnist.py'
+_base_ = './scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits.py'
 
 # From twice to half the image's size, half an octave apart.
 model = dict(

@@ -1,4 +1,4 @@
-_base_ = './scaleresnet18-economical-w8_1xb50-10e_scaledigits.py'
+_base_ = './scaleconvnet-economical-up1_1xb128-20e_scalemnist.py'
 
 # From twice to half the image's size, half an octave apart.
 model = dict(
