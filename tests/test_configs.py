@@ -34,6 +34,7 @@ LIFTS = {
     'antialiased': 'mmscale.GaussianPyramidLift',
     'pyramid': 'mmscale.GaussianPyramidLift',
     'gate': 'mmscale.GaussianPyramidLift',
+    'prob': 'mmscale.GaussianPyramidLift',
 }
 BLURS = {
     'blur': dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
@@ -105,8 +106,8 @@ def test_the_name_says_what_is_in_the_config(path):
     assert (scale_space.get('first_level', 0) < 0) == ('pyramid' in words)
     lift = [LIFTS[word] for word in words if word in LIFTS] or ['mmscale.GaussianLift']
     assert backbone.get('lift', dict(type='mmscale.GaussianLift'))['type'] == lift[0]
-    gated = cfg.model.head.type == 'mmscale.ScaleClsHead' and cfg.model.head.pool == 'gate'
-    assert gated == ('gate' in words)
+    pools = [cfg.model.head.pool] if cfg.model.head.type == 'mmscale.ScaleClsHead' else []
+    assert pools == [word for word in words if word in ('gate', 'prob')]
     offsets = [OFFSETS[word] for word in words if word in OFFSETS]
     assert [backbone.deform.type] == offsets if 'deform' in backbone else not offsets
 

@@ -13,5 +13,6 @@ if has_module('mmpretrain'):
     from .scale_cifar10 import ScaleCIFAR10
     from .scale_digits import ScaleDigits
     from .scale_mnist import ScaleMNIST
+    from .stir import STIR
 
-    __all__ += ['ScaleCIFAR10', 'ScaleDigits', 'ScaleMNIST']
+    __all__ += ['ScaleCIFAR10', 'STIR', 'ScaleDigits', 'ScaleMNIST']

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import mmengine.dist as dist
 import numpy as np
 from mmengine.logging import print_log
 
@@ -57,6 +58,18 @@ def load_or_build(
             level=logging.WARNING,
         )
     return arrays
+
+
+def load_when_made(load: Callable[[], Arrays]) -> Arrays:
+    """Loads a file that the main one of several processes makes before the others read it."""
+    if not dist.is_main_process():
+        dist.barrier()
+        return load()
+    try:
+        return load()
+    finally:
+        # After an error too: the other processes then meet, and name, the same one.
+        dist.barrier()
 
 
 def digest(array: np.ndarray) -> str:

@@ -15,7 +15,7 @@ from mmscale.registry import DATASETS
 
 from . import mnist_recipe
 from .base import RescaledDataset, check_folder
-from .cache import Arrays, digest, load_or_build
+from .cache import Arrays, digest, load_or_build, load_when_made
 from .download import download
 from .mnist_digests import PUBLISHED_DIGESTS
 from .rescaling import check_flag
@@ -125,7 +125,7 @@ class ScaleMNIST(RescaledDataset):
 
     def load_data_list(self) -> list[dict]:
         """Read the split from the cache, where need be after making it."""
-        arrays = self._load_when_made()
+        arrays = load_when_made(self._load_or_build)
         images = arrays['images']
         if self.image_size == 56:
             images = mnist_recipe.double(images)
@@ -167,17 +167,6 @@ class ScaleMNIST(RescaledDataset):
 
     def _published_digests(self) -> dict[str, str]:
         return dict(zip(('images', 'labels'), PUBLISHED_DIGESTS[self.realization][self.split]))
-
-    def _load_when_made(self) -> Arrays:
-        """Of several processes let the main one make the file, then read it."""
-        if not dist.is_main_process():
-            dist.barrier()
-            return self._load_or_build()
-        try:
-            return self._load_or_build()
-        finally:
-            # After an error too: the other processes then meet, and name, the same one.
-            dist.barrier()
 
     def _load_or_build(self) -> Arrays:
         if self.scale is not None:

@@ -15,14 +15,16 @@ from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from mmpretrain.datasets import CIFAR10, MNIST
 from mmpretrain.structures import DataSample
 
-from mmscale.datasets import ScaleCIFAR10, ScaleDigits, ScaleMNIST
+from mmscale.datasets import STIR, ScaleCIFAR10, ScaleDigits, ScaleMNIST
 from mmscale.datasets.base import leaf_datasets
 from mmscale.registry import is_kind
 
 from .errors import one_line
 
 # Sides of the images of datasets whose pipelines do not cut them to a size.
-IMAGE_SIDES = {ScaleMNIST: 28, ScaleDigits: 32, ScaleCIFAR10: 32, MNIST: 28, CIFAR10: 32}
+IMAGE_SIDES = {
+    ScaleMNIST: 28, ScaleDigits: 32, ScaleCIFAR10: 32, STIR: 64, MNIST: 28, CIFAR10: 32,
+}  # fmt: skip
 
 
 def scope_of(cfg: Config) -> str:

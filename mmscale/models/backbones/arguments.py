@@ -41,6 +41,13 @@ def per_stage(name: str, value, num_stages: int) -> tuple:
     return tuple(values)
 
 
+def check_channels(channels) -> None:
+    """Raises ``ValueError`` unless ``channels`` is a sequence of integers of at least 1."""
+    sound = isinstance(channels, Sequence) and channels
+    if not sound or not all(is_integer(width) and width >= 1 for width in channels):
+        raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
+
+
 def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
     """``out_indices`` as a tuple of stages, or ``ValueError``."""
     if (

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from mmscale.models.layers import ScaleMaxPool2d
 from mmscale.models.layers.scale_sequential import run
-from mmscale.ops.scale_conv import is_integer
 from mmscale.registry import MODELS
 from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal
 
 from .arguments import (
+    check_channels,
     check_norms,
     check_out_indices,
     deform_per_stage,
@@ -88,12 +88,7 @@ class ScaleConvNet(BaseModule):
     ):
         super().__init__(init_cfg)
         self.partial_pretrained = partial_pretrained
-        if (
-            not isinstance(channels, Sequence)
-            or not channels
-            or not all(is_integer(width) and width >= 1 for width in channels)
-        ):
-            raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
+        check_channels(channels)
         num_stages = len(channels)
         interactions = per_stage('interaction', interaction, num_stages)
         self.num_convs = per_stage('num_convs', num_convs, num_stages)

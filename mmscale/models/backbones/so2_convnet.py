@@ -16,7 +16,7 @@ from mmscale.models.layers.so2 import (
 )
 from mmscale.registry import MODELS
 
-from .arguments import check_out_indices
+from .arguments import check_channels, check_out_indices
 from .pretrained import complete_checkpoint
 
 
@@ -66,12 +66,7 @@ class SO2ConvNet(BaseModule):
     ):
         super().__init__(init_cfg)
         self.partial_pretrained = partial_pretrained
-        if (
-            not isinstance(channels, Sequence)
-            or not channels
-            or not all(isinstance(width, int) and width >= 1 for width in channels)
-        ):
-            raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
+        check_channels(channels)
         check_count('max_order', max_order, 0)
         num_stages = len(channels)
         self.max_order = max_order

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.ops import binomial
+from mmscale.ops.scale_conv import is_integer
 
 from .so2_basis import basis_elements, field_size, sampled_basis
 
@@ -26,7 +27,7 @@ EPS = 1e-6
 
 def check_count(name: str, value, smallest: int) -> None:
     """Raises ``ValueError`` unless ``value`` is an integer of at least ``smallest``."""
-    if not isinstance(value, int) or value < smallest:
+    if not is_integer(value) or value < smallest:
         raise ValueError(f'{name} must be an integer of at least {smallest}, got {value!r}')
 
 
@@ -136,7 +137,7 @@ class SO2Conv(nn.Module):
         check_count('out_channels', out_channels, 1)
         check_count('in_order', in_order, 0)
         check_count('out_order', out_order, 0)
-        if not isinstance(kernel_size, int) or kernel_size < 1 or kernel_size % 2 == 0:
+        if not is_integer(kernel_size) or kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f'kernel_size must be an odd integer, got {kernel_size!r}')
         self.in_channels, self.out_channels = in_channels, out_channels
         self.in_order, self.out_order = in_order, out_order

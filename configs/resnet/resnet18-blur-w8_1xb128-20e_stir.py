@@ -1,0 +1,10 @@
+_base_ = './resnet18-w8_1xb128-20e_stir.py'
+
+# The same network (a ScaleResNet of one level is one) with a low-pass before each stride.
+model = dict(
+    backbone=dict(
+        type='mmscale.ScaleResNet_CIFAR',
+        scale_space=dict(num_scales=1),
+        aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
+    )
+)

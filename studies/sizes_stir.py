@@ -1,0 +1,40 @@
+# Sizes that were never trained: STIR-MNIST's evaluations 1, 2, 3 (a third of the sizes in training)
+# and 4 (all), all sizes in the test. A digit of s pixels stands at the factor 64 / s.
+title = 'STIR-MNIST, 6 epochs'
+seeds = [0, 1, 2]
+epochs = 6
+options = {'train_cfg.val_interval': 6}
+equivariance = dict(
+    factors=[round(64 / size, 5) for size in range(64, 16, -1)],
+    layers=['backbone'],
+    num_images=16,
+    accuracy_images=500,
+)
+ours = 'configs/aa_pyramid/scaleresnet18-prob-s3-blur-w8_1xb128-20e_stir.py'
+models = {
+    'ResNet': dict(config='configs/resnet/resnet18-w8_1xb128-20e_stir.py', color='black'),
+    'ResNet, blur': dict(
+        config='configs/resnet/resnet18-blur-w8_1xb128-20e_stir.py', color='tab:gray'
+    ),
+    'mean of probabilities': dict(config=ours, color='tab:red'),
+    'gate': dict(config=ours, options={'model.head.pool': 'gate'}, color='tab:pink'),
+}
+runs = {}
+for lowest, highest, dashes in ((17, 32, '-'), (33, 48, '--'), (49, 64, ':'), (17, 64, '-.')):
+    sizes = {f'{part}_dataloader.dataset.sizes': (lowest, highest) for part in ('train', 'val')}
+    for name, model in models.items():
+        runs[f'{name}, {lowest} to {highest}'] = dict(
+            config=model['config'],
+            options={**model.get('options', {}), **sizes},
+            style=dict(color=model['color'], ls=dashes),
+        )
+del ours, models, lowest, highest, dashes, sizes, name, model
+pictures = [
+    dict(
+        kind='scale',
+        name=f'{lowest}_{highest}',
+        title=f'Trained on digits of {lowest} to {highest} pixels',
+        runs=[run for run in runs if run.endswith(f', {lowest} to {highest}')],
+    )
+    for lowest, highest in ((17, 32), (33, 48), (49, 64), (17, 64))
+]
