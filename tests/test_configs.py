@@ -66,13 +66,16 @@ def compared(pattern: str) -> list[str]:
     return [path.stem for path in PATHS if re.fullmatch(pattern, path.stem)]
 
 
-def test_a_config_inherits_from_its_own_folder_and_from_the_shared_bases_alone():
+def family(path: Path) -> str:
+    return path.resolve().relative_to(CONFIGS).parts[0]
+
+
+def test_a_config_inherits_from_its_own_family_and_from_the_shared_bases_alone():
     for path in CONFIGS.rglob('*.py'):
         bases = runpy.run_path(str(path)).get('_base_', [])
         for base in [bases] if isinstance(bases, str) else bases:
-            folder = (path.parent / base).resolve().parent
-            own = folder in (path.parent, CONFIGS / '_base_') or CONFIGS / '_base_' in folder.parents
-            assert own or '::' in base, f'{path.name} inherits from {base}'
+            known = '::' in base or family(path.parent / base) in ('_base_', family(path))
+            assert known, f'{path.name} inherits from {base}'
 
 
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)

@@ -6,9 +6,7 @@ _base_ = [
 ]
 
 model = dict(
-    backbone=dict(
-        scale_space=dict(num_scales=3), lift=dict(type='mmscale.BilinearPyramidLift')
-    ),
+    backbone=dict(scale_space=dict(num_scales=3), lift=dict(type='mmscale.BilinearPyramidLift')),
     neck=[
         dict(type='mmscale.ScalePooling', mode='max', align='smallest'),
         dict(type='mmscale.ScaleGlobalPooling', space='max', output_size=2),
