@@ -131,8 +131,11 @@ $(STAMPS)/studies: $(REQ)/studies.txt $(REQ)/constraints.txt | $(STAMPS)/package
 
 # ---- MMCV with compiled ops
 
+# What a compiled wheel depends on: torch-2.11.0-cp311. Where a GPU is visible the CUDA ops are in it.
+WHEEL_KEY := import sys, torch; print("torch-%s-cp%d%d" % (torch.__version__.split("+")[0], *sys.version_info[:2]) \
+	+ "-cu%s" % torch.version.cuda * torch.cuda.is_available())
 HAS_OPS := $(BIN)/python -c 'import torch, mmcv._ext'
-MMCV_WHEELS ?= $${XDG_CACHE_HOME:-$$HOME/.cache}/mmscale/wheels/$$($(BIN)/python tools/misc/wheel_key.py)
+MMCV_WHEELS ?= $${XDG_CACHE_HOME:-$$HOME/.cache}/mmscale/wheels/$$($(BIN)/python -c '$(WHEEL_KEY)')
 INSTALL_OPS = $(PIP) --no-index --no-deps --force-reinstall --find-links "$$wheels" onedl-mmcv
 BUILD_OPS = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip wheel \
 	--disable-pip-version-check -c $(REQ)/constraints.txt \

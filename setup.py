@@ -82,7 +82,7 @@ if __name__ == '__main__':
             'Topic :: Scientific/Engineering :: Image Recognition',
         ],
         packages=find_packages(include=['mmscale', 'mmscale.*']),
-        package_data={'mmscale': ['py.typed']},
+        package_data={'mmscale': ['py.typed', 'datasets/*.json']},
         python_requires='>=3.10',
         # No MM package here: pip would install an original over a maintained fork (or the other
         # way round), for both own the same modules. The family is the user's choice, by extra.
@@ -95,6 +95,7 @@ if __name__ == '__main__':
             'studies': read_requirements('studies'),
             'tests': read_requirements('tests'),
         },
+        entry_points={'console_scripts': ['mmscale = mmscale.__main__:main']},
         cmdclass={'build_py': BuildPyWithMim},
         zip_safe=False,
     )

@@ -7,7 +7,7 @@ models of the model index by name. Where MMEngine is not installed there is noth
 ``mmscale.scale_space``, ``mmscale.ops`` and ``mmscale.testing`` need PyTorch and NumPy alone.
 """
 
-from ._requirements import check_requirements, has_module
+from ._requirements import check_requirements, has_module, without_chatter
 from .version import __version__
 
 __all__ = ['__version__', 'datasets', 'engine', 'models']
@@ -17,7 +17,8 @@ if has_module('mmengine'):
 
     from mmengine.config.utils import MODULE2PACKAGE
 
-    from . import datasets, engine, models
+    with without_chatter():
+        from . import datasets, engine, models
 
     # For `_base_ = 'mmscale::...'` and `'mmseg::...'`: MMEngine knows a few packages alone, and of
     # MMSegmentation the name of the original distribution.

@@ -3,12 +3,14 @@
 title = 'STIR-MNIST, 6 epochs'
 seeds = [0, 1, 2]
 epochs = 6
-options = {'train_cfg.val_interval': 6}
+# Measured on the digits of one size after the other.
+options = {'train_cfg.val_interval': 6, 'test_dataloader.dataset.scale': 1.0}
 equivariance = dict(
     factors=[round(64 / size, 5) for size in range(64, 16, -1)],
     layers=['backbone'],
     num_images=16,
     accuracy_images=500,
+    batch_size=100,
 )
 ours = 'configs/aa_pyramid/scaleresnet18-prob-s3-blur-w8_1xb128-20e_stir.py'
 models = {

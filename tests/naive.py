@@ -67,6 +67,40 @@ def scale_conv(levels, weight, bias=None, stride=(1, 1), dilation=(1, 1), groups
     return outputs
 
 
+def basis_scale_conv(levels, weight, tables, bias=None, stride=(1, 1), dilation=(1, 1), groups=1, *,
+                     base=2, pyramid=False):  # fmt: skip
+    """y(o, k, z) = sum over l, c, u of kappa_k(o, c, l, u) x(c, k + l, z + u), term by term.
+
+    ``tables`` has of each level the functions, and the distance of their taps.
+    """
+    outputs = []
+    for k, level in enumerate(levels):
+        functions, distance = tables[k]
+        kernel = np.einsum('oclf,fuv->ocluv', weight, functions)
+        if pyramid:
+            seen = [level]
+            for shift in range(1, min(weight.shape[2], len(levels) - k)):
+                finer = base**-shift
+                rows = [
+                    [
+                        read(levels[k + shift], y * finer, x * finer, 'border')
+                        for x in range(level.shape[3])
+                    ]
+                    for y in range(level.shape[2])
+                ]
+                seen.append(np.moveaxis(np.array(rows), (0, 1), (2, 3)))
+        else:
+            seen = levels[k:]
+        (y,) = scale_conv([np.zeros_like(level)], kernel[:, :, :1], bias, stride, groups=groups,
+                          base=base)  # fmt: skip
+        spread = [distance * step for step in dilation]
+        for shift in range(min(weight.shape[2], len(seen))):
+            y = y + scale_conv([seen[shift]], kernel[:, :, shift : shift + 1], None, stride, spread,
+                               groups, base=base)[0]  # fmt: skip
+        outputs.append(y)
+    return outputs
+
+
 def deform_scale_conv(levels, offsets, weight, bias=None, stride=(1, 1), dilation=(1, 1), groups=1,
                       modulations=None, *, base, first_level=0, pyramid=False):  # fmt: skip
     """The same with taps at z + a^k (u + offset(k, z, u)), each times its modulation."""

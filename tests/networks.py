@@ -90,6 +90,9 @@ def small_backbones() -> dict[str, nn.Module]:
         resnet = dict(options, depth=18, **slim, **two_stages)
         backbones |= {
             f'ScaleConvNet {form}': ScaleConvNet(**convnet),
+            f'ScaleConvNet Hermite {form}': ScaleConvNet(
+                **convnet, kernel=dict(type='mmscale.HermiteBasis', size=9, effective_size=3)
+            ),
             f'ScaleConvNet deformable {form}': ScaleConvNet(
                 **convnet, deform=dict(modulated, stages=(False, True))
             ),
@@ -102,6 +105,9 @@ def small_backbones() -> dict[str, nn.Module]:
             ),
             f'ScaleResNet of one level {form}': ScaleResNet(
                 **dict(resnet, scale_space=dict(num_scales=1), interaction=1)
+            ),
+            f'ScaleResNet discrete {form}': ScaleResNet(
+                **resnet, kernel=dict(type='mmscale.DiscreteBasis', effective_size=3)
             ),
             f'ScaleResNet base sqrt 2 {form}': ScaleResNet(
                 **dict(resnet, scale_space=dict(base=2**0.5, num_scales=3))

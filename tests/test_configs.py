@@ -25,8 +25,9 @@ SCHEDULES = CONFIGS / '_base_' / 'schedules'
 # The ordinary model of each comparison, and the names of all its models.
 COMPARISONS = {
     'resnet18-w8_1xb50-10e_scaledigits': r'.*_scaledigits',
-    'cnn_1xb128-20e_scalemnist': r'(?!.*-deep-).*_scalemnist',
-    'resnet18-w16_1xb128-30e_scalecifar10': r'.*resnet18-.*_1xb128-30e_scalecifar10',
+    # Derivatives have fewer parameters in the same network.
+    'cnn_1xb128-20e_scalemnist': r'(?!.*-(deep|gaussder)-).*_scalemnist',
+    'resnet18-w16_1xb128-30e_scalecifar10': r'(?!.*-gaussder-).*resnet18-.*b128-30e_scalecifar10',
     'resnet50-w16_1xb128-30e_scalecifar10': r'.*resnet50-.*_1xb128-30e_scalecifar10',
 }
 LIFTS = {
@@ -35,6 +36,14 @@ LIFTS = {
     'pyramid': 'mmscale.GaussianPyramidLift',
     'gate': 'mmscale.GaussianPyramidLift',
     'prob': 'mmscale.GaussianPyramidLift',
+    'hermite': 'mmscale.RepeatLift',
+    'discrete': 'mmscale.RepeatLift',
+    'gaussder': 'mmscale.RepeatLift',
+}
+KERNELS = {
+    'hermite': 'mmscale.HermiteBasis',
+    'discrete': 'mmscale.DiscreteBasis',
+    'gaussder': 'mmscale.GaussianDerivativeBasis',
 }
 BLURS = {
     'blur': dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
@@ -109,6 +118,8 @@ def test_the_name_says_what_is_in_the_config(path):
     assert (scale_space.get('first_level', 0) < 0) == ('pyramid' in words)
     lift = [LIFTS[word] for word in words if word in LIFTS] or ['mmscale.GaussianLift']
     assert backbone.get('lift', dict(type='mmscale.GaussianLift'))['type'] == lift[0]
+    kernels = [KERNELS[word] for word in words if word in KERNELS]
+    assert kernels == ([backbone.kernel.type] if 'kernel' in backbone else [])
     pools = [cfg.model.head.pool] if cfg.model.head.type == 'mmscale.ScaleClsHead' else []
     assert pools == [word for word in words if word in ('gate', 'prob')]
     offsets = [OFFSETS[word] for word in words if word in OFFSETS]

@@ -1,11 +1,14 @@
 # Copyright (c) mmscale contributors.
 """Registration, the model index, and what an installation contains."""
 
+import ast
+import os
 import shutil
 import subprocess
 import sys
 import zipfile
 from email.parser import Parser
+from importlib.util import resolve_name
 from pathlib import Path
 
 import mmpretrain
@@ -15,10 +18,9 @@ import yaml
 from mmengine.config import Config
 
 import mmscale
+from mmscale.engine.cost import count, image_shape
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / 'tools' / 'analysis_tools'))
-import compare_models  # noqa: E402
 
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
@@ -62,9 +64,9 @@ sys.modules['mmpretrain'] = None  # from here on importing it fails, as if it we
 import mmscale, torch
 from mmengine.registry import MODELS
 model = MODELS.build(dict(type='mmscale.ScaleResNet', depth=18, scale_space=dict(num_scales=2)))
-print(*(tuple(level.shape) for level in model(torch.rand(1, 3, 32, 32))[0]))
+print(*[tuple(level.shape) for level in model(torch.rand(1, 3, 64, 64))[0]])
 """)
-    assert out == '(1, 512, 1, 1) (1, 512, 1, 1)'
+    assert out == '(1, 512, 2, 2) (1, 512, 1, 1)'
 
 
 def test_a_wrong_environment_is_not_mistaken_for_a_wrong_name():
@@ -81,6 +83,21 @@ except RuntimeError as error:
     print(str(error).splitlines()[-1])
 """)
     assert 'mmcv 9.9 is installed, but mmcv' in out.replace('-lite', '')
+
+
+def test_no_arrow_runs_back_up():
+    """A room of the package imports of those before it alone."""
+    rooms = ['scale_space', 'ops', 'models', 'datasets', 'evaluation', 'engine', 'visualization']
+    for path in (ROOT / 'mmscale').rglob('*/*.py'):
+        *folders, _ = path.relative_to(ROOT).parts
+        if folders[1] not in rooms:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            source = resolve_name('.' * node.level + (node.module or ''), '.'.join(folders))
+            if source.startswith('mmscale.') and (room := source.split('.')[1]) in rooms:
+                assert rooms.index(room) <= rooms.index(folders[1]), (path, source)
 
 
 def test_every_config_is_in_the_model_index_under_its_own_name():
@@ -117,7 +134,7 @@ def multiply_adds(net: torch.nn.Module, shape: tuple) -> int:
     """Of an image; counted once for configs of one model, which differ in their trainings."""
     key = str(net._config.model), shape
     if key not in COUNTED:
-        COUNTED[key] = compare_models.count(net, shape)[1]
+        COUNTED[key] = count(net, shape)[1]
     return COUNTED[key]
 
 
@@ -125,7 +142,7 @@ def multiply_adds(net: torch.nn.Module, shape: tuple) -> int:
 def test_indexed_models_build_by_name(model):
     net = mmpretrain.get_model(model['Name'])
     assert sum(p.numel() for p in net.parameters()) == model['Metadata']['Parameters']
-    shape = compare_models.image_shape(net._config)
+    shape = image_shape(net._config)
     # It takes seconds to trace a ResNet-50, whose layers are those of the other models.
     if net._config.model.backbone.get('depth') != 50:
         assert multiply_adds(net, shape) == model['Metadata']['FLOPs']
@@ -213,6 +230,45 @@ def test_model_index_is_found_in_a_plain_checkout(source):
         'import mmscale, mmscale.model_index as index; print(index.find_model_index())', cwd=source
     )
     assert Path(out) == source / 'model-index.yml'
+
+
+OWN = """
+_base_ = 'mmscale::dss/scaleresnet18-s3-w8_1xb50-10e_scaledigits.py'
+model = dict(backbone=dict(stem_channels=4, base_channels=4), head=dict(in_channels=32))
+train_cfg = dict(max_epochs=1, val_interval=5)
+train_dataloader = dict(batch_size=20, dataset=dict(indices=40))
+test_dataloader = dict(dataset=dict(indices=20))
+"""
+
+
+def test_commands_of_a_wheel_on_a_config_in_an_empty_folder(source, tmp_path):
+    with zipfile.ZipFile(build(source, 'build_wheel')) as wheel:
+        wheel.extractall(tmp_path / 'site')
+    (points,) = tmp_path.glob('site/*.dist-info/entry_points.txt')
+    assert 'mmscale = mmscale.__main__:main' in points.read_text()
+    folder = tmp_path / 'empty'
+    folder.mkdir()
+    (folder / 'mine.py').write_text(OWN)
+    trained, few = 'mine.py:work_dirs/mine/epoch_1.pth', ['--num-images', '2', '--factors', '2']
+    image = ROOT / 'docs/images/quickstart.png'
+    for words, made in (
+        (['train', 'mine.py'], 'mine/epoch_1.pth'),
+        (['test', trained, '--out', 'work_dirs/test'], 'test/metrics.json'),
+        (['equivariance', trained, *few], 'equivariance/equivariance.csv'),
+        (['export', trained], 'export/mine.onnx'),
+        (['visualize', 'equivariance', image, trained, '--size', '33'],
+         'visualize_equivariance/equivariance.svg'),
+    ):  # fmt: skip
+        result = subprocess.run(
+            [sys.executable, '-m', 'mmscale', *map(str, words)], cwd=folder, capture_output=True,
+            text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert (folder / 'work_dirs' / made).is_file()
+        assert 'Could not import' not in result.stdout + result.stderr
+    result = run_python('import sys; sys.argv = ["mmscale"]\nimport mmscale.__main__ as m\n'
+                        'try: m.main()\nexcept SystemExit as end: print(end.code)')  # fmt: skip
+    assert result == '0'
 
 
 def test_import_needs_no_checkout_around_it(source, tmp_path):

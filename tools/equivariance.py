@@ -1,7 +1,7 @@
 # Copyright (c) mmscale contributors.
 """Accuracy, AP or mIoU, and equivariance error of models against scale.
 
-``python tools/equivariance.py CONFIG [CHECKPOINT] [CONFIG [CHECKPOINT] ...]``
+``python tools/equivariance.py CONFIG[:CHECKPOINT] ...``
 
 A table on the terminal, and in ``--out`` ``equivariance.json``, ``.csv``, ``.png`` and ``.svg``.
 What was measured of each model is kept in ``models/`` there: run again, the tool goes on where it
@@ -10,33 +10,27 @@ was stopped.
 
 import argparse
 import json
-import platform
+import sys
 import time
 import warnings
 from dataclasses import asdict
 from pathlib import Path
 
-import mmcv
-import mmengine
-import mmpretrain
 import torch
-from mmengine.runner import set_random_seed
 
 import mmscale
 from mmscale.datasets.images import images_below
-from mmscale.engine import checkpoints, launch
+from mmscale.engine import models, report, study
+from mmscale.engine.accuracy import measure_accuracy
 from mmscale.engine.errors import one_line_errors
-from mmscale.evaluation import report, study
-from mmscale.evaluation.accuracy import measure_accuracy
+from mmscale.engine.study import Settings, digest
 from mmscale.evaluation.equivariance import FACTORS, check_factors
 from mmscale.evaluation.features import check_layers
 from mmscale.evaluation.scaling import RESAMPLINGS
-from mmscale.evaluation.study import Model, Settings, digest
 from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
-from mmscale.visualization import save_figure
+from mmscale.visualization import make_folder, write_figure
 
 LEAST = dict(num_images=1, accuracy_images=1, batch_size=1, border=0, seed=0)
-CHECKPOINT_SUFFIXES = ('.pth', '.pt')
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,9 +39,7 @@ def parse_args() -> argparse.Namespace:
     )
     add, default = parser.add_argument, '; default: %(default)s'
     add('models', metavar='MODEL', nargs='+',
-        help='CONFIG or CONFIG CHECKPOINT: a config file, or the name of a model that MMPretrain '
-        'knows, and path (.pth, .pt) or address of its checkpoint; a CONFIG without one is an '
-        'untrained model, with random weights')  # fmt: skip
+        help=f'{models.HELP}; without a checkpoint the weights are random')  # fmt: skip
     add('--names', nargs='+', metavar='NAME', help='of the models; default: those of the configs')
     add('--layers', nargs='+', metavar='LAYER', default=['backbone'],
         help='layers whose error is measured, such as backbone.layer1 backbone.layer2; default: '
@@ -56,7 +48,8 @@ def parse_args() -> argparse.Namespace:
         help='scale factors: everything is s times smaller' + default)  # fmt: skip
     add('--num-images', type=int, default=64, help='of the error, the first ones' + default)
     add('--images', metavar='FOLDER', type=Path,
-        help="images in place of the config's test data; there is no accuracy then")  # fmt: skip
+        help="images in this folder and those below it, in place of the config's test data; there "
+        'is no accuracy then')  # fmt: skip
     add('--accuracy-images', type=int, default=1000,
         help='at most, spread evenly over the test data, for each factor' + default)  # fmt: skip
     add('--metric', metavar='NAME',
@@ -78,9 +71,8 @@ def parse_args() -> argparse.Namespace:
     add('--batch-size', type=int, default=8, help=default[2:])
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help=default[2:])
     add('--seed', type=int, default=0, help='of random weights' + default)
-    add('--out', metavar='FOLDER', type=Path, default=Path('work_dirs/equivariance'),
-        help=default[2:])  # fmt: skip
-    launch.add_config_options(parser)
+    add('--out', metavar='FOLDER', default='work_dirs/equivariance', help=default[2:])
+    models.add_config_options(parser, pretrained=True)
     return parser.parse_args()
 
 
@@ -105,95 +97,56 @@ def check_arguments(args: argparse.Namespace) -> Settings:
         torch.zeros(1, device=args.device)
     except (AssertionError, RuntimeError) as error:
         raise ValueError(f'--device: {args.device} cannot be used ({error})') from error
+    args.out = make_folder(args.out)
+    same = ('num_images', 'canvas', 'resampling', 'border', 'batch_size', 'between_levels',
+            'breakdown', 'metric')  # fmt: skip
     return Settings(
         factors=factors,
         layers=tuple(dict.fromkeys(args.layers)),
-        num_images=args.num_images,
         folder=args.images,
         accuracy_images=None if args.no_accuracy or args.images else args.accuracy_images,
-        canvas=args.canvas,
-        resampling=args.resampling,
-        border=args.border,
         squared=not args.unsquared,
-        batch_size=args.batch_size,
-        between_levels=args.between_levels,
-        breakdown=args.breakdown,
-        metric=args.metric,
+        **{name: getattr(args, name) for name in same},
     )
 
 
-def pair(words: list[str]) -> list[tuple[str, str | None]]:
-    """Each config with the checkpoint behind it, or None."""
-    models = []
-    for word in words:
-        if '://' not in word and not word.endswith(CHECKPOINT_SUFFIXES):
-            models.append((word, None))
-        elif models and models[-1][1] is None:
-            models[-1] = (models[-1][0], word)
-        else:
-            raise ValueError(f'checkpoint {word}: there is no config of its own before it')
-    return models
-
-
-def load(path: str, checkpoint: str | None, layers: tuple, args: argparse.Namespace) -> Model:
-    cfg = launch.find_config(path)
-    launch.merge_options(cfg, args.cfg_options)
-    checkpoints.check_file(checkpoint)
-    set_random_seed(args.seed)
-    network = launch.build_network(cfg, path)
-    if checkpoint is not None:
-        checkpoints.load_weights(network, checkpoint, path)
+def load(word: str, layers: tuple, args: argparse.Namespace) -> models.Model:
+    model = models.load_model(word, args.cfg_options, args.pretrained, args.seed)
     try:
-        check_layers(network, layers)
+        check_layers(model.network, layers)
     except ValueError as error:
-        raise ValueError(f'--layers: in {path} {error}') from error
-    return Model(path, cfg, checkpoint, network)
+        raise ValueError(f'--layers: in {model.path} {error}') from error
+    return model
 
 
-def name_models(models: list[Model], names: list[str] | None, seed: int) -> list[str]:
-    """Names for the legend, each once."""
-    stems = [Path(model.path).stem for model in models]
-    if names is None:
-        names = []
-        for model, stem in zip(models, stems):
-            if model.checkpoint is None:
-                stem = f'{stem} (untrained, seed {seed})'
-            elif stems.count(stem) > 1:
-                stem = f'{stem} {"/".join(Path(model.checkpoint).parts[-2:])}'
-            names.append(stem)
-    if len(names) != len(models) or len(set(names)) < len(names):
-        raise ValueError(
-            f'--names: {len(models)} models need as many different names, got {", ".join(names)}'
-        )
-    return names
+def digest_files(model: models.Model, settings: Settings) -> str:
+    """Of the images and labels that a model is measured on."""
+    if settings.folder:
+        paths = images_below(settings.folder)[: settings.num_images]
+        return digest(path.read_bytes() for path in paths)
+    try:
+        return study.digest_data(model, study.build_test_data(model))
+    except study.MissingData:
+        return 'photographs'
 
 
-def describe(model: Model, settings: Settings, args: argparse.Namespace) -> dict:
+def describe(model: models.Model, settings: Settings, args: argparse.Namespace) -> dict:
     """All that the measured values depend on, and the fingerprint of it."""
-    files = images_below(settings.folder)[: settings.num_images] if settings.folder else []
-    data = None if files else study.digest_data(model, study.build_test_data(model))
     code = sorted(Path(mmscale.__file__).parent.rglob('*.py')) + [Path(__file__)]
     weights = []
     for name, tensor in model.network.state_dict().items():
         values = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
         weights += [name.encode(), values.tobytes()]
+    packages = 'mmscale', 'torch', 'numpy', 'mmcv', 'mmengine', 'mmpretrain'
     described = dict(
         config_sha256=digest([json.dumps(model.cfg.to_dict(), default=str).encode()]),
         weights_sha256=digest(weights),
-        folder_sha256=digest(path.read_bytes() for path in files) if files else None,
-        data_sha256=data,
+        data=digest_files(model, settings),
         code_sha256=digest(path.read_bytes() for path in code if '.mim' not in path.parts),
-        versions=dict(
-            mmscale=mmscale.__version__,
-            torch=torch.__version__,
-            mmcv=mmcv.__version__,
-            mmengine=mmengine.__version__,
-            mmpretrain=mmpretrain.__version__,
-            python=platform.python_version(),
-        ),
+        versions={name: sys.modules[name].__version__ for name in packages},
         device=torch.device(args.device).type,
         seed=args.seed,
-        settings={**asdict(settings), 'folder': settings.folder and str(settings.folder)},
+        settings=report.plain(asdict(settings)),
     )
     checkpoint = model.checkpoint and dict(path=model.checkpoint, sha256=None)
     if checkpoint and Path(model.checkpoint).is_file():
@@ -216,7 +169,7 @@ def read_result(path: Path, fingerprint: str) -> dict:
         return {}
 
 
-def measure(model: Model, name: str, settings: Settings, args: argparse.Namespace) -> dict:
+def measure(model: models.Model, name: str, settings: Settings, args: argparse.Namespace) -> dict:
     """The result of a model. What was measured is kept, and not measured twice."""
     header = describe(model, settings, args)
     path = args.out / 'models' / f'{Path(model.path).stem}-{header["fingerprint"][:12]}.json'
@@ -264,39 +217,27 @@ def print_notes(results: list[dict]) -> None:
         print('not all models saw the same pixels: test data, pipeline or normalisation differ')
 
 
-def chance_of(models: list[Model]) -> float | None:
-    """Accuracy of a guess in percent, where all models have the same number of classes."""
-    heads = [getattr(model.network, 'head', None) for model in models]
-    classes = {getattr(head, 'num_classes', None) for head in heads}
-    return 100 / classes.pop() if len(classes) == 1 and None not in classes else None
-
-
-def write_files(results: list[dict], chance: float | None, out: Path) -> None:
-    report.write_json(out / 'equivariance.json', dict(models=results))
-    report.write_text(out / 'equivariance.csv', report.to_csv(results))
-    figure = report.draw(results, chance, how(results[0]['settings']))
-    for suffix in ('.png', '.svg'):
-        save_figure(figure, out / f'equivariance{suffix}', dpi=150)
-    print(f'figure: {(out / "equivariance.png").resolve()}')
-
-
 @one_line_errors()
 def main():
     args = parse_args()
     torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa would show in the error
     settings = check_arguments(args)
-    try:
-        (args.out / 'models').mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f'--out: cannot make {args.out} ({error.strerror})') from error
-    models = [load(*words, settings.layers, args) for words in pair(args.models)]
-    names = name_models(models, args.names, args.seed)
-    results = [measure(model, name, settings, args) for model, name in zip(models, names)]
+    (args.out / 'models').mkdir(exist_ok=True)
+    loaded = [load(word, settings.layers, args) for word in args.models]
+    names = models.name_models(loaded, args.names)
+    results = [measure(model, name, settings, args) for model, name in zip(loaded, names)]
     print(f'\n{report.table(results)}')
     if settings.breakdown:
         print(f'\n{report.breakdown_table(results) or "no network on scale spaces to break down"}')
     print_notes(results)
-    write_files(results, chance_of(models), args.out)
+    # Accuracy of a guess in percent, where all models have the same number of classes.
+    heads = [getattr(model.network, 'head', None) for model in loaded]
+    classes = {getattr(head, 'num_classes', None) for head in heads}
+    chance = 100 / classes.pop() if len(classes) == 1 and None not in classes else None
+    report.write_json(args.out / 'equivariance.json', dict(models=results))
+    report.write_text(args.out / 'equivariance.csv', report.to_csv(results))
+    figure = report.draw(results, chance, how(results[0]['settings']))
+    write_figure(figure, args.out, 'equivariance')
 
 
 if __name__ == '__main__':

@@ -15,6 +15,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -23,20 +24,16 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
-from mmengine.runner import Runner
-from mmpretrain.registry import MODELS
 
-from mmscale.engine import digests
-from mmscale.engine.checkpoints import load_weights
+import mmscale
+from mmscale.engine.accuracy import measure_accuracy
 from mmscale.engine.errors import one_line_errors
+from mmscale.engine.models import Model, load_model
+from mmscale.engine.report import write_json
 from mmscale.engine.safe_loading import add_trust_option
-from mmscale.evaluation import equivariance_error
+from mmscale.engine.study import Settings, digest, measure_errors
 from mmscale.evaluation.equivariance import FACTORS
-from mmscale.evaluation.report import write_json
-from mmscale.evaluation.study import digest
 from mmscale.visualization import save_figure
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,10 +61,10 @@ def parse_args() -> argparse.Namespace:
 
 def folder_of(out: Path, name: str, seed: int) -> Path:
     """Of a training; its name changes with the code and the config."""
-    config = Config.fromfile(ROOT / CONFIGS[name])
-    parts = digests.of_code(config, 'mmscale.evaluation.equivariance'), digests.of_config(config)
-    key = digest(part.encode() for part in parts)[:8]
-    return out / f'{Path(CONFIGS[name]).stem}_seed{seed}_{key}'
+    parts = [Config.fromfile(ROOT / CONFIGS[name]).pretty_text.encode()]
+    parts += [path.read_bytes() for path in sorted(Path(mmscale.__file__).parent.rglob('*.py'))
+              if '.mim' not in path.parts]  # fmt: skip
+    return out / f'{Path(CONFIGS[name]).stem}_seed{seed}_{digest(parts)[:8]}'
 
 
 class Progress:
@@ -115,53 +112,23 @@ def train(name: str, seed: int, out: Path, progress: Progress, threads: int) -> 
         raise RuntimeError(f'training {name} failed; the end of {path}:\n{end}')
 
 
-def load(config: str, checkpoint: Path) -> tuple[Config, torch.nn.Module]:
-    cfg = Config.fromfile(ROOT / config)
-    cfg.model.data_preprocessor = cfg.data_preprocessor
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-    load_weights(model, str(checkpoint), config)
-    return cfg, model.eval()
-
-
-@torch.no_grad()
-def accuracy(cfg: Config, model: torch.nn.Module, scale: float) -> float:
-    """Share of test digits of one size that are recognised, in percent."""
-    right, count = 0, 0
-    for batch in test_batches(cfg, scale):
-        for sample in model.test_step(batch):
-            right += int(sample.pred_label == sample.gt_label)
-            count += 1
-    return 100 * right / count
-
-
-def test_batches(cfg: Config, scale: float):
-    loader = dict(cfg.test_dataloader, num_workers=0, persistent_workers=False)
-    loader['dataset'] = dict(loader['dataset'], scale=scale)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return Runner.build_dataloader(loader, seed=0)
-
-
-def errors(cfg: Config, model: torch.nn.Module) -> dict[str, list[float]]:
-    """How the features change as 100 images of full-size digits shrink.
+def values(model: Model) -> dict[str, list[float]]:
+    """Accuracy on digits of each size, and how the features of full-size digits change.
 
     The last feature maps of the whole backbone and of what follows its lift, on shrinking canvases;
     and the vector that the classifier sees, on a canvas that keeps its size as in the datasets.
     """
-    images = model.data_preprocessor(next(iter(test_batches(cfg, 1.0))))['inputs']
-    backbone, neck = model.backbone, model.neck
-    grid = getattr(backbone, 'grid', None)
-    network = equivariance_error(backbone, images, scale_space=grid)
-    vector = equivariance_error(
-        lambda x: neck(backbone(x)), images, scale_space=grid, canvas='keep'
+    model.cfg.test_dataloader.dataset.scale = 1.0
+    settings = Settings(FACTORS, ('backbone',), 100, None, 500, 'shrink', 'matched', 0, True, 100)
+    shrunk = measure_errors(model, settings)
+    kept = measure_errors(model, replace(settings, layers=('neck',), canvas='keep'))
+    curves = dict(
+        accuracy=measure_accuracy(model, settings)['accuracy'],
+        vector=kept['layers']['neck'],
+        network=shrunk['layers']['backbone'],
+        body=shrunk['body'] or shrunk['layers']['backbone'],
     )
-    body = network
-    if grid is not None:
-        body = equivariance_error(backbone.body, backbone.lift(images), scale_space=grid)
-    return {
-        key: result.mean.tolist()
-        for key, result in dict(network=network, body=body, vector=vector).items()
-    }
+    return {name: curve['mean'] for name, curve in curves.items()}
 
 
 def measure(name: str, seed: int, out: Path) -> dict:
@@ -170,10 +137,7 @@ def measure(name: str, seed: int, out: Path) -> dict:
     results, checkpoint = folder / 'results.json', folder / f'epoch_{EPOCHS}.pth'
     if not results.is_file() or results.stat().st_mtime < checkpoint.stat().st_mtime:
         print(f'measuring {name}, seed {seed}, at {len(FACTORS)} scale factors', flush=True)
-        cfg, model = load(CONFIGS[name], checkpoint)
-        values = dict(accuracy=[accuracy(cfg, model, 1 / s) for s in FACTORS])
-        values.update(errors(cfg, model))
-        write_json(results, values)
+        write_json(results, values(load_model(f'{ROOT / CONFIGS[name]}:{checkpoint}')))
     return json.loads(results.read_text(encoding='utf-8'))
 
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Tests a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``."""
+"""Tests a model: ``python tools/test.py CONFIG CHECKPOINT`` or ``MODEL``."""
 
 import argparse
 import inspect
@@ -7,83 +7,48 @@ import os
 from copy import deepcopy
 from pathlib import Path
 
-import mmengine
 from mmengine.config import ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
-from mmengine.registry import HOOKS, RUNNERS
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.datasets.base import leaf_datasets
-from mmscale.engine import checkpoints, launch
-from mmscale.engine.allocator import keep_freed_blocks
+from mmscale.engine import checkpoints, launch, models
 from mmscale.engine.errors import one_line_errors
-from mmscale.engine.hooks.equivariance_hook import unwrap
-from mmscale.evaluation.report import plain
-from mmscale.models.necks.check_neck import check_neck
+from mmscale.engine.report import write_json
 from mmscale.registry import find_class
 
 PARTS = ('model', 'test_dataloader', 'test_cfg', 'test_evaluator')
-LOADERS = ('test_dataloader',)
-OUT_SUFFIXES = {
-    'pred': ('.pkl', '.pickle'),
-    'metrics': ('.json', '.yaml', '.yml', '.pkl', '.pickle'),
-}
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description='Test a checkpoint')
-    launch.add_common_arguments(parser)
-    parser.add_argument('checkpoint', help='path or address of the checkpoint')
-    parser.add_argument(
-        '--no-strict',
-        action='store_true',
+    parser = argparse.ArgumentParser(description='Test a model')
+    add = parser.add_argument
+    add('config', metavar='MODEL', help=models.HELP)
+    add('checkpoint', nargs='?', help='path or address of the checkpoint, if MODEL has none')
+    add('--no-strict', action='store_true',
         help='take a checkpoint that does not fit exactly: weights that it lacks stay random, its '
-        'classes may have other names',
-    )
-    parser.add_argument('--out', help='file for the predictions (.pkl) or the metrics (.json ...)')
-    parser.add_argument(
-        '--out-item', choices=['metrics', 'pred'], help='what to write to --out; default: pred'
-    )
-    parser.add_argument('--show-dir', help='folder for images with the predictions drawn in')
-    parser.add_argument(
-        '--show', action='store_true', help='show images with the predictions in a window'
-    )
-    parser.add_argument(
-        '--interval', type=int, default=1, help='draw one sample in this many; default: 1'
-    )
-    parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds for which a window stays; default: 2'
-    )
-    parser.add_argument(
-        '--tta',
-        action='store_true',
+        'classes may have other names')  # fmt: skip
+    add('--out', type=Path, metavar='FOLDER',
+        help='write the metrics there, metrics.json')  # fmt: skip
+    add('--predictions', action='store_true', help='write them to --out, too, predictions.pkl')
+    add('--show-dir', help='folder for images with the predictions drawn in')
+    add('--show', action='store_true', help='show images with the predictions in a window')
+    add('--interval', type=int, default=1, help='draw one sample in this many; default: 1')
+    add('--wait-time', type=float, default=2, help='seconds for which a window stays; default: 2')
+    add('--tta', action='store_true',
         help="test-time augmentation: the config's tta_model and tta_pipeline, or else the mean "
-        'score over an image and its mirror image',
-    )
-    return parser.parse_args()
-
-
-def check_arguments(args: argparse.Namespace):
-    """Checks what would fail in the test or after it."""
-    for name, least in dict(interval=1, wait_time=0).items():
-        if not getattr(args, name) >= least:
-            raise ValueError(
-                f'--{name.replace("_", "-")}: must be at least {least}, got {getattr(args, name)}'
-            )
-    if args.show_dir is not None and Path(args.show_dir).is_file():
-        raise ValueError(f'--show-dir: {args.show_dir} is a file, and must be a folder')
-    if args.out is None:
-        if args.out_item is not None:
-            raise ValueError('--out-item: name the file with --out')
-        return
-    item = args.out_item or 'pred'
-    if Path(args.out).suffix not in OUT_SUFFIXES[item]:
-        allowed = ', '.join(OUT_SUFFIXES[item])
-        raise ValueError(f'--out: {args.out} must end in one of {allowed} for --out-item {item}')
-    if Path(args.out).is_dir():
-        raise ValueError(f'--out: {args.out} is a folder, and must be a file')
+        'score over an image and its mirror image')  # fmt: skip
+    launch.add_common_arguments(parser, pretrained=True)
+    args = parser.parse_args()
+    if not args.interval >= 1 or not args.wait_time >= 0:
+        parser.error(f'--interval, --wait-time: must be at least 1 and 0, got {args.interval} and '
+                     f'{args.wait_time}')  # fmt: skip
+    if args.predictions and args.out is None:
+        parser.error('--predictions: name the folder with --out')
+    return args
 
 
 def enable_visualization(cfg, args: argparse.Namespace):
@@ -126,7 +91,7 @@ def name_by_folder(visualizer, dataset):
     def apart(draw):
         def draw_apart(*args, data_sample=None, out_file=None, **kwargs):
             # MMPretrain and MMDetection name the file, MMSegmentation the image in its backends.
-            name = kwargs.get('name') or args[0]
+            name = kwargs.pop('name', None) or args[0]
             known = os.path.basename(data_sample.get('img_path') or name)
             if 'img_path' in data_sample:
                 own = os.path.relpath(os.path.realpath(data_sample.img_path), root or None)
@@ -163,30 +128,24 @@ def enable_tta(cfg):
 
 
 def make_config(args: argparse.Namespace):
-    """The config file with the command line merged in."""
-    check_arguments(args)
-    cfg = launch.load_config(args.config)
-    launch.check_parts(cfg, args.config, *PARTS)
-    cfg.launcher = args.launcher
+    """The config with the command line merged in."""
+    args.config, checkpoint = models.split_model(args.config)
+    cfg, weights = models.find_config(args.config)
+    models.check_parts(cfg, args.config, *PARTS)
     cfg.resume = False
-    cfg.load_from = args.checkpoint
-    launch.set_work_dir(cfg, args.work_dir, args.config)
-
+    cfg.load_from = args.checkpoint or checkpoint or (weights if args.pretrained else None)
+    if cfg.load_from is None:
+        raise ValueError('checkpoint: say which, or --pretrained of a model that has weights')
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir is not None:
         enable_visualization(cfg, args)
     if args.tta:
         enable_tta(cfg)
-
-    launch.set_dataloader_defaults(cfg, LOADERS)
-    if args.no_pin_memory:
-        launch.override_dataloaders(cfg, LOADERS, pin_memory=False)
-
-    launch.merge_options(cfg, args.cfg_options)
-    launch.check_parts(cfg, args.config, *PARTS)
-    launch.drop_persistent_workers_without_workers(cfg, LOADERS)
+    launch.merge_arguments(cfg, args, PARTS, ('test_dataloader',))
     checkpoints.check_checkpoint(cfg)
+    if args.out:
+        args.out.mkdir(parents=True, exist_ok=True)
     return cfg
 
 
@@ -194,12 +153,7 @@ def make_config(args: argparse.Namespace):
 def prepare() -> tuple[argparse.Namespace, Runner]:
     """Builds what is to run, and checks all that can be known before."""
     args = parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = make_config(args)
-    keep_freed_blocks()
-    launch.init_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    check_neck(unwrap(runner.model))
+    runner = launch.build_runner(make_config(args), args)
     metas = launch.build_data(runner, test_loop='the test data')
     checkpoints.check_loading(runner, strict=not args.no_strict, metas=metas)
     if args.show_dir is not None:
@@ -210,14 +164,12 @@ def prepare() -> tuple[argparse.Namespace, Runner]:
 def main():
     args, runner = prepare()
     with one_line_errors(runner.log_dir):
-        if args.out and args.out_item != 'metrics':
-            runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+        if args.predictions:
+            dump = DumpResults(out_file_path=str(args.out / 'predictions.pkl'))
+            runner.test_evaluator.metrics.append(dump)
         metrics = runner.test()
-        if args.out and args.out_item == 'metrics' and is_main_process():
-            part, kind = f'{args.out}.part', Path(args.out).suffix[1:]
-            metrics = metrics if kind in ('pkl', 'pickle') else plain(metrics)
-            mmengine.dump(metrics, part, file_format=kind)
-            os.replace(part, args.out)
+        if args.out and is_main_process():
+            write_json(args.out / 'metrics.json', metrics)
     launch.leave_process_group()
 
 

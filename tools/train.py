@@ -2,19 +2,15 @@
 """Trains a model: ``python tools/train.py CONFIG``."""
 
 import argparse
-import os
 
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
-from mmscale.engine import checkpoints, launch, schedules
-from mmscale.engine.allocator import keep_freed_blocks
+from mmscale.engine import checkpoints, launch, models, schedules
+from mmscale.engine.classes import check_classes
 from mmscale.engine.errors import one_line_errors
 from mmscale.engine.hooks.equivariance_hook import unwrap
 from mmscale.engine.resuming import InterruptedValidationHook
-from mmscale.evaluation.classes import check_classes
-from mmscale.models.necks.check_neck import check_neck
 
 PARTS = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -22,57 +18,37 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a model')
-    launch.add_common_arguments(parser)
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
+    add = parser.add_argument
+    add('config', help='path of the config file, or the name of a model')
+    add('--resume', nargs='?', const='auto',
         help='path of a checkpoint to resume from; without a path: the latest in the work '
-        'directory, and a new run if there is none',
-    )
-    parser.add_argument(
-        '--no-validate', action='store_true', help='do not evaluate during training'
-    )
-    parser.add_argument(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate by the ratio of the actual batch size to that of the recipe',
-    )
-    parser.add_argument(
-        '--no-persistent-workers',
-        action='store_true',
-        help='start the workers of the data loaders anew in each epoch',
-    )
+        'directory, and a new run if there is none')  # fmt: skip
+    add('--no-validate', action='store_true', help='do not evaluate during training')
+    add('--auto-scale-lr', action='store_true',
+        help='scale the learning rate with the batch size of all processes')  # fmt: skip
+    add('--no-persistent-workers', action='store_true',
+        help='start the workers of the data loaders anew in each epoch')  # fmt: skip
+    launch.add_common_arguments(parser)
     return parser.parse_args()
 
 
 def make_config(args: argparse.Namespace):
-    """The config file with the command line merged in."""
-    cfg = launch.load_config(args.config)
-    launch.check_parts(cfg, args.config, *PARTS)
-    cfg.launcher = args.launcher
-    launch.set_work_dir(cfg, args.work_dir, args.config)
-
+    """The config with the command line merged in."""
+    cfg, _ = models.find_config(args.config)
+    models.check_parts(cfg, args.config, *PARTS)
     if args.amp:
-        launch.enable_amp_training(cfg)
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        cfg.merge_from_dict({'auto_scale_lr.enable': True})
     if args.resume not in (None, 'auto'):
         cfg.resume, cfg.load_from = True, args.resume
-    if args.auto_scale_lr:
-        launch.enable_auto_scale_lr(cfg)
-
-    launch.set_dataloader_defaults(cfg, LOADERS, persistent_workers=True)
-    if args.no_pin_memory:
-        launch.override_dataloaders(cfg, LOADERS, pin_memory=False)
-    if args.no_persistent_workers:
-        launch.override_dataloaders(cfg, LOADERS, persistent_workers=False)
-
-    launch.merge_options(cfg, args.cfg_options)
-    launch.check_parts(cfg, args.config, *PARTS)
+    forced = dict(persistent_workers=False) if args.no_persistent_workers else {}
+    launch.merge_arguments(cfg, args, PARTS, LOADERS, **forced)
     if args.resume == 'auto':
         checkpoints.resume_latest(cfg)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    launch.drop_persistent_workers_without_workers(cfg, LOADERS)
     schedules.scale_one_cycle_peak(cfg)
     launch.name_pretrained([cfg.get('model')], cfg.get('default_scope'))
     checkpoints.check_checkpoint(cfg)
@@ -83,17 +59,12 @@ def make_config(args: argparse.Namespace):
 def prepare() -> Runner:
     """Builds what is to run, and checks all that can be known before."""
     args = parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    cfg = make_config(args)
-    keep_freed_blocks()
-    launch.init_cpu_processes(cfg)
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    check_neck(unwrap(runner.model))
+    runner = launch.build_runner(make_config(args), args)
     runner.register_hook(InterruptedValidationHook())
+    runner.register_hook(schedules.ScheduleCheckHook())
     metas = launch.build_data(
         runner, train_loop='the training data', val_loop='the validation data'
     )
-    schedules.check_schedules(cfg, runner)
     if not runner.cfg.get('resume'):  # what is resumed is asked, too, once its checkpoint is loaded
         check_classes(unwrap(runner.model), metas)
         metas = {}

@@ -21,26 +21,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mmscale.engine import models
 from mmscale.engine.errors import one_line_errors
-from mmscale.engine.safe_loading import add_trust_option
 from mmscale.evaluation import scale_signal
 from mmscale.visualization import (
     LastOutput,
     Network,
     Pair,
-    check_figure_path,
     common_side,
     crop,
     disc,
     finest,
     load_network,
+    make_folder,
     read_image,
     rotate,
     rotated_pair,
-    save_figure,
     scaled_pair,
-    split_model,
     stride_before,
+    write_figure,
 )
 
 
@@ -49,47 +48,22 @@ def parse_args() -> argparse.Namespace:
         description='Draw what networks make of an image, of the image scaled and of the image '
         'rotated, beside their feature map scaled and rotated'
     )
-    parser.add_argument('image', metavar='IMAGE', help='path of an image file')
-    parser.add_argument(
-        'models',
-        metavar='MODEL',
-        nargs='+',
-        help='CONFIG or CONFIG:CHECKPOINT, path of a config file and path or address of its '
-        'checkpoint; one row each',
-    )
-    parser.add_argument(
-        '--names', nargs='+', metavar='NAME', help='names of the rows; default: of the configs'
-    )
-    parser.add_argument(
-        '--out',
-        default='work_dirs/equivariance.png',
-        help='file for the figure: .png, .svg or .pdf; default: %(default)s',
-    )
-    parser.add_argument(
-        '--size',
-        type=int,
-        nargs='+',
-        metavar='PIXELS',
-        help='SIDE or HEIGHT WIDTH that the image is resized to first; default: as it is',
-    )
-    parser.add_argument(
-        '--stage', type=int, help='stage whose output is drawn, from 1; default: the last'
-    )
-    parser.add_argument(
-        '--channel',
-        type=int,
+    add, default = parser.add_argument, '; default: %(default)s'
+    add('image', metavar='IMAGE', help='path of an image file')
+    add('models', metavar='MODEL', nargs='+', help=f'{models.HELP}; one row each')
+    add('--names', nargs='+', metavar='NAME', help='of the rows; default: of the configs')
+    add('--out', metavar='FOLDER', default='work_dirs/visualize_equivariance',
+        help='for equivariance.png and .svg' + default)  # fmt: skip
+    add('--size', type=int, nargs='+', metavar='PIXELS',
+        help='SIDE or HEIGHT WIDTH to resize the image to first; default: as it is')  # fmt: skip
+    add('--stage', type=int, help='stage whose output is drawn, from 1; default: the last')
+    add('--channel', type=int,
         help='channel that is drawn, from 0; default: the one of largest variance in the feature '
-        'map of the image',
-    )
-    parser.add_argument('--factor', type=float, default=2.0, help='of the scaling; default: 2')
-    parser.add_argument(
-        '--angles',
-        type=float,
-        nargs='+',
-        default=[90.0, 45.0],
-        help='of the rotations, in degrees; default: 90 45',
-    )
-    add_trust_option(parser)
+        'map of the image')  # fmt: skip
+    add('--factor', type=float, default=2.0, help='of the scaling' + default)
+    add('--angles', type=float, nargs='+', default=[90.0, 45.0],
+        help='of the rotations, in degrees' + default)  # fmt: skip
+    models.add_config_options(parser, pretrained=True)
     return parser.parse_args()
 
 
@@ -108,7 +82,7 @@ def make_row(name: str, network: Network, x: Tensor, factor: float, angles: list
     pairs = [scaled_pair(phi, x, factor)]
     pairs += [rotated_pair(phi, x, angle, stride) for angle in angles]
     with torch.no_grad():
-        return Row(name if network.checkpoint else f'{name} (untrained)', finest(phi(x)), pairs)
+        return Row(name, finest(phi(x)), pairs)
 
 
 def draw(
@@ -181,17 +155,11 @@ def strongest(feature: Tensor) -> int:
 
 def load(args: argparse.Namespace) -> dict[str, Network]:
     """The networks by name."""
-    models = [split_model(model) for model in args.models]
-    names = args.names or [Path(config).stem for config, _ in models]
-    if len(names) != len(models) or len(set(names)) != len(names):
-        raise ValueError(f'--names: needs {len(models)} different names, one a model, got {names}')
-    options = {}
+    options = dict(args.cfg_options)
     if args.stage is not None:
         options['model.backbone.out_indices'] = (args.stage - 1,)
-    return {
-        name: load_network(config, checkpoint, options)
-        for name, (config, checkpoint) in zip(names, models)
-    }
+    networks = [load_network(model, options, args.pretrained) for model in args.models]
+    return dict(zip(models.name_models(networks, args.names), networks))
 
 
 def check_arguments(args: argparse.Namespace) -> None:
@@ -240,10 +208,8 @@ def make_figure(args: argparse.Namespace) -> plt.Figure:
 def main():
     args = parse_args()
     check_arguments(args)
-    path = check_figure_path(args.out)
     figure = make_figure(args)
-    save_figure(figure, path)
-    print(f'figure: {path.resolve()}')
+    write_figure(figure, make_folder(args.out), 'equivariance')
 
 
 if __name__ == '__main__':

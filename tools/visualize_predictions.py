@@ -10,7 +10,6 @@ that were missed are dashed. Segments have the colours of their classes.
 import argparse
 import math
 import textwrap
-from pathlib import Path
 
 import matplotlib
 
@@ -22,10 +21,9 @@ from matplotlib.patches import Patch, Rectangle
 from torch import Tensor
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
-from mmscale.engine import checkpoints, launch
+from mmscale.engine import models
 from mmscale.engine.errors import one_line_errors
-from mmscale.evaluation.study import Model
-from mmscale.visualization import check_figure_path, save_figure, split_model
+from mmscale.visualization import make_folder, write_figure
 from mmscale.visualization.predictions import OVERLAP, Seen, predict_over_scale
 
 RIGHT, WRONG, MISSED = '#19c319', '#ff2a2a', '#ffd400'
@@ -37,17 +35,15 @@ def parse_args() -> argparse.Namespace:
         'several sizes'
     )
     add, default = parser.add_argument, '; default: %(default)s'
-    add('models', metavar='MODEL', nargs='+',
-        help='CONFIG:CHECKPOINT, path of a config file and path or address of its checkpoint; one '
-        'row each')  # fmt: skip
+    add('models', metavar='MODEL', nargs='+', help=f'{models.HELP}; one row each')
     add('--names', nargs='+', metavar='NAME', help='of the rows; default: those of the configs')
     add('--factors', nargs='+', metavar='S', type=float, default=[1.0, 2.0, 4.0],
         help='the image is made s times smaller' + default)  # fmt: skip
     add('--index', type=int, default=0, help='of the image in the test data' + default)
     add('--score-thr', type=float, default=0.3, help='least score of a box' + default)
-    add('--out', default='work_dirs/predictions.png',
-        help='file for the figure: .png, .svg or .pdf' + default)  # fmt: skip
-    launch.add_config_options(parser)
+    add('--out', metavar='FOLDER', default='work_dirs/visualize_predictions',
+        help='for predictions.png and .svg' + default)  # fmt: skip
+    models.add_config_options(parser, pretrained=True)
     return parser.parse_args()
 
 
@@ -59,23 +55,13 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f'--score-thr: must be from 0 to 1, got {args.score_thr:g}')
 
 
-def load(args: argparse.Namespace) -> dict[str, Model]:
+def load(args: argparse.Namespace) -> dict[str, models.Model]:
     """The models by name."""
-    pairs = [split_model(model) for model in args.models]
-    names = args.names or [Path(config).stem for config, _ in pairs]
-    if len(names) != len(pairs) or len(set(names)) != len(names):
-        raise ValueError(f'--names: needs {len(pairs)} different names, one a model, got {names}')
-    models = {}
-    for name, (path, checkpoint) in zip(names, pairs):
-        if checkpoint is None:
-            raise ValueError(f'{path}: write CONFIG:CHECKPOINT, untrained models find nothing')
-        cfg = launch.load_config(path)
-        launch.merge_options(cfg, args.cfg_options)
-        checkpoints.check_file(checkpoint)
-        network = launch.build_network(cfg, path)
-        checkpoints.load_weights(network, checkpoint, path)
-        models[name] = Model(path, cfg, checkpoint, network)
-    return models
+    loaded = [models.load_model(one, args.cfg_options, args.pretrained) for one in args.models]
+    for model in loaded:
+        if model.checkpoint is None:
+            raise ValueError(f'{model.path}: give a checkpoint, untrained models find nothing')
+    return dict(zip(models.name_models(loaded, args.names), loaded))
 
 
 def draw(rows: dict[str, list[Seen]], factors: list[float], title: str) -> Figure:
@@ -156,7 +142,6 @@ def rectangle(box: Tensor, **style) -> Rectangle:
 def main():
     args = parse_args()
     check_arguments(args)
-    path = check_figure_path(args.out)
     rows = {
         name: predict_over_scale(model, args.index, args.factors, args.score_thr)
         for name, model in load(args).items()
@@ -167,8 +152,7 @@ def main():
             f'. Boxes of a score from {args.score_thr:g}:\ngreen with the class and {OVERLAP:g} '
             'of the union of an object, red without; dashed: objects missed'
         )
-    save_figure(draw(rows, args.factors, title), path)
-    print(f'figure: {path.resolve()}')
+    write_figure(draw(rows, args.factors, title), make_folder(args.out), 'predictions')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 # Copyright (c) mmscale contributors.
 """Draws the levels of an image's scale space and where the taps of a layer read the image.
 
-``python tools/visualize_scale_space.py IMAGE [CONFIG [CHECKPOINT]]``
+``python tools/visualize_scale_space.py IMAGE [CONFIG[:CHECKPOINT]]``
 """
 
 import argparse
@@ -15,21 +15,21 @@ import numpy as np
 import torch
 from matplotlib.patches import Rectangle
 
-from mmscale.engine import launch
+from mmscale.engine import models
 from mmscale.engine.errors import one_line_errors
 from mmscale.models import BilinearPyramidLift, GaussianLift, GaussianPyramidLift
 from mmscale.scale_space import ScaleGrid, split_levels
 from mmscale.visualization import (
     Reading,
-    check_figure_path,
     find_layer,
     load_network,
+    make_folder,
     read_image,
     read_layer,
     read_lifted,
-    save_figure,
     stride_before,
     to_picture,
+    write_figure,
 )
 
 LIFTS = {
@@ -45,45 +45,23 @@ def parse_args() -> argparse.Namespace:
         description='Draw the levels of the scale space of an image, and where the taps of a '
         'layer read it'
     )
-    parser.add_argument('image', metavar='IMAGE', help='path of an image file')
-    parser.add_argument('config', metavar='CONFIG', nargs='?', help='path of a config file')
-    parser.add_argument(
-        'checkpoint', metavar='CHECKPOINT', nargs='?', help='path or address of the checkpoint'
-    )
-    parser.add_argument(
-        '--out',
-        default='work_dirs/scale_space.png',
-        help='file for the figure: .png, .svg or .pdf; default: %(default)s',
-    )
-    parser.add_argument(
-        '--point',
-        type=int,
-        nargs=2,
-        metavar=('ROW', 'COL'),
-        help='pixel of the image whose taps are drawn; default: the one in the middle',
-    )
-    parser.add_argument(
-        '--layer',
-        metavar='NAME',
+    add = parser.add_argument
+    add('image', metavar='IMAGE', help='path of an image file')
+    add('model', metavar='MODEL', nargs='?', help=models.HELP)
+    add('--out', metavar='FOLDER', default='work_dirs/visualize_scale_space',
+        help='for scale_space.png and .svg; default: %(default)s')  # fmt: skip
+    add('--point', type=int, nargs=2, metavar=('ROW', 'COL'),
+        help='pixel of the image whose taps are drawn; default: the one in the middle')  # fmt: skip
+    add('--layer', metavar='NAME',
         help='scale convolution whose taps are drawn, by its name in the model, such as '
         'backbone.layer2.0.conv2; default: the last deformable one, or else the first of more '
-        'than one tap',
-    )
-    parser.add_argument(
-        '--size',
-        type=int,
-        nargs='+',
-        metavar='PIXELS',
-        help='SIDE or HEIGHT WIDTH that the image is resized to first; default: as it is',
-    )
-    parser.add_argument(
-        '--scale-space',
-        nargs='+',
-        action=launch.Settings,
-        help='without CONFIG: the levels, as key=value; default: base=2 num_scales=4',
-    )
-    parser.add_argument('--lift', choices=LIFTS, help='without CONFIG: the lift; default: gaussian')
-    launch.add_config_options(parser)
+        'than one tap')  # fmt: skip
+    add('--size', type=int, nargs='+', metavar='PIXELS',
+        help='SIDE or HEIGHT WIDTH to resize the image to first; default: as it is')  # fmt: skip
+    add('--scale-space', nargs='+', action=models.Settings,
+        help='without MODEL: the levels, as key=value; default: base=2 num_scales=4')  # fmt: skip
+    add('--lift', choices=LIFTS, help='without MODEL: the lift; default: gaussian')
+    models.add_config_options(parser, pretrained=True)
     return parser.parse_args()
 
 
@@ -211,10 +189,10 @@ def draw_legend(figure, framed: bool, rows: int, modulated: bool) -> None:
 
 
 def check_arguments(args: argparse.Namespace) -> None:
-    if args.config and (args.scale_space or args.lift):
-        raise ValueError('--scale-space, --lift: CONFIG has them; change them by --cfg-options')
-    if not args.config and (args.layer or args.cfg_options):
-        raise ValueError('--layer, --cfg-options: they need a CONFIG')
+    if args.model and (args.scale_space or args.lift):
+        raise ValueError('--scale-space, --lift: MODEL has them; change them by --cfg-options')
+    if not args.model and (args.layer or args.cfg_options):
+        raise ValueError('--layer, --cfg-options: they need a MODEL')
     if args.size and (len(args.size) > 2 or min(args.size) < 1):
         raise ValueError(f'--size: needs one or two positive numbers, got {args.size}')
 
@@ -247,7 +225,7 @@ def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point) -> plt.Fi
 
 def figure_of_network(args: argparse.Namespace, image: np.ndarray, point) -> plt.Figure:
     """The levels as a network sees them, and the taps of one of its layers."""
-    network = load_network(args.config, args.checkpoint, args.cfg_options)
+    network = load_network(args.model, args.cfg_options, args.pretrained)
     backbone = network.backbone
     if not isinstance(getattr(backbone, 'grid', None), ScaleGrid):
         raise ValueError(f'config: {type(backbone).__name__} is not a network on scale spaces')
@@ -257,9 +235,9 @@ def figure_of_network(args: argparse.Namespace, image: np.ndarray, point) -> plt
     with torch.no_grad():
         lifted = backbone.lift(x)
     levels = [network.to_picture(level[0]) for level in split_levels(lifted)]
-    weights = Path(args.checkpoint).name if args.checkpoint else 'untrained, random weights'
+    weights = Path(network.checkpoint).name if network.checkpoint else 'untrained, random weights'
     title = (
-        f'{Path(args.image).name}, {Path(args.config).stem} ({weights})\n'
+        f'{Path(args.image).name}, {Path(network.path).stem} ({weights})\n'
         f'{type(backbone.lift).__name__}: {describe(backbone.grid)}\n'
         f'{name}: {type(layer).__name__}, kernel {layer.kernel_size[0]}x{layer.kernel_size[1]}, '
         f'stride {layer.stride[0]}, dilation {layer.dilation[0]}, interaction {layer.interaction}, '
@@ -277,12 +255,10 @@ def describe(grid: ScaleGrid) -> str:
 def main():
     args = parse_args()
     check_arguments(args)
-    path = check_figure_path(args.out)
     image = read_image(args.image, args.size and (args.size * 2)[:2])
     point = check_point(args.point, image)
-    figure = (figure_of_network if args.config else figure_of_lift)(args, image, point)
-    save_figure(figure, path)
-    print(f'figure: {path.resolve()}')
+    figure = (figure_of_network if args.model else figure_of_lift)(args, image, point)
+    write_figure(figure, make_folder(args.out), 'scale_space')
 
 
 if __name__ == '__main__':

@@ -34,7 +34,10 @@ GENERATED = DOCS / 'generated'
 DRAWN = {}
 COMMENT = re.compile(r'^<!-- (study|picture|accuracy|error|test|compare) (.+?) -->$', re.MULTILINE)
 # In the order in which they are introduced.
-FAMILIES = ('resnet', 'cnn', 'dcn', 'dss', 'dss_v2', 'deform_dss', 'aa_pyramid', 'so2')
+FAMILIES = (
+    'resnet', 'cnn', 'dcn', 'dss', 'dss_v2', 'deform_dss', 'aa_pyramid', 'sesn', 'disco',
+    'gaussian_derivative', 'so2',
+)  # fmt: skip
 
 
 def setup(app: Sphinx) -> dict:

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Which files of a folder are images, and their pixels as 8 bits, unchanged or refused."""
+"""Which files of a folder are images, their pixels as 8 bits, unchanged or refused, and crops."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,9 @@ from pathlib import Path, PurePath
 from typing import IO
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 
@@ -84,3 +86,36 @@ def read_rgb(file: Path | IO[bytes], name: str) -> np.ndarray:
             f'{name}: some of its pixels are transparent: put it on a background first'
         )
     return pixels[..., :3]
+
+
+def photograph_crops(count: int, size: int, seed: int = 0, folder: Path | None = None) -> Tensor:
+    """Random crops of photographs.
+
+    Args:
+        count (int): Number of crops; they are taken of the photographs in turn.
+        size (int): Side of a crop, in pixels.
+        seed (int): Of their places.
+        folder (Path, optional): Images to take, those below it too; smaller ones are left out.
+            Defaults to the two photographs of scikit-learn, 427x640.
+
+    Returns:
+        Tensor: ``(count, 3, size, size)``, float64, in [0, 1].
+
+    Raises:
+        ValueError: If no image is large enough.
+    """
+    if folder is None:
+        from sklearn.datasets import load_sample_images  # takes a second: only if it is needed
+
+        photos = load_sample_images().images
+    else:
+        photos = [read_rgb(path, str(path)) for path in images_below(folder)]
+    photos = [photo for photo in photos if min(photo.shape[:2]) >= size]
+    if not photos:
+        raise ValueError(f'no image of at least {size}x{size} pixels in {folder or "scikit-learn"}')
+    draw, crops = np.random.default_rng(seed), []
+    for i in range(count):
+        photo = photos[i % len(photos)]
+        top, left = (draw.integers(0, side - size + 1) for side in photo.shape[:2])
+        crops.append(photo[top : top + size, left : left + size])
+    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).double() / 255

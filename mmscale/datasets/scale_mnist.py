@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 import gzip
 import hashlib
+import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ from . import mnist_recipe
 from .base import RescaledDataset, check_folder
 from .cache import Arrays, digest, load_or_build, load_when_made
 from .download import download
-from .mnist_digests import PUBLISHED_DIGESTS
 from .rescaling import check_flag
+
+_DIGESTS = Path(__file__).with_name('mnist_digests.json')
+PUBLISHED_DIGESTS = json.loads(_DIGESTS.read_text(encoding='utf-8'))['sha256']
 
 # MD5 of the uncompressed files: compressed copies differ with the compressor.
 IDX_FILES = {
@@ -42,7 +45,7 @@ class ScaleMNIST(RescaledDataset):
     ``ScaleMNIST(root, split, realization)`` is the published dataset bit for bit: 10,000 training,
     2,000 validation and 50,000 test images with factors uniform in [0.3, 1], in six realizations
     (Sosnovik, Szmaja & Smeulders, Scale-Equivariant Steerable Networks, ICLR 2020; the recipe is
-    in :mod:`mmscale.datasets.mnist_recipe`, the digests in :mod:`mmscale.datasets.mnist_digests`).
+    in :mod:`mmscale.datasets.mnist_recipe`, the digests in ``mnist_digests.json``).
 
     The realization always says which digits are in which split. ``seed``, ``scale_range`` and
     ``scale`` change the factors and nothing else, so that the test digits of a realization are

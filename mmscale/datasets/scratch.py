@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from filelock import FileLock, Timeout
 
-_PREFIX = '.mmscale-'
+_PREFIX, _LOCK = '.mmscale-', '.mmscale.lock'
 
 
 @contextmanager
@@ -34,17 +31,24 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
         OSError: If ``folder`` cannot be made or written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = _lock(folder)
+    lock = FileLock(folder / _LOCK)
     try:
-        if handle is not None:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f'Waiting for another process that writes to {folder}')
+            lock.acquire()
+    except (OSError, NotImplementedError):
+        pass  # Some network file systems cannot. The files are whole without it, only made twice.
+    try:
+        if lock.is_locked:
             # Nobody else is within, so these are of processes that were killed.
             for left in folder.glob(f'{_PREFIX}*'):
                 shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=_PREFIX) as scratch:
             yield Path(scratch)
     finally:
-        if handle is not None:
-            os.close(handle)
+        lock.release()
 
 
 def put(source: Path, target: Path) -> None:
@@ -65,28 +69,3 @@ def put(source: Path, target: Path) -> None:
         if target.exists():
             raise FileExistsError(f'{target} exists already') from error
         raise
-
-
-def _lock(folder: Path) -> int | None:
-    """Wait until no other process holds the folder; None where folders have no locks.
-
-    The lock is on the folder itself, so that there is no file of it to stay behind, and ends with
-    the process.
-    """
-    if fcntl is None:
-        return None
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f'Waiting for another process that writes to {folder}')
-            fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:
-        # Some network file systems cannot. The files are whole without it too, only made twice.
-        os.close(handle)
-        return None
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle

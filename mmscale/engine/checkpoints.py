@@ -15,12 +15,11 @@ from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
 from torch import Tensor, nn
 
-from mmscale.evaluation.classes import check_classes
+from mmscale.engine.classes import check_classes
 
 from .errors import TRUST, one_line
 from .hooks.equivariance_hook import unwrap
 from .safe_loading import allow_trainings, read_checkpoint
-from .schedules import check_resumed
 
 
 def resume_latest(cfg: Config):
@@ -38,26 +37,19 @@ def resume_latest(cfg: Config):
     if latest is None:
         return
     cfg.load_from = None  # MMEngine looks for it again
-    try:
-        check_file(latest)
-    except (FileNotFoundError, ValueError) as error:
-        cfg.load_from = next(filter(_is_sound, _latest_first(Path(cfg.work_dir))), None)
-        if cfg.load_from is None:
-            raise
-        warnings.warn(f'{one_line(error)}: going on from {cfg.load_from}', stacklevel=1)
-
-
-def _latest_first(work_dir: Path) -> list[str]:
-    files = [*work_dir.glob('epoch_*.pth'), *work_dir.glob('iter_*.pth')]
-    return [str(path) for path in sorted(files, key=lambda path: -path.stat().st_mtime)]
-
-
-def _is_sound(path: str) -> bool:
-    try:
-        check_file(path)
-    except ValueError:
-        return False
-    return True
+    folder, damage = Path(cfg.work_dir), None
+    others = [*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')]
+    for path in (latest, *sorted(others, key=lambda path: -path.stat().st_mtime)):
+        try:
+            check_file(path)
+        except (FileNotFoundError, ValueError) as error:
+            damage = damage or error
+            continue
+        if damage is not None:
+            warnings.warn(f'{one_line(damage)}: going on from {path}', stacklevel=1)
+            cfg.load_from = str(path)
+        return
+    raise damage
 
 
 def check_checkpoint(cfg: Config):
@@ -68,24 +60,18 @@ def check_checkpoint(cfg: Config):
     check_file(path)
 
 
-def check_file(path: str | None):
+def check_file(path: str | Path | None):
     """Checks that a file is a checkpoint; an address (``https://`` ...) is left to MMEngine."""
     if path is None or '://' in str(path):
         return
     if not Path(path).is_file():
         raise FileNotFoundError(f'checkpoint: there is no file {path}')
-    is_zip = zipfile.is_zipfile(path)
-    with open(path, 'rb') as file:
-        is_pickle = file.read(1) == b'\x80'  # as torch saved before 1.6
-    damaged = f'checkpoint {path}: the file is cut off, or is no checkpoint'
-    if not is_zip and not is_pickle:
-        raise ValueError(damaged)
-    try:
-        checkpoint = read_checkpoint(path, mmap=is_zip)  # memory-mapped: no weights are read here
+    try:  # memory-mapped where it can be: no weights are read here
+        checkpoint = read_checkpoint(path, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         said = one_line(error)
-        text = f'checkpoint {path}: {said}' if TRUST in said else f'{damaged} ({said})'
-        raise ValueError(text) from error
+        why = '' if TRUST in said else 'the file is cut off, or is no checkpoint: '
+        raise ValueError(f'checkpoint {path}: {why}{said}') from error
     if not any(isinstance(value, Tensor) for value in _weights(checkpoint).values()):
         raise ValueError(f'checkpoint {path}: there are no weights in it')
 
@@ -102,7 +88,6 @@ def load_weights(network: nn.Module, path: str, config: str):
     The network has what the checkpoint says of the training data as ``dataset_meta``, as those
     have that MMDetection loads.
     """
-    check_file(path)
     try:
         allow_trainings()
         with redirect_stdout(sys.stderr):  # what MMEngine says of it is no result
@@ -112,10 +97,10 @@ def load_weights(network: nn.Module, path: str, config: str):
             f'checkpoint {path} does not fit {config}: {one_line(error)[:300]}'
         ) from error
     check_finite(network, path)
-    network.dataset_meta = dataset_meta(checkpoint)
+    network.dataset_meta = _dataset_meta(checkpoint)
 
 
-def dataset_meta(checkpoint: Mapping) -> Mapping:
+def _dataset_meta(checkpoint: Mapping) -> Mapping:
     """What a checkpoint says of the data that it was trained on, such as their classes."""
     return (checkpoint.get('meta') or {}).get('dataset_meta') or {}
 
@@ -133,18 +118,17 @@ def check_loading(runner: Runner, strict: bool, metas: Mapping):
     Args:
         runner (Runner): Before its run.
         strict (bool): Whether a checkpoint has to fit exactly, and its classes, too. If not, some
-            of it has to. One that is resumed from always fits, and its schedules reach to the end
-            of the training.
+            of it has to. One that is resumed from always fits.
         metas (Mapping): The data whose classes must be those of the checkpoint, as
-            :func:`mmscale.evaluation.classes.check_classes` takes them; none where a training
+            :func:`mmscale.engine.classes.check_classes` takes them; none where a training
             begins from other weights.
     """
     load = runner.load_checkpoint
 
     def load_and_check(path, *args, **kwargs):
-        resumes = runner.cfg.get('resume')
+        exact = strict or runner.cfg.get('resume')
         try:
-            checkpoint = load(path, *args, **{**kwargs, 'strict': strict or resumes})
+            checkpoint = load(path, *args, **{**kwargs, 'strict': exact})
         except Exception as error:
             raise ValueError(
                 f'checkpoint {path} does not fit the config: {one_line(error)[:300]}'
@@ -157,9 +141,7 @@ def check_loading(runner: Runner, strict: bool, metas: Mapping):
                 f'{next(iter(model.state_dict()), None)}'
             )
         check_finite(model, path)
-        if resumes:
-            check_resumed(checkpoint, path, runner.train_loop)
-        trained = dataset_meta(checkpoint) if strict or resumes else None
+        trained = _dataset_meta(checkpoint) if exact else None
         check_classes(model, {'the data of the checkpoint': trained, **metas})
         return checkpoint
 

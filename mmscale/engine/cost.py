@@ -20,16 +20,12 @@ from mmscale.datasets.base import leaf_datasets
 from mmscale.registry import is_kind
 
 from .errors import one_line
+from .models import scope_of
 
 # Sides of the images of datasets whose pipelines do not cut them to a size.
 IMAGE_SIDES = {
     ScaleMNIST: 28, ScaleDigits: 32, ScaleCIFAR10: 32, STIR: 64, MNIST: 28, CIFAR10: 32,
 }  # fmt: skip
-
-
-def scope_of(cfg: Config) -> str:
-    """The registry scope in which the short names of a config are found."""
-    return cfg.get('default_scope') or 'mmpretrain'
 
 
 def parse_side(text: str) -> tuple[int, int]:

@@ -1,31 +1,29 @@
 # Copyright (c) mmscale contributors.
 """What ``tools/train.py`` and ``tools/test.py`` do between the command line and the run.
 
-Most functions take MMEngine's ``Config`` and change it in place, or raise ``ValueError`` or
-``FileNotFoundError`` with one line that says what to change.
+Functions change MMEngine's ``Config`` in place, or raise ``ValueError`` or ``FileNotFoundError``
+with one line that says what to change. What they add to MMPretrain's scripts is listed in
+``docs/training.md``.
 """
 
-import copy
-import difflib
-import inspect
 import os
-from argparse import ArgumentError, ArgumentParser
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.model import PretrainedInit
-from mmengine.registry import MODELS, WEIGHT_INITIALIZERS, DefaultScope
+from mmengine.registry import MODELS, RUNNERS, WEIGHT_INITIALIZERS
 from mmengine.runner import Runner
-from torch import nn
 
 from mmscale.datasets.base import name_images
 from mmscale.models.necks.check_neck import check_neck
 from mmscale.registry import find_class, is_kind
 
-from .errors import one_line
-from .safe_loading import add_trust_option
+from .allocator import keep_freed_blocks
+from .hooks.equivariance_hook import unwrap
+from .models import add_config_options, check_parts, merge_options
 
 WORLD_SIZE_VARIABLES = {
     'pytorch': 'WORLD_SIZE',
@@ -34,139 +32,42 @@ WORLD_SIZE_VARIABLES = {
 }
 
 
-class Settings(DictAction):
-    """The action of arguments ``key=value ...``, which says what is not one."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        for word in values:
-            if not word.partition('=')[1] or word.startswith('='):
-                raise ArgumentError(self, f'{word} is not key=value')
-        try:
-            super().__call__(parser, namespace, values, option_string)
-        except (AssertionError, RecursionError) as error:
-            raise ArgumentError(self, one_line(error)) from error
-
-
-def add_config_options(parser: ArgumentParser):
-    """Adds ``--cfg-options`` and ``--trust-checkpoint``."""
-    add_trust_option(parser)
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=Settings,
-        default={},
-        metavar='KEY=VALUE',
-        help='settings that override the config; nested keys with dots, lists as key="[a,b]" or '
-        'key=a,b, without white space',
-    )
-
-
-def add_common_arguments(parser: ArgumentParser):
+def add_common_arguments(parser: ArgumentParser, pretrained: bool = False):
     """Adds the arguments that training and testing share."""
-    parser.add_argument('config', help='path of the config file')
-    parser.add_argument(
-        '--work-dir', help='folder for logs and results; default: work_dirs/<name of the config>'
-    )
-    parser.add_argument('--amp', action='store_true', help='compute in automatic mixed precision')
-    parser.add_argument(
-        '--no-pin-memory', action='store_true', help='do not pin the memory of the data loaders'
-    )
-    add_config_options(parser)
-    parser.add_argument(
-        '--launcher',
-        choices=['none', *WORLD_SIZE_VARIABLES],
-        default='none',
-        help='what has started the processes of a distributed run',
-    )
+    add = parser.add_argument
+    add('--work-dir', help='folder of logs and results; default: work_dirs/<name of the config>')
+    add('--amp', action='store_true', help='compute in automatic mixed precision')
+    add('--no-pin-memory', action='store_true', help='do not pin the memory of the data loaders')
+    add('--launcher', choices=['none', *WORLD_SIZE_VARIABLES], default='none',
+        help='what has started the processes of a distributed run')  # fmt: skip
     # The launchers of torch pass one spelling or the other, depending on its version.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add('--local_rank', '--local-rank', type=int, default=0)
+    add_config_options(parser, pretrained)
 
 
-def load_config(path: str, import_custom_modules: bool = True) -> Config:
-    """Reads a config file."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'config: there is no file {path}')
-    try:
-        return Config.fromfile(path, import_custom_modules=import_custom_modules)
-    except Exception as error:  # the file is a program, which can raise anything
-        raise ValueError(f'config: {path} cannot be read: {one_line(error)}') from error
+def merge_arguments(cfg: Config, args: Namespace, parts: tuple, loaders: tuple, **forced):
+    """Merges what training and testing share; ``forced`` overrides the data loaders.
 
-
-def check_parts(cfg: Config, path: str, *names: str):
-    """Checks that a config has what a tool needs."""
-    for name in names:
-        part = cfg.get(name)
-        if part is None:
-            raise ValueError(f'config: {path} has no {name}')
-        if not isinstance(part, dict | list):
-            raise ValueError(f'config: {name} of {path} must be a dict, got {part!r}')
-
-
-def find_config(name: str) -> Config:
-    """Reads a config file, or the config of a model that MMPretrain knows by name."""
-    if name.endswith('.py') or Path(name).exists():
-        return load_config(name)
-    import mmpretrain
-    from mmpretrain.apis.model import ModelHub
-
-    try:
-        return ModelHub.get(name).config
-    except ValueError as error:
-        near = difflib.get_close_matches(name.lower(), mmpretrain.list_models(), n=3)
-        near = f'; the nearest names are {", ".join(near)}' if near else ''
-        raise ValueError(f'config: {name} is neither a file nor a model by name{near}') from error
-
-
-def build_network(cfg: Config, path: str) -> nn.Module:
-    """Builds the model of a config, untrained and in eval mode.
-
-    MMPretrain's ``get_model`` would not take the classes of a config in pure Python.
+    MMPretrain stacks images where the config does not say otherwise; those of other toolboxes
+    differ in size.
     """
-    check_parts(cfg, path, 'model')
-    model = copy.deepcopy(cfg).model
-    model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
-    try:
-        with DefaultScope.overwrite_default_scope(cfg.get('default_scope') or 'mmpretrain'):
-            network = MODELS.build(model).eval()
-        check_neck(network)
-        return network
-    except Exception as error:  # of whichever layer has got what it does not take
-        raise ValueError(
-            f'config: the model of {path} cannot be built: {one_line(error)}'
-        ) from error
-
-
-# What MMEngine, its hooks or the tools look for in a config, beside the arguments of a runner.
-OTHER_NAMES = {
-    'activation_checkpointing', 'auto_scale_lr', 'compile', 'efficient_conv_bn_eval',
-    'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model',
-    'tta_pipeline',
-}  # fmt: skip
-
-
-def merge_options(cfg: Config, options: dict):
-    """Merges ``--cfg-options``; a name that nothing would look for is an error, not ignored."""
-    known = {*cfg, *inspect.signature(Runner).parameters, *OTHER_NAMES}
-    for key in options:
-        name = key.partition('.')[0]
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=3)
-            near = f'; the nearest names are {", ".join(near)}' if near else ''
-            raise ValueError(f'--cfg-options: {key}: the config has no {name}{near}')
-    try:
-        cfg.merge_from_dict(options)
-    except Exception as error:
-        raise ValueError(f'--cfg-options: {one_line(error)}') from error
-
-
-def set_work_dir(cfg: Config, work_dir: str | None, config_path: str):
-    """Command line first, then the config, then ``work_dirs/<name of the config>``."""
-    if work_dir is not None and Path(work_dir).exists() and not Path(work_dir).is_dir():
-        raise ValueError(f'--work-dir: {work_dir} is a file, and must be a folder')
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(config_path).stem)
+    cfg.launcher = args.launcher
+    # Command line first, then the config, then the name of its file.
+    configured = cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    cfg.work_dir = args.work_dir or configured
+    merge_options(cfg, args.cfg_options)
+    check_parts(cfg, args.config, *parts)
+    forced |= dict(pin_memory=False) if args.no_pin_memory else {}
+    stacks = is_of_mmpretrain(cfg)
+    for loader in filter(None, map(cfg.get, loaders)):
+        if stacks:
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+        # Pinned memory serves copies to an accelerator; torch warns where there is none.
+        loader.setdefault('pin_memory', get_device() != 'cpu')
+        loader.setdefault('persistent_workers', True)
+        loader.update(forced)
+        # Without workers none persists; torch would raise.
+        loader.persistent_workers &= loader.get('num_workers', 0) != 0
 
 
 def is_of_mmpretrain(cfg: Config) -> bool:
@@ -177,58 +78,6 @@ def is_of_mmpretrain(cfg: Config) -> bool:
     # Configs in pure Python need no scope.
     model = find_class((cfg.get('model') or {}).get('type'), MODELS)
     return getattr(model, '__module__', '').partition('.')[0] == 'mmpretrain'
-
-
-def set_dataloader_defaults(cfg: Config, fields: tuple, **defaults):
-    """Gives the loaders named in ``fields`` the defaults that their config leaves open.
-
-    MMPretrain stacks images where the config does not say otherwise; those of other toolboxes
-    differ in size.
-    """
-    stacks = is_of_mmpretrain(cfg)
-    for field in fields:
-        loader = cfg.get(field)
-        if loader is not None:
-            if stacks:
-                loader.setdefault('collate_fn', dict(type='default_collate'))
-            # Pinned memory serves copies to an accelerator; torch warns where there is none.
-            loader.setdefault('pin_memory', get_device() != 'cpu')
-            for key, value in defaults.items():
-                loader.setdefault(key, value)
-
-
-def override_dataloaders(cfg: Config, fields: tuple, **values):
-    """Sets ``values`` in the loaders named in ``fields``, whatever their config says."""
-    for field in fields:
-        if cfg.get(field) is not None:
-            cfg[field].update(values)
-
-
-def drop_persistent_workers_without_workers(cfg: Config, fields: tuple):
-    """A loader with ``num_workers=0`` cannot have persistent workers; torch would raise."""
-    for field in fields:
-        loader = cfg.get(field)
-        if loader is not None and loader.get('num_workers', 0) == 0:
-            loader.persistent_workers = False
-
-
-def enable_amp_training(cfg: Config):
-    """Turns the optimizer wrapper into the one of automatic mixed precision."""
-    if get_device() == 'cpu':
-        raise ValueError(
-            '--amp: mixed-precision training needs an accelerator, and torch finds none'
-        )
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-
-
-def enable_auto_scale_lr(cfg: Config):
-    """Has the learning rate scaled by (actual batch size) / (batch size of the recipe)."""
-    if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
-        raise ValueError(
-            '--auto-scale-lr: the config has no auto_scale_lr=dict(base_batch_size=...)'
-        )
-    cfg.auto_scale_lr.enable = True
 
 
 def name_pretrained(part, scope: str | None = None):
@@ -288,8 +137,18 @@ def init_cpu_processes(cfg: Config):
     cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {})}
 
 
+def build_runner(cfg: Config, args: Namespace) -> Runner:
+    """The runner of a config, its process group joined where there is one."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    keep_freed_blocks()
+    init_cpu_processes(cfg)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    check_neck(unwrap(runner.model))
+    return runner
+
+
 def build_data(runner: Runner, **loops: str) -> dict[str, dict]:
-    """Builds the loops of a runner, and with them its datasets, ahead of the run.
+    """Builds loops of a runner, and with them its datasets, ahead of the run: damage shows early.
 
     Args:
         runner (Runner): To be run.
@@ -297,10 +156,6 @@ def build_data(runner: Runner, **loops: str) -> dict[str, dict]:
 
     Returns:
         dict[str, dict]: By what they are called, what the datasets say of themselves.
-
-    Raises:
-        FileNotFoundError: If files of a dataset are missing.
-        RuntimeError: If they are damaged.
     """
     built = {called: getattr(runner, loop) for loop, called in loops.items()}
     datasets = {called: loop.dataloader.dataset for called, loop in built.items() if loop}

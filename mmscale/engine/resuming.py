@@ -1,8 +1,6 @@
 # Copyright (c) mmscale contributors.
 """What MMEngine leaves out when it resumes a training: the validation that was interrupted."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
@@ -10,16 +8,6 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 LAST_VALIDATION = 'last_validation'
-
-
-def logged_scalars(work_dir: Path) -> Iterator[dict]:
-    """What MMEngine has logged in a work directory, over all interruptions."""
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in path.read_text(encoding='utf-8').splitlines():
-            try:
-                yield json.loads(line)
-            except ValueError:  # the last line of a run that was killed
-                continue
 
 
 class InterruptedValidationHook(Hook):

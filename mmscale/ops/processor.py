@@ -23,7 +23,7 @@ MOST_SPREAD = 4
 
 def conv_levels(
     x: Levels,
-    kernel: Tensor,
+    kernel: Tensor | tuple[Tensor, ...],
     bias: Tensor | None,
     stride: tuple[int, int],
     dilation: tuple[int, int],
@@ -34,7 +34,8 @@ def conv_levels(
 
     Args:
         x (Levels): Of ``C_in`` channels.
-        kernel (Tensor): ``(C_out, C_in / groups, kh, kw)``, odd sides.
+        kernel (Tensor | tuple[Tensor, ...]): ``(C_out, C_in / groups, kh, kw)``, odd sides; or
+            one for each level.
         bias (Tensor, optional): ``(C_out,)``.
         stride (tuple[int, int]): In samples.
         dilation (tuple[int, int]): Of all levels, in taps.
@@ -44,6 +45,14 @@ def conv_levels(
     Returns:
         Levels: Of ``C_out`` channels, each side ``ceil(size / stride)``.
     """
+    if isinstance(kernel, tuple):
+        return x.map_maps(
+            lambda level, k: _conv_level(
+                level.contiguous(memory_format=torch.channels_last),
+                kernel[k], bias, stride, dilation, groups, steps[k],
+            ),
+            range(len(x.sizes)),
+        )  # fmt: skip
     if len(x.sizes) == 1:
         return x.map(
             lambda level: _conv_level(level, kernel, bias, stride, dilation, groups, steps[0])

@@ -4,9 +4,11 @@
 from collections.abc import Sequence
 from numbers import Integral
 
+import torch
 from torch import Tensor
 
 from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal, resample_level
+from mmscale.scale_space.resample import full_precision
 
 from .processor import conv_levels
 
@@ -119,17 +121,45 @@ def kernels_of(weight: Tensor) -> Sequence[Tensor]:
     return weight.unbind(2) if weight.shape[2] > 1 else (weight.flatten(1, 2),)
 
 
+def synthesise_kernels(
+    weight: Tensor, functions: Tensor, sides: Sequence[int]
+) -> list[tuple[Tensor, ...]]:
+    """K times a kernel ``(C_out, C_in / groups, n_k, n_k)`` for each level, channels last.
+
+    Args:
+        weight (Tensor): ``(C_out, C_in / groups, K, F)``.
+        functions (Tensor): Those of all levels side by side, ``(F, sum of n_k**2)``.
+        sides (Sequence[int]): ``n_k``.
+    """
+    # The taps come first, so that each level has rows of its own. Autocast would round the sum;
+    # counters of operations would count an einsum, in which no image takes part.
+    with full_precision(weight):
+        kernels = torch.tensordot(functions, weight.movedim(2, 0), ([0], [3]))
+    levels = [
+        taps.unflatten(0, (side, side)).permute(2, 3, 4, 0, 1)
+        for taps, side in zip(kernels.split([side**2 for side in sides]), sides)
+    ]
+    return [
+        tuple([level[shift].contiguous(memory_format=torch.channels_last) for level in levels])
+        for shift in range(weight.shape[2])
+    ]
+
+
 def convolve(
     x: Levels,
-    kernels: Sequence[Tensor],
+    kernels: Sequence[Tensor | tuple[Tensor, ...]],
     bias: Tensor | None,
     stride: tuple[int, int],
     dilation: tuple[int, int],
     groups: int,
     grid: ScaleGrid,
+    steps: Sequence[float] | None = None,
 ) -> Levels:
-    """:func:`scale_conv2d` of levels, a kernel for each ``l``, and arguments that were checked."""
-    steps = tap_distances(x, grid)
+    """:func:`scale_conv2d` of levels, a kernel for each ``l``, and arguments that were checked.
+
+    A kernel may be a tuple of one a level, whose taps then lie ``steps`` apart.
+    """
+    steps = tap_distances(x, grid) if steps is None else steps
     y = conv_levels(x, kernels[0], bias, stride, dilation, groups, steps)
     for shift, kernel in enumerate(kernels[1 : len(x.sizes)], start=1):
         term = coarser_levels(x, shift, grid)

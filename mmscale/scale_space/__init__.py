@@ -4,6 +4,7 @@
 from .action import scale_image, scale_scale_space
 from .gaussian import discrete_gaussian
 from .grid import ScaleGrid
+from .kernel_basis import DiscreteBasis, GaussianDerivativeBasis, HermiteBasis, KernelTable
 from .levels import (
     DenseLevels,
     Levels,
@@ -14,11 +15,15 @@ from .levels import (
     split_levels,
     stack_levels,
 )
-from .lift import bilinear_pyramid_lift, gaussian_lift, gaussian_pyramid_lift
+from .lift import bilinear_pyramid_lift, gaussian_lift, gaussian_pyramid_lift, repeat_lift
 from .resample import resample, resample_level
 
 __all__ = [
     'DenseLevels',
+    'DiscreteBasis',
+    'GaussianDerivativeBasis',
+    'HermiteBasis',
+    'KernelTable',
     'Levels',
     'ScaleGrid',
     'Signal',
@@ -29,6 +34,7 @@ __all__ = [
     'gaussian_pyramid_lift',
     'is_pyramid',
     'map_levels',
+    'repeat_lift',
     'resample',
     'resample_level',
     'scale_image',

@@ -46,6 +46,15 @@ def gaussian_lift(image: Tensor, scale_space: dict | ScaleGrid, padding: str = '
     )
 
 
+def repeat_lift(image: Tensor, scale_space: dict | ScaleGrid) -> Tensor:
+    """The dense scale space every level of which is the image, for networks whose kernels blur.
+
+    Arguments, result and errors are those of :func:`gaussian_lift`, which blurs.
+    Source: Sosnovik et al., Scale-Equivariant Steerable Networks, ICLR 2020.
+    """
+    return stack_levels([image] * _check(image, scale_space, 'zeros').num_scales)
+
+
 def gaussian_pyramid_lift(
     image: Tensor,
     scale_space: dict | ScaleGrid,

@@ -2,8 +2,8 @@
 """Pieces of the tools that draw networks: loading, reading of taps and pairs, and files."""
 
 from .cam import levels_as_channels
-from .figure import check_figure_path, save_figure
-from .network import Network, load_network, read_image, split_model, to_picture
+from .figure import make_folder, save_figure, write_figure
+from .network import Network, load_network, read_image, to_picture
 from .pairs import (
     LastOutput,
     Pair,
@@ -22,7 +22,6 @@ __all__ = [
     'Network',
     'Pair',
     'Reading',
-    'check_figure_path',
     'common_side',
     'crop',
     'disc',
@@ -30,6 +29,7 @@ __all__ = [
     'finest',
     'levels_as_channels',
     'load_network',
+    'make_folder',
     'read_image',
     'read_layer',
     'read_lifted',
@@ -37,7 +37,7 @@ __all__ = [
     'rotated_pair',
     'save_figure',
     'scaled_pair',
-    'split_model',
     'stride_before',
     'to_picture',
+    'write_figure',
 ]

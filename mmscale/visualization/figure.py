@@ -6,19 +6,21 @@ from pathlib import Path
 
 import matplotlib
 
-FIGURE_SUFFIXES = ('.png', '.svg', '.pdf')
 
-
-def check_figure_path(path: str) -> Path:
-    """The path of a figure to be, its folder made; ``ValueError`` if it cannot be one."""
-    path = Path(path)
-    if path.suffix.lower() not in FIGURE_SUFFIXES:
-        raise ValueError(f'--out: {path} must end in one of {", ".join(FIGURE_SUFFIXES)}')
+def make_folder(path: str) -> Path:
+    """The folder of a tool's results, made; ``ValueError`` if it cannot be."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(f'--out: cannot make {path.parent} ({error.strerror})') from error
-    return path
+        raise ValueError(f'--out: cannot make the folder {path} ({error.strerror})') from error
+    return Path(path)
+
+
+def write_figure(figure, folder: Path, name: str) -> None:
+    """Writes a figure of Matplotlib to a folder, as ``.png`` and ``.svg``."""
+    for suffix in ('.svg', '.png'):
+        save_figure(figure, folder / f'{name}{suffix}', dpi=150)
+    print(f'figure: {(folder / name).resolve()}.png')
 
 
 def save_figure(figure, path: Path, dpi: int = 130) -> None:

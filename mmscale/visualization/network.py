@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mmscale.datasets.base import leaf_datasets
-from mmscale.engine import checkpoints, launch
-
-CONFIG_SUFFIXES = ('.py', '.yml', '.yaml', '.json')
+from mmscale.engine.models import load_model
 
 
 def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -53,6 +51,7 @@ class Network:
         in_channels (int): 1 or 3.
         reads_bgr (bool): Whether the preprocessor takes the channels in the order B, G, R.
         checkpoint (str | None): Where the weights are from; None if they are random.
+        path (str): Of the config.
     """
 
     backbone: nn.Module
@@ -60,6 +59,7 @@ class Network:
     in_channels: int
     reads_bgr: bool
     checkpoint: str | None
+    path: str = ''
 
     def to_input(self, image: np.ndarray) -> Tensor:
         """``(1, in_channels, H, W)`` from an image as :func:`read_image` gives it."""
@@ -85,44 +85,30 @@ def to_picture(x: Tensor) -> np.ndarray:
     return x[0] if len(x) == 1 else x.transpose(1, 2, 0)
 
 
-def split_model(model: str) -> tuple[str, str | None]:
-    """``CONFIG`` or ``CONFIG:CHECKPOINT``; the checkpoint may be an address with colons."""
-    config, separator, checkpoint = model.partition('.py:')
-    return (f'{config}.py', checkpoint) if separator else (model, None)
-
-
-def load_network(
-    config: str, checkpoint: str | None = None, options: dict | None = None
-) -> Network:
-    """Builds the model of a config file, with the weights of a checkpoint or random ones.
+def load_network(model: str, options: dict | None = None, pretrained: bool = False) -> Network:
+    """Builds a model with the weights of a checkpoint, or random ones, the same at each call.
 
     Args:
-        config (str): Path of the config file, for MMPretrain.
-        checkpoint (str, optional): Path or address of the checkpoint, which must fit exactly.
-            Without one the weights are PyTorch's, the same at each call.
+        model (str): As commands name it, see :func:`mmscale.engine.models.load_model`.
         options (dict, optional): Settings that override the config.
+        pretrained (bool): Whether a name stands for its released weights.
 
     Returns:
         Network: Its backbone, ready to be run.
     """
-    if Path(config).suffix not in CONFIG_SUFFIXES:
-        raise ValueError(f'config: {config} must end in one of {", ".join(CONFIG_SUFFIXES)}')
-    cfg = launch.load_config(config)
-    launch.merge_options(cfg, options or {})
-    if 'backbone' not in (cfg.get('model') or {}):
-        raise ValueError(f'config: {config} has no model with a backbone')
-    checkpoints.check_file(checkpoint)
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        torch.manual_seed(0)
-        model = launch.build_network(cfg, config)
-    if checkpoint is not None:
-        checkpoints.load_weights(model, checkpoint, config)
-    backbone = model.backbone
+        loaded = load_model(model, options, pretrained)
+    backbone = getattr(loaded.network, 'backbone', None)
+    if backbone is None:
+        raise ValueError(f'config: {loaded.path} has no model with a backbone')
     in_channels = input_channels(backbone)
     if in_channels not in (1, 3):
-        raise ValueError(f'config: an image file has 1 or 3 channels, {config} takes {in_channels}')
-    return Network(backbone, model.data_preprocessor, in_channels, _reads_bgr(cfg), checkpoint)
+        raise ValueError(
+            f'config: an image file has 1 or 3 channels, {loaded.path} takes {in_channels}'
+        )
+    preprocessor, order = loaded.network.data_preprocessor, _reads_bgr(loaded.cfg)
+    return Network(backbone, preprocessor, in_channels, order, loaded.checkpoint, loaded.path)
 
 
 def input_channels(backbone: nn.Module) -> int:

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.data import Subset
 from torchvision.ops import box_iou
 
-from mmscale.evaluation.accuracy import shrink, told
-from mmscale.evaluation.study import Model, batches, build_test_data, check_test_classes
+from mmscale.engine.accuracy import shrink, told
+from mmscale.engine.models import Model
+from mmscale.engine.study import batches, build_test_data, check_test_classes
 
 from .network import to_picture
 

@@ -37,9 +37,12 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
 
-from mmscale.engine import digests, launch, schedules
+import digests
+from mmengine.config import Config
+
+from mmscale.engine import models, schedules
 from mmscale.engine.errors import one_line_errors
-from mmscale.evaluation.study import digest
+from mmscale.engine.study import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES, RESULTS = ROOT / 'studies', ROOT / 'studies' / 'results'
@@ -49,7 +52,7 @@ DEFAULTS = dict(seed_options=[], options={}, epochs=None, checkpoint='last', equ
 # In the lines of results. Each is empty where it is unknown.
 DIGESTS = ('config', 'data', 'code')
 # Code that measures, beside that of the network and its data.
-MEASURING = ('mmscale.evaluation.study', 'mmscale.evaluation.accuracy')
+MEASURING = ('mmscale.engine.study', 'mmscale.engine.accuracy')
 
 
 def find_study(name: str) -> Path:
@@ -99,15 +102,15 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
     tests = {'test': {}} if study.test else {}
     tests.update({f'test/{name}': more for name, more in study.tests.items()})
     try:
-        cfg = launch.load_config(str(ROOT / setting['config']))
-        launch.merge_options(cfg, options)
+        cfg = models.load_config(str(ROOT / setting['config']))
+        models.merge_options(cfg, options)
         epochs = setting.get('epochs', study.epochs)
         if epochs is not None:
-            stretched = schedules.stretched(cfg, epochs)
-            options.update(stretched)
-            launch.merge_options(cfg, stretched)
+            longer = stretched(cfg, epochs)
+            options.update(longer)
+            models.merge_options(cfg, longer)
         for more in tests.values():
-            launch.merge_options(copy.deepcopy(cfg), more)
+            models.merge_options(copy.deepcopy(cfg), more)
     except (ValueError, OSError) as error:
         raise ValueError(f'study: runs[{run!r}]: {error}') from error
     data, without_data = '', None
@@ -140,6 +143,48 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
     cell['folder'] = f'{cell["slug"]}_{short(training, study.checkpoint, data, code)}'
     cell['result'] = short(*(cell[name] for name in DIGESTS))
     return cell
+
+
+def stretched(cfg: Config, epochs: int) -> dict:
+    """Options that make a training by epochs as long as asked for, its schedules in proportion.
+
+    Args:
+        cfg (Config): Of a training by epochs.
+        epochs (int): Asked for.
+
+    Returns:
+        dict: As ``--cfg-options`` takes them.
+
+    Raises:
+        ValueError: If the training is not by epochs, a schedule does not count in epochs, or a part
+            of one would have less than one.
+    """
+    before = (cfg.get('train_cfg') or {}).get('max_epochs')
+    if type(epochs) is not int or epochs < 1:
+        raise ValueError(f'epochs must be an integer from 1, got {epochs!r}')
+    if before is None:
+        raise ValueError('epochs: the training of this config is not by epochs')
+    options = {'train_cfg.max_epochs': epochs}
+    for key, schedule in schedules.schedules(cfg.get('param_scheduler')):
+        if not schedule.get('by_epoch', True):
+            raise ValueError(f'epochs: {key} counts in iterations, and cannot be stretched')
+        for name in ('begin', 'end', 'T_max', 'total_steps', 'total_iters', 'step_size'):
+            if name not in schedule:
+                continue
+            length = round(schedule[name] * epochs / before)
+            if name in ('begin', 'end') and schedule[name] > 0:
+                length = max(1, length)  # a warm-up keeps a step, and what follows begins there
+            options[f'{key}.{name}'] = length
+            least = {'begin': 0, 'end': options.get(f'{key}.begin', 0) + 1}.get(name, 1)
+            if length < least:
+                raise ValueError(
+                    f'epochs: {epochs} are too few for {key}.{name}, which is '
+                    f'{schedule[name]} of {before}'
+                )
+        if 'milestones' in schedule:
+            stones = [round(stone * epochs / before) for stone in schedule['milestones']]
+            options[f'{key}.milestones'] = stones
+    return options
 
 
 def as_words(options: dict) -> list[str]:

@@ -13,7 +13,7 @@ import pandas as pd
 from cells import find_study, read_study
 from filelock import FileLock
 
-from mmscale.evaluation.report import write_text
+from mmscale.engine.report import write_text
 
 
 def read(path: Path) -> pd.DataFrame:

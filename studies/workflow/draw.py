@@ -34,7 +34,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from tables import by_seed, spread
 
-from mmscale.evaluation.report import write_text
+from mmscale.engine.report import write_text
 from mmscale.visualization import save_figure
 
 MARKERS = 'osD^vP*X<>hd'

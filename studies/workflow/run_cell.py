@@ -8,7 +8,6 @@ what it lacks.
 
 import argparse
 import csv
-import fcntl
 import io
 import json
 import math
@@ -26,15 +25,16 @@ from pathlib import Path
 
 import torch
 from cells import DIGESTS, ROOT, find_study, make_cell, read_study
+from filelock import FileLock
 from mmengine.utils import get_git_hash
 
 import mmscale
-from mmscale.engine import launch
+from mmscale.engine import models
+from mmscale.engine.accuracy import MAIN_METRICS
 from mmscale.engine.cost import count, first_batch, image_shape
 from mmscale.engine.errors import one_line_errors
-from mmscale.engine.resuming import logged_scalars
-from mmscale.evaluation.accuracy import MAIN_METRICS
-from mmscale.evaluation.report import write_text
+from mmscale.engine.launch import is_of_mmpretrain
+from mmscale.engine.report import write_text
 
 COLUMNS = ('cell', 'seed', 'metric', 'factor', 'value', 'standard_error', 'n', 'parameters',
            'multiply_adds', 'seconds', 'device', 'threads', 'version', 'commit', 'torch', 'numpy',
@@ -60,30 +60,30 @@ def checkpoint_of(cell: dict, folder: Path) -> Path:
     return folder / Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
 
 
-def run(words: list, log: Path, lock: int) -> None:
+def run(words: list, log: Path, held: list[int]) -> None:
     """Runs a tool, its output at the end of a log; prints the end of that if it fails."""
     words = [sys.executable, *map(str, words)]
     with log.open('a', encoding='utf-8') as file:
         # The tool keeps the lock should this process be killed, and the tool go on.
-        code = subprocess.run(words, stdout=file, stderr=file, pass_fds=(lock,)).returncode
+        code = subprocess.run(words, stdout=file, stderr=file, pass_fds=held).returncode
     if code:
         print(*log.read_text(encoding='utf-8').splitlines()[-LINES_SHOWN:], sep='\n')
         raise ChildProcessError(f'{words[1]} failed ({code}); see {log}')
 
 
-def numbers(cell: dict, folder: Path, lock: int) -> Iterator[tuple]:
+def numbers(cell: dict, folder: Path, held: list[int]) -> Iterator[tuple]:
     """Trains and measures what is missing; gives metric, factor, value, error, count, command."""
 
-    def command(tool: str, *words, more=()) -> list:
-        options = ['--cfg-options', *cell['options'], *more]
-        return [f'tools/{tool}.py', cell['file'], *words, *options]
+    def command(tool: str, *words, more=(), checkpoint=None) -> list:
+        model = f'{cell["file"]}:{checkpoint}' if checkpoint else cell['file']
+        return [f'tools/{tool}.py', model, *words, '--cfg-options', *cell['options'], *more]
 
-    def published(*words, more=()) -> str:
-        return shlex.join(['python', *map(str, command(*words, more=more))])
+    def published(*words, **kwargs) -> str:
+        return shlex.join(['python', *map(str, command(*words, **kwargs))])
 
     trained = folder / 'trained'
     if not trained.is_file():
-        run(command('train', '--work-dir', folder, '--resume'), folder / 'train.log', lock)
+        run(command('train', '--work-dir', folder, '--resume'), folder / 'train.log', held)
         trained.touch()
     for name, value in validations(folder).items():
         yield name, '', value, '', '', published('train')
@@ -92,22 +92,20 @@ def numbers(cell: dict, folder: Path, lock: int) -> Iterator[tuple]:
     file = 'best_*.pth' if cell['checkpoint'] == 'best' else checkpoint.name
     measured.mkdir(exist_ok=True)
     for test, more in cell['tests'].items():
-        out = measured / f'{test.replace("/", "-")}.json'
-        if not out.is_file():
-            part = out.with_suffix('.part.json')
-            words = ['--work-dir', measured / out.stem, '--out', part, '--out-item', 'metrics']
-            run(command('test', checkpoint, *words, more=more), out.with_suffix('.log'), lock)
-            os.replace(part, out)
-        for name, value in json.loads(out.read_text(encoding='utf-8')).items():
+        out = measured / test.replace('/', '-')
+        if not (out / 'metrics.json').is_file():
+            words = ['--work-dir', out, '--out', out]
+            run(command('test', checkpoint, *words, more=more), out.with_suffix('.log'), held)
+        for name, value in json.loads((out / 'metrics.json').read_text(encoding='utf-8')).items():
             if value is None or isinstance(value, int | float):  # and no list over classes
                 yield f'{test}/{name}', '', value, '', '', published('test', file, more=more)
     if cell['equivariance'] is not None:
         asked = flags(cell['equivariance'])
-        words = command('equivariance', checkpoint, *asked, '--out', measured)
-        run(words, measured / 'equivariance.log', lock)
+        words = command('equivariance', *asked, '--out', measured, checkpoint=checkpoint)
+        run(words, measured / 'equivariance.log', held)
         found = json.loads((measured / 'equivariance.json').read_text(encoding='utf-8'))
         for name, factor, *row in over_scale(found['models'][0]):
-            yield name, factor, *row, published('equivariance', file, *asked)
+            yield name, factor, *row, published('equivariance', *asked, checkpoint=file)
 
 
 def over_scale(found: dict) -> Iterator[tuple]:
@@ -122,6 +120,16 @@ def over_scale(found: dict) -> Iterator[tuple]:
     for name, curve in curves.items():
         columns = (curve[key] for key in ('mean', 'standard_error', 'n'))
         yield from ((name, *row) for row in zip(found['factors'], *columns))
+
+
+def logged_scalars(work_dir: Path) -> Iterator[dict]:
+    """What MMEngine has logged in a work directory, over all interruptions."""
+    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in path.read_text(encoding='utf-8').splitlines():
+            try:
+                yield json.loads(line)
+            except ValueError:  # the last line of a run that was killed
+                continue
 
 
 def training_seconds(folder: Path) -> float:
@@ -143,17 +151,17 @@ def validations(folder: Path) -> dict[str, float]:
 
 def facts(cell: dict) -> dict:
     """What all lines of a cell have: what the network costs, where, when and of which code."""
-    cfg, parser = launch.load_config(cell['file']), argparse.ArgumentParser()
-    launch.add_config_options(parser)
+    cfg, parser = models.load_config(cell['file']), argparse.ArgumentParser()
+    models.add_config_options(parser)
     options = parser.parse_args(['--cfg-options', *cell['options']]).cfg_options
-    launch.merge_options(cfg, options)
-    if launch.is_of_mmpretrain(cfg):
+    models.merge_options(cfg, options)
+    if is_of_mmpretrain(cfg):
         shape = image_shape(cfg)
     else:  # such a config does not say how large its images are
         shape = tuple(first_batch(cfg, 1)['inputs'][0].shape)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        parameters, flops = count(launch.build_network(cfg, cell['file']), shape)
+        parameters, flops = count(models.build_network(cfg, cell['file']), shape)
     return dict(
         parameters=parameters,
         multiply_adds=flops,
@@ -182,9 +190,10 @@ def main():
     if (folder.name, result.stem) != (cell['folder'], cell['result']):
         raise ValueError(f'{run}, seed {seed} has changed since the study was started: start again')
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / 'lock').open('w') as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # tools of a study that was killed may run on
-        found = list(numbers(cell, folder, lock.fileno()))
+    held = []
+    # Tools of a study that was killed may run on: they hold the lock, too.
+    with FileLock(folder / 'lock', on_acquired=held.append):
+        found = list(numbers(cell, folder, held))
         found.insert(0, ('seconds', '', round(time.perf_counter() - start, 1), '', '', ''))
         known, text = dict(facts(cell), seconds=training_seconds(folder)), io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')

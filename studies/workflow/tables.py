@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from cells import RESULTS
 
-from mmscale.evaluation.accuracy import MAIN_METRICS
+from mmscale.engine.accuracy import MAIN_METRICS
 from mmscale.evaluation.equivariance import FACTORS
 
 BOTH = ['cell', 'seed']

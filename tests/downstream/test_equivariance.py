@@ -94,7 +94,7 @@ def run_tool(*words):
 
 def test_metrics_at_each_factor_are_those_of_a_test_with_smaller_images(trained, doubled, tmp_path):
     path, dumped, checkpoint = trained
-    run_tool(dumped, checkpoint, '--factors', 1, 2, '--layers', 'backbone', '--resampling',
+    run_tool(f'{dumped}:{checkpoint}', '--factors', 1, 2, '--layers', 'backbone', '--resampling',
              'bilinear', '--batch-size', 2, '--out', tmp_path)  # fmt: skip
     (found,) = json.loads((tmp_path / 'equivariance.json').read_text())['models']
     name = MAIN[Config.fromfile(dumped).default_scope]
@@ -115,7 +115,7 @@ def test_metrics_at_each_factor_are_those_of_a_test_with_smaller_images(trained,
 def test_the_hook_measures_what_the_tool_does(trained, doubled, tmp_path):
     path, dumped, checkpoint = trained
     layers = ['backbone', 'neck' if path == DETECTOR else 'decode_head.convs']
-    run_tool(dumped, checkpoint, '--factors', 1, 1.5, '--layers', *layers, '--no-accuracy',
+    run_tool(f'{dumped}:{checkpoint}', '--factors', 1, 1.5, '--layers', *layers, '--no-accuracy',
              '--batch-size', 1, '--out', tmp_path)  # fmt: skip
     (found,) = json.loads((tmp_path / 'equivariance.json').read_text())['models']
     assert found['accuracy'] is None
@@ -132,16 +132,15 @@ def test_the_hook_measures_what_the_tool_does(trained, doubled, tmp_path):
 def test_bad_metrics_give_one_line(trained, tmp_path, capsys):
     _, dumped, checkpoint = trained
     with pytest.raises(SystemExit, match='--metric: must be one of .*, got mAcc2'):
-        run_tool(dumped, checkpoint, '--metric', 'mAcc2', '--num-images', 1, '--factors', 1, 2,
+        run_tool(f'{dumped}:{checkpoint}', '--metric', 'mAcc2', '--num-images', 1, '--factors', 2,
                  '--accuracy-images', 1, '--out', tmp_path)  # fmt: skip
 
 
 def test_what_is_found_at_several_sizes_is_drawn(trained, doubled, tmp_path, monkeypatch, capsys):
     _, dumped, checkpoint = trained
-    words = [f'{dumped}:{checkpoint}', '--factors', 1, 2, '--score-thr', 0, '--out',
-             tmp_path / 'a.png']  # fmt: skip
+    words = [f'{dumped}:{checkpoint}', '--factors', 1, 2, '--score-thr', 0, '--out', tmp_path]
     tool = ROOT / 'tools/visualize_predictions.py'
     monkeypatch.setattr(sys, 'argv', [str(tool), *map(str, words)])
     runpy.run_path(str(tool), run_name='__main__')
     assert 'figure: ' in capsys.readouterr().out
-    assert (tmp_path / 'a.png').stat().st_size > 10_000
+    assert (tmp_path / 'predictions.png').stat().st_size > 10_000

@@ -90,7 +90,7 @@ def md5(path):
 
 def left_over(root):
     """What is no part of the data."""
-    known = {ARCHIVE, CIFAR10.base_folder, 'mnist_scale'}
+    known = {ARCHIVE, CIFAR10.base_folder, 'mnist_scale', '.mmscale.lock'}
     known |= {name for name, _ in MNIST.train_list + MNIST.test_list}
     return [path for path in root.rglob('*') if path.relative_to(root).parts[0] not in known]
 
@@ -112,12 +112,12 @@ def test_three_processes_at_once(construct, server, tmp_path, monkeypatch, locks
         time.sleep(0.5)
         get(*args, **kwargs)
 
-    def no_locks(*args):
+    def no_locks(*args, **kwargs):
         raise OSError('Function not implemented')
 
     monkeypatch.setattr(download, 'download_url', slow)
     if not locks:
-        monkeypatch.setattr(scratch.fcntl, 'flock', no_locks)
+        monkeypatch.setattr(scratch.FileLock, 'acquire', no_locks)
     root = tmp_path / 'root'
     start, results = FORK.Barrier(3), FORK.Queue()
     processes = [
@@ -139,7 +139,7 @@ def test_download_that_breaks_off(construct, server, tmp_path):
     for _ in range(2):
         with pytest.raises(RuntimeError, match=f'Downloading {server.url}.* to .*root failed'):
             construct(root)
-        assert not list(root.iterdir())
+        assert not left_over(root)
     server.broken = False
     assert construct(root)
     assert not left_over(root)
@@ -205,7 +205,7 @@ def test_killed(request, tmp_path, dataset, module, name, first):
     process.join()
     assert construct(root)
     assert not left_over(root)
-    assert all(path.suffix == '.npz' for path in (root / 'mnist_scale').glob('*'))
+    assert all(path.suffix == '.npz' for path in (root / 'mnist_scale').glob('[!.]*'))
 
 
 def test_a_waiting_process_goes_on_when_the_other_is_killed(tmp_path, cifar10):

@@ -122,7 +122,7 @@ def test_a_target_is_written_as_a_whole_or_not_at_all(source, tmp_path, convert,
         patch.setattr(pickle, 'dump', full_disk)
         with pytest.raises(SystemExit, match='cifar-10-batches-py cannot be written .*No space'):
             convert(source, target)
-    assert not list(target.iterdir())
+    assert not list(target.glob('[!.]*'))
     convert(source, target)
     assert len(ScaleCIFAR10(str(target), 'test', check_integrity=False)) == 10
 
@@ -142,7 +142,7 @@ def test_a_folder_that_another_process_wrote_meanwhile_stays(
     with pytest.raises(SystemExit, match='cifar-10-batches-py exists already'):
         convert(source, tmp_path / 'cifar10')
     assert other.read_text() == 'of the other'
-    assert list(other.parent.parent.rglob('*')) == [other.parent, other]
+    assert list(other.parent.parent.rglob('[!.]*')) == [other.parent, other]
 
 
 def test_wrong_sources(source, tmp_path, convert, capsys):

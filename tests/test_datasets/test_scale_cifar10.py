@@ -179,7 +179,7 @@ def test_download(root, as_original, tmp_path, monkeypatch):
     fresh = tmp_path / 'fresh'
     fresh.mkdir()
     assert len(ScaleCIFAR10(str(fresh), 'test')) == 40
-    assert sorted(path.name for path in fresh.iterdir()) == [FOLDER, archive.name]
+    assert sorted(path.name for path in fresh.glob('[!.]*')) == [FOLDER, archive.name]
 
 
 def test_failed_download(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import sys
 PROGRAM = """
 from pathlib import Path
 from mmscale.engine.errors import one_line_errors
-from mmscale.evaluation.report import write_json, write_text
+from mmscale.engine.report import write_json, write_text
 
 with one_line_errors('.'):
     print('of base \\u221a2')

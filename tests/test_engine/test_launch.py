@@ -1,4 +1,6 @@
 # Copyright (c) mmscale contributors.
+from argparse import Namespace
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -24,9 +26,11 @@ def make_cfg(**kwargs) -> Config:
     )
 
 
-def test_load_config_names_a_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match='there is no file .*missing.py'):
-        launch.load_config(tmp_path / 'missing.py')
+def merged(cfg, *loaders, work_dir=None, no_pin_memory=False, options={}, **forced) -> Config:
+    args = Namespace(launcher='none', work_dir=work_dir, config='configs/dss/name.py',
+                     cfg_options=options, no_pin_memory=no_pin_memory)  # fmt: skip
+    launch.merge_arguments(cfg, args, (), loaders or LOADERS, **forced)
+    return cfg
 
 
 @pytest.mark.parametrize(
@@ -34,27 +38,21 @@ def test_load_config_names_a_missing_file(tmp_path):
     [('given', 'configured', 'given'), (None, 'configured', 'configured'), (None, None, None)],
 )
 def test_work_dir_priority(argument, configured, expected):
-    cfg = Config(dict(work_dir=configured))
-    launch.set_work_dir(cfg, argument, 'configs/dss/name.py')
+    cfg = merged(make_cfg(work_dir=configured), work_dir=argument)
     assert cfg.work_dir == (expected or 'work_dirs/name')
-
-
-def test_what_mmengine_reads_of_a_config_can_be_set():
-    cfg = make_cfg()
-    launch.merge_options(cfg, {'activation_checkpointing': ['backbone.layer1']})
-    assert cfg.activation_checkpointing == ['backbone.layer1']
-    with pytest.raises(ValueError, match='no activation_checkpoints; the nearest names are activ'):
-        launch.merge_options(cfg, {'activation_checkpoints': []})
 
 
 def test_defaults_do_not_override_the_config(monkeypatch):
     monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
-    cfg = make_cfg()
-    launch.set_dataloader_defaults(cfg, (*LOADERS, 'absent'), persistent_workers=True)
+    cfg = merged(make_cfg(), *LOADERS, 'absent')
     assert cfg.train_dataloader.pin_memory is False
-    assert cfg.val_dataloader.pin_memory is True
-    assert cfg.train_dataloader.persistent_workers is True
+    assert cfg.val_dataloader.pin_memory is True and cfg.val_dataloader.persistent_workers is True
     assert 'absent' not in cfg
+    assert merged(make_cfg(), no_pin_memory=True).val_dataloader.pin_memory is False
+    cfg = merged(make_cfg(), persistent_workers=False)
+    assert cfg.val_dataloader.persistent_workers is False
+    cfg = merged(make_cfg(), options={'val_dataloader.batch_size': 7})
+    assert cfg.val_dataloader.batch_size == 7
 
 
 @pytest.mark.parametrize(
@@ -72,7 +70,7 @@ def test_only_images_of_mmpretrain_are_stacked(config, stacks):
     """As MMPretrain's train.py has it; MMEngine's own way keeps images of several sizes apart."""
     cfg = make_cfg(**config)
     cfg.val_dataloader.collate_fn = dict(type='pseudo_collate')
-    launch.set_dataloader_defaults(cfg, LOADERS)
+    merged(cfg)
     collate = dict(type='default_collate') if stacks else None
     assert cfg.train_dataloader.get('collate_fn') == collate
     assert cfg.val_dataloader.collate_fn.type == 'pseudo_collate'
@@ -80,10 +78,8 @@ def test_only_images_of_mmpretrain_are_stacked(config, stacks):
 
 def test_persistent_workers_need_workers():
     cfg = make_cfg()
-    launch.override_dataloaders(cfg, LOADERS, persistent_workers=True)
-    launch.drop_persistent_workers_without_workers(cfg, LOADERS)
-    assert cfg.train_dataloader.persistent_workers is False
-    assert cfg.val_dataloader.persistent_workers is True
+    cfg.train_dataloader.persistent_workers = True
+    assert merged(cfg).train_dataloader.persistent_workers is False
 
 
 @pytest.mark.parametrize('kind', PRETRAINED)
@@ -108,11 +104,6 @@ def test_a_checkpoint_is_the_last_that_initialises(kind, tmp_path):
     assert torch.equal(model.layer.weight, weights['layer']['weight'])
 
 
-def test_auto_scale_lr_needs_a_base_batch_size():
-    with pytest.raises(ValueError, match='base_batch_size'):
-        launch.enable_auto_scale_lr(Config(dict()))
-
-
 def test_launcher_without_its_variables(monkeypatch):
     monkeypatch.delenv('SLURM_NTASKS', raising=False)
     with pytest.raises(ValueError, match='SLURM_NTASKS is not set'):
@@ -129,14 +120,3 @@ def test_processes_without_a_backend_are_refused(launcher, device, monkeypatch):
     ):
         launch.init_cpu_processes(Config(dict(launcher=launcher)))
     launch.init_cpu_processes(Config(dict(launcher='none')))
-
-
-def test_amp_needs_an_accelerator(monkeypatch):
-    cfg = Config(dict(optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1))))
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
-    with pytest.raises(ValueError, match='--amp'):
-        launch.enable_amp_training(cfg)
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
-    launch.enable_amp_training(cfg)
-    assert cfg.optim_wrapper.type == 'AmpOptimWrapper'
-    assert cfg.optim_wrapper.loss_scale == 'dynamic'

@@ -6,8 +6,9 @@ from mmengine.model import BaseModel
 from mmengine.registry import VISBACKENDS
 from mmengine.runner import Runner
 from mmengine.visualization import BaseVisBackend
+from test_tools.conftest import logged_scalars
 
-from mmscale.engine.resuming import InterruptedValidationHook, logged_scalars
+from mmscale.engine.resuming import InterruptedValidationHook
 
 
 class Slope(BaseModel):

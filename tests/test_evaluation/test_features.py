@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmscale.evaluation import equivariance_error, study
+from mmscale.engine import study
+from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.features import Features, check_layers, find_grid
 from mmscale.models import (
     DeformScaleConv,

@@ -467,7 +467,7 @@ class TestEquivariance:
 
     @pytest.fixture(scope='class')
     def measure(self):
-        path = ROOT / 'tools' / 'analysis_tools' / 'deform_equivariance.py'
+        path = ROOT / 'studies' / 'measurements' / 'deform_equivariance.py'
         spec = importlib.util.spec_from_file_location('deform_equivariance', path)
         experiment = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(experiment)

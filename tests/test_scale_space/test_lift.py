@@ -15,6 +15,7 @@ from mmscale.scale_space import (
     bilinear_pyramid_lift,
     gaussian_lift,
     gaussian_pyramid_lift,
+    repeat_lift,
     scale_image,
 )
 
@@ -265,3 +266,16 @@ def test_lift_of_a_scaled_image_is_the_shifted_lift(base, shift, zero_scale, bou
     # Not a matter of both being smooth: without the anti-aliasing blur they differ.
     aliased = gaussian_lift(image[..., ::factor, ::factor], small)
     assert (aliased - expected)[:, :, 1].norm() > norm
+
+
+def test_the_repeated_image_is_the_image_at_every_level():
+    image, grid = image_of(9, 8, batch=2), ScaleGrid(2, 3, first_level=-1)
+    lifted = repeat_lift(image, grid)
+    assert lifted.shape == (2, 1, 3, 9, 8)
+    assert all(torch.equal(lifted[:, :, k], image) for k in range(3))
+    lifted[:, :, 0].add_(1)  # levels have memory of their own
+    assert torch.equal(lifted[:, :, 1], image) and torch.equal(image, image_of(9, 8, batch=2))
+    with pytest.raises(ValueError, match='an image of 3x9 pixels is smaller'):
+        repeat_lift(image_of(3, 9), ScaleGrid(2, 3))
+    with pytest.raises(TypeError, match='image .*uint8'):
+        repeat_lift(torch.zeros(1, 1, 8, 8, dtype=torch.uint8), grid)

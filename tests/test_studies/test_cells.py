@@ -3,11 +3,10 @@ import csv
 import json
 import os
 
+import digests
 import pytest
 from cells import ROOT, STUDIES, as_words, changed, find_study, make_cell, plan, read_study
 from run_cell import COLUMNS, checkpoint_of, flags
-
-from mmscale.engine import digests
 
 DIGITS = 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py'
 DEFORMABLE = 'configs/dcn/resnet18-w7-dcnv1_1xb50-10e_scaledigits.py'
@@ -59,7 +58,7 @@ def test_what_a_study_cannot_have_is_named(tmp_path, changes, message):
 
 def test_what_a_config_does_not_take_is_named_before_anything_runs(tmp_path):
     study = study_of(tmp_path, tests=dict(half={'test_data': 1}))
-    with pytest.raises(ValueError, match="runs\\['a'\\]: .*the config has no test_data"):
+    with pytest.raises(ValueError, match="runs\\['a'\\]: .*nothing looks for test_data"):
         plan(study, tmp_path / 'none.csv')
     with pytest.raises(FileNotFoundError, match='this repository has .*models_scalemnist'):
         find_study('none')

@@ -89,10 +89,10 @@ def test_results_are_those_of_the_tools(finished, tmp_path):
     (best,) = folder.glob('work/few/*seed0*/best_*.pth')
     words = tested['command'].replace("'best_*.pth'", str(best)).split()
     words[0] = sys.executable
-    out = tmp_path / 'metrics.json'
-    more = ['--work-dir', str(tmp_path), '--out', str(out), '--out-item', 'metrics']
+    more = ['--work-dir', str(tmp_path), '--out', str(tmp_path)]
     subprocess.run([*words[:4], *more, *words[4:]], cwd=ROOT, check=True, capture_output=True)
-    assert str(json.loads(out.read_text())['accuracy/top1']) == tested['value']
+    found = json.loads((tmp_path / 'metrics.json').read_text())
+    assert str(found['accuracy/top1']) == tested['value']
     assert 'Few digits' in (folder / 'few.md').read_text(encoding='utf-8')
     assert (folder / 'work' / 'few' / 'few_scale.png').stat().st_size > 10_000
 

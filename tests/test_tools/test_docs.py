@@ -90,6 +90,16 @@ def test_the_page_of_plain_pytorch_runs(capsys):
     assert names['loss'].isfinite()
 
 
+def test_the_page_of_kernels_runs(capsys):
+    names = {}
+    for block in blocks('kernels.md'):
+        exec(block, names)  # noqa: S102
+    *_, errors = capsys.readouterr().out.splitlines()
+    dilated, discrete, of_averages = map(float, errors.split())
+    assert discrete < dilated and of_averages < 1
+    assert names['net'](torch.rand(2, 1, 28, 28))[0].shape == (2, 95, 4, 7, 7)
+
+
 def test_the_notebook_runs_from_top_to_bottom():
     notebook = nbformat.read(DOCS / 'tour.ipynb', as_version=4)
     assert not any(cell.get('outputs') for cell in notebook.cells)  # made by whoever runs it

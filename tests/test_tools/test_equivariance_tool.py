@@ -12,9 +12,11 @@ from mmpretrain import get_model
 from networks import as_if_trained
 
 from mmscale.datasets import ScaleDigits
+from mmscale.datasets.images import photograph_crops
+from mmscale.engine.accuracy import measure_accuracy
+from mmscale.engine.models import Model
+from mmscale.engine.study import Settings
 from mmscale.evaluation import equivariance_error, error_breakdown, scale_signal
-from mmscale.evaluation.accuracy import measure_accuracy
-from mmscale.evaluation.study import Model, Settings
 
 from .conftest import CONFIG as PLAIN
 from .conftest import ROOT, exit_message, run_here, run_tool
@@ -63,7 +65,7 @@ def networks(tmp_path_factory):
 @pytest.fixture(scope='module')
 def study(networks, tmp_path_factory):
     out = tmp_path_factory.mktemp('study')
-    result = run_tool(TOOL, PLAIN, SCALE, networks[2], *ARGUMENTS, '--out', out)
+    result = run_tool(TOOL, PLAIN, f'{SCALE}:{networks[2]}', *ARGUMENTS, '--out', out)
     assert result.returncode == 0, result.stderr
     return out, result
 
@@ -83,7 +85,7 @@ def test_all_files_are_there_and_agree(study):
     assert not list(out.rglob('*.part*'))
 
     models = {model['name']: model for model in read_study(out)}
-    untrained = 'resnet18-w8_1xb50-10e_scaledigits (untrained, seed 0)'
+    untrained = 'resnet18-w8_1xb50-10e_scaledigits (untrained)'
     assert list(models) == [untrained, SCALE]
     with open(out / 'equivariance.csv', encoding='utf-8') as file:
         lines = list(csv.DictReader(file))
@@ -100,7 +102,7 @@ def test_all_files_are_there_and_agree(study):
 
     for layer in LAYERS:
         start = result.stdout.index(f'equivariance error, {layer}')
-        row = next(line for line in result.stdout[start:].splitlines() if f'  {SCALE}' in line)
+        row = next(line for line in result.stdout[start:].splitlines() if line.startswith(SCALE))
         means = models[SCALE]['layers'][layer]['mean']
         assert row.split()[1:] == [format(mean, '.1e') for mean in means]
     assert 'no accuracy: the model is untrained' in result.stdout
@@ -128,7 +130,7 @@ def test_the_hook_in_a_test_finds_the_same(study, networks, tmp_path, monkeypatc
                       f'custom_hooks = [{hook!r}]\n')  # fmt: skip
     run_here(
         monkeypatch, 'tools/test.py', config, networks[2], '--work-dir', tmp_path / 'work',
-        '--out', tmp_path / 'metrics.json', '--out-item', 'metrics',
+        '--out', tmp_path,
         '--cfg-options', 'test_dataloader.batch_size=4', 'test_dataloader.dataset.indices=8',
     )  # fmt: skip
     logged = json.loads((tmp_path / 'metrics.json').read_text())
@@ -187,7 +189,7 @@ def test_goes_on_where_it_was_stopped(study, networks, tmp_path):
             del result['accuracy']
             (tmp_path / 'models').mkdir()
             (tmp_path / 'models' / path.name).write_text(json.dumps(result))
-    command = [TOOL, PLAIN, SCALE, networks[2], *ARGUMENTS, '--out', tmp_path]
+    command = [TOOL, PLAIN, f'{SCALE}:{networks[2]}', *ARGUMENTS, '--out', tmp_path]
     second = run_tool(*command)
     assert second.returncode == 0, second.stderr
     # Of the plain model the error, of the other the accuracy.
@@ -269,7 +271,7 @@ test_dataloader = dict(dataset=dict(_delete_=True, pipeline=pipeline, **data))
 def test_breakdown(networks, tmp_path, monkeypatch, capsys):
     common = ['--factors', 1, 1.2, 1.3, '--num-images', 3, '--out', tmp_path, '--no-accuracy',
               '--breakdown', '--border', 1]  # fmt: skip
-    in_process(monkeypatch, PLAIN, SCALE, networks[2], *common, '--between-levels', 'linear')
+    in_process(monkeypatch, PLAIN, f'{SCALE}:{networks[2]}', *common, '--between-levels', 'linear')
     plain, model = read_study(tmp_path)
     assert plain['breakdown'] is None
     assert model['settings']['between_levels'] == 'linear'
@@ -288,11 +290,11 @@ def test_breakdown(networks, tmp_path, monkeypatch, capsys):
     )
 
     printed = capsys.readouterr().out
-    block = printed[printed.index('whole error of the backbone') :].splitlines()
+    block = printed[printed.index('error of the backbone') :].splitlines()
     assert block[1].split()[1:] == ['0.0e+00'] + [
         f'{mean:.1e}' for mean in model['breakdown']['whole']['mean'][1:]
     ]
-    shares = {line[4:18].strip(): line.split('%')[:2] for line in block[2:6]}
+    shares = {line[:14].strip(): line.split('%')[:2] for line in block[2:6]}
     assert list(shares) == list(columns)[1:]
     for place in (0, 1):
         total = sum(float(cells[place].split()[-1]) for cells in shares.values())
@@ -301,8 +303,6 @@ def test_breakdown(networks, tmp_path, monkeypatch, capsys):
         rows = [line for line in csv.DictReader(file) if line['part'].startswith('breakdown')]
     assert len(rows) == len(factors) * len(columns)
 
-    line = exit_message(monkeypatch, TOOL, SCALE, '--breakdown', '--canvas', 'keep')
-    assert line.startswith('error: --breakdown: is measured on the canvas shrink, got keep')
     in_process(monkeypatch, PLAIN, *common)
     assert 'no network on scale spaces to break down' in capsys.readouterr().out
 
@@ -372,14 +372,8 @@ test_dataloader = dict(dataset=dict(
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['missing.py'], 'config: there is no file missing.py'),
-        (['resnet50_8xb32_in2k'], 'config: resnet50_8xb32_in2k is neither a file nor a model by '
-         'name; the nearest names are resnet50_8xb32_in1k'),
-        (['x.pth', PLAIN], 'checkpoint x.pth: there is no config of its own before it'),
-        ([PLAIN, 'x.pth', 'y.pth'], 'checkpoint y.pth: there is no config of its own before it'),
-        ([PLAIN, 'missing.pth'], 'checkpoint: there is no file missing.pth'),
+        ([PLAIN, 'missing.pth'], 'config: missing.pth is not CONFIG, CONFIG:CHECKPOINT or'),
         ([PLAIN, PLAIN], '--names: 2 models need as many different names'),
-        ([PLAIN, '--names', 'a', 'b'], '--names: 1 models need as many different names'),
         ([PLAIN, '--layers', 'backbone.layer5'], f'--layers: in {PLAIN} there is no layer '
          "'backbone.layer5'; the nearest names are backbone.layer"),
         ([PLAIN, '--factors', '0.5'], '--factors: factors must be at least 1 and finite, got 0.5'),
@@ -389,37 +383,15 @@ test_dataloader = dict(dataset=dict(
         ([PLAIN, '--border', '-1'], '--border: must be at least 0, got -1'),
         ([PLAIN, '--images', 'missing'], '--images: there is no folder missing'),
         ([PLAIN, '--device', 'abacus'], '--device: abacus cannot be used'),
-        ([PLAIN, '--cfg-options', 'model.type.depth=18'], '--cfg-options: '),
-        ([PLAIN, '--cfg-options', 'model.backbone.depth=19'], f'config: the model of {PLAIN} '
-         'cannot be built'),
-        ([PLAIN, '--cfg-options', 'test_dataloader.dataset.scale=-1'],
-         f'the test data of {PLAIN} cannot be read: scale must'),
+        ([SCALE, '--breakdown', '--canvas', 'keep'], '--breakdown: is measured on the canvas shr'),
         ([SCALE, '--factors', '2', '--cfg-options', 'model.backbone.scale_space.num_scales=6'],
-         f'{SCALE} (untrained, seed 0): at factor 2 the network does not take the scaled images of '
+         f'{SCALE} (untrained): at factor 2 the network does not take the scaled images of '
          '16x16 pixels: use larger images, smaller factors'),
     ],
 )  # fmt: skip
 def test_bad_arguments_give_one_line(arguments, message, monkeypatch, tmp_path):
     line = exit_message(monkeypatch, TOOL, *arguments, '--out', tmp_path)
     assert line.startswith(f'error: {message}')
-
-
-def test_bad_checkpoints_give_one_line(networks, monkeypatch, tmp_path):
-    _, network, checkpoint = networks
-    noise, other, nan = (tmp_path / f'{name}.pth' for name in ('noise', 'other', 'nan'))
-    noise.write_bytes(b'\x80\x02noise')
-    state = network.state_dict()
-    torch.save(dict(state_dict=dict(state, more=torch.ones(1))), other)
-    torch.save(dict(state_dict=dict(state, **{'head.fc.bias': torch.ones(3)})), nan)
-    line = exit_message(monkeypatch, TOOL, SCALE, noise, '--out', tmp_path)
-    assert line.startswith(f'error: checkpoint {noise}: the file is cut off, or is no checkpoint')
-    for path in (other, nan):
-        line = exit_message(monkeypatch, TOOL, SCALE, path, '--out', tmp_path)
-        assert line.startswith(f'error: checkpoint {path} does not fit {SCALE}: ')
-    state = {name: value * (torch.nan if 'conv1' in name else 1) for name, value in state.items()}
-    torch.save(dict(state_dict=state), nan)
-    line = exit_message(monkeypatch, TOOL, SCALE, nan, '--num-images', 2, '--out', tmp_path)
-    assert line.startswith(f'error: checkpoint {nan}: backbone.conv1.weight is not finite')
 
 
 def test_bad_folders_give_one_line(monkeypatch, tmp_path):
@@ -435,18 +407,37 @@ def test_bad_folders_give_one_line(monkeypatch, tmp_path):
     assert f'the image {folder / "b.png"} cannot be read: ' in message(folder)
 
 
+def test_without_its_data_a_model_is_measured_on_photographs(tmp_path, monkeypatch, capsys):
+    """Crops as large as its test images, in the order of colours and with the mean it takes."""
+    name, images = 'resnet18_8xb16_cifar10', photograph_crops(2, 32).mul(255).round()
+    in_process(monkeypatch, name, '--factors', 2, '--num-images', 2, '--out', tmp_path,
+               '--cfg-options', 'test_dataloader.dataset.data_root=absent',
+               'test_dataloader.dataset.download=False')  # fmt: skip
+    (found,) = read_study(tmp_path)
+    assert found['images']['source'].startswith("crops of scikit-learn's two photographs, for the")
+    assert found['accuracy_note'] == 'no accuracy: the model is untrained'
+    torch.manual_seed(0)
+    model = get_model(name)
+    mean, std = (torch.tensor(model._config.data_preprocessor[k]).view(3, 1, 1)
+                 for k in ('mean', 'std'))  # fmt: skip
+    inputs = ((images - mean) / std).float()
+    expected = equivariance_error(model, inputs, [2.0], layers=['backbone'])['backbone']
+    assert found['layers']['backbone']['mean'] == pytest.approx(expected.mean.tolist(), rel=1e-4)
+    assert '--pretrained takes those released' in capsys.readouterr().err
+
+
 def test_images_of_several_sizes(networks, tmp_path, monkeypatch):
     """The error is that of each image for itself: none is padded to the size of another."""
     folder = tmp_path / 'images'
     folder.mkdir()
     pixels = torch.randint(0, 255, (3, 40, 40), dtype=torch.uint8).numpy()
     for name, image in zip('abc', (pixels[0], pixels[1, :32], pixels[2])):
-        mmcv.imwrite(image, str(folder / f'{name}.png'))
+        mmcv.imwrite(image, str(folder / name / 'deeper' / f'{name}.png'))
     found = []
     for chosen in (folder, *(tmp_path / name for name in 'abc')):
         if chosen != folder:
             chosen.mkdir()
-            (folder / f'{chosen.name}.png').rename(chosen / 'image.png')
+            (folder / chosen.name / 'deeper' / f'{chosen.name}.png').rename(chosen / 'image.png')
         in_process(
             monkeypatch, PLAIN, '--images', chosen, '--factors', 2, '--out', tmp_path / 'out'
         )

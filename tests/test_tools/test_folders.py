@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmscale.engine.launch import build_network, load_config
+from mmscale.engine.models import build_network, load_config
 
 from .conftest import CONFIG, ROOT, exit_message, run_here
 
@@ -58,10 +58,17 @@ TOOLS = {
     'train': ['tools/train.py', 'CONFIG', '--work-dir', 'OUT'],
     'resume': ['tools/train.py', 'CONFIG', '--work-dir', 'OUT', '--resume', 'CHECKPOINT'],
     'test': ['tools/test.py', 'CONFIG', 'CHECKPOINT', '--work-dir', 'OUT'],
-    'equivariance': ['tools/equivariance.py', 'CONFIG', 'CHECKPOINT', '--num-images', '2', '--out',
+    'equivariance': ['tools/equivariance.py', 'CONFIG:CHECKPOINT', '--num-images', '2', '--out',
                      'OUT'],
-    'predictions': ['tools/visualize_predictions.py', 'CONFIG:CHECKPOINT', '--out', 'OUT/a.png'],
+    'predictions': ['tools/visualize_predictions.py', 'CONFIG:CHECKPOINT', '--out', 'OUT'],
 }  # fmt: skip
+
+
+def filled(command: list[str], words: dict[str, str]) -> list[str]:
+    """A command with words in the places of their names."""
+    for name, word in words.items():
+        command = [part.replace(name, word) for part in command]
+    return command
 
 
 @pytest.mark.parametrize(
@@ -84,10 +91,7 @@ def test_classes_that_differ_are_named(
             shutil.rmtree(tmp_path / split / 'dog')
     config = write_config(tmp_path / f'two_{tool}.py', tmp_path)
     words = dict(CONFIG=config, CHECKPOINT=str(checkpoint), OUT=str(tmp_path / 'out'))
-    command = TOOLS[tool]
-    for name, word in words.items():
-        command = [part.replace(name, word) for part in command]
-    assert message in exit_message(monkeypatch, *command)
+    assert message in exit_message(monkeypatch, *filled(TOOLS[tool], words))
 
 
 def test_classes_of_other_names_are_taken_if_asked_for(trained_on_folders, tmp_path, monkeypatch):
@@ -121,13 +125,12 @@ def test_images_without_a_path_are_drawn_apart_in_batches_of_any_length(
 
 
 def test_metrics_of_a_test_are_json_though_one_is_no_number(trained, tmp_path, monkeypatch):
-    config, out = tmp_path / 'hooked.py', tmp_path / 'metrics.json'
+    config = tmp_path / 'hooked.py'
     hook = dict(type='mmscale.EquivarianceHook', factors=(2,), num_images=2, border=99)
     config.write_text(f'_base_ = {str(ROOT / CONFIG)!r}\ncustom_hooks = [{hook!r}]\n')
     run_here(monkeypatch, 'tools/test.py', config, trained / 'epoch_1.pth', '--work-dir', tmp_path,
-             '--out', out, '--out-item', 'metrics', '--cfg-options',
-             'test_dataloader.dataset.indices=4')  # fmt: skip
-    found = json.loads(out.read_text(encoding='utf-8'), parse_constant=pytest.fail)
+             '--out', tmp_path, '--cfg-options', 'test_dataloader.dataset.indices=4')  # fmt: skip
+    found = json.loads((tmp_path / 'metrics.json').read_text(), parse_constant=pytest.fail)
     assert found['equivariance/backbone'] is None and found['accuracy/top1'] >= 0
 
 
@@ -172,7 +175,7 @@ def test_models_that_are_no_classifiers_are_measured_or_one_line_says_why_not(
     config.write_text(text)
     model = build_network(load_config(str(config)), str(config))
     torch.save(dict(state_dict=model.state_dict()), checkpoint)
-    command = ('tools/equivariance.py', config, checkpoint, '--layers', layer, '--factors', 2,
+    command = ('tools/equivariance.py', f'{config}:{checkpoint}', '--layers', layer, '--factors', 2,
                '--num-images', 2, '--accuracy-images', 4, '--out', tmp_path)  # fmt: skip
     if message is not None:
         assert re.search(message, exit_message(monkeypatch, *command))
@@ -183,9 +186,10 @@ def test_models_that_are_no_classifiers_are_measured_or_one_line_says_why_not(
     assert found['accuracy']['metric'] == 'retrieval/Recall@1'
 
 
-@pytest.mark.parametrize('content', [b'', b'no image'])
-@pytest.mark.parametrize('workers', [0, 1])
-@pytest.mark.parametrize('tool', ['train', 'test', 'equivariance'])
+@pytest.mark.parametrize(
+    ('tool', 'workers', 'content'),
+    [('train', 0, b''), ('train', 1, b'no image'), ('test', 1, b''), ('equivariance', 0, b'')],
+)
 def test_a_damaged_image_is_named_with_workers_and_without(
     tool, workers, content, trained_on_folders, tmp_path, monkeypatch
 ):
@@ -197,7 +201,7 @@ def test_a_damaged_image_is_named_with_workers_and_without(
     config = write_config(tmp_path / f'{tool}{workers}{len(content)}.py', tmp_path)
     words = dict(CONFIG=config, OUT=str(tmp_path / 'out'), CHECKPOINT=str(checkpoint))
     options = [f'{split}_dataloader.num_workers={workers}' for split in ('train', 'test')]
-    command = [words.get(word, word) for word in (*TOOLS[tool], '--cfg-options', *options)]
+    command = [*filled(TOOLS[tool], words), '--cfg-options', *options]
     split = 'train' if tool == 'train' else 'test'
     line = exit_message(monkeypatch, *command)
     assert f'{tmp_path}/{split}/cat/1.png' in line and 'Traceback' not in line
@@ -273,7 +277,7 @@ def test_odd_folders_give_the_numbers_of_even_ones_or_one_line(
             oddity(tmp_path / split)
     config = write_config(tmp_path / f'odd_{seed}.py', tmp_path)
     words = dict(CONFIG=config, OUT=str(tmp_path / 'out'), CHECKPOINT=str(checkpoint))
-    command = [words.get(word, word) for word in TOOLS[tool]]
+    command = filled(TOOLS[tool], words)
     command += ['--cfg-options', f'train_cfg.max_epochs={1 + (tool == "resume")}']
     names = [ODDITIES[oddity] for oddity in oddities if ODDITIES[oddity]]
     if not names:

@@ -4,7 +4,6 @@
 import mmcv
 import numpy as np
 import pytest
-from mmengine.config import Config
 
 from .conftest import logged_scalars, run_here
 
@@ -69,10 +68,9 @@ def test_training_and_testing(config, tmp_path, monkeypatch):
     # One cycle starts at a 25th of its peak, here of a quarter of what the config says.
     assert rates[0] == pytest.approx(0.01 / 4 / 25)
     checkpoint = work_dir / 'epoch_1.pth'
-    out = tmp_path / 'metrics.json'
     run_here(monkeypatch, 'tools/test.py', config, checkpoint, '--tta', '--work-dir', work_dir,
-             '--out', out, '--out-item', 'metrics')  # fmt: skip
-    assert 'accuracy/top1' in out.read_text()
+             '--out', tmp_path)  # fmt: skip
+    assert 'accuracy/top1' in (tmp_path / 'metrics.json').read_text()
 
 
 @pytest.mark.parametrize(
@@ -80,10 +78,9 @@ def test_training_and_testing(config, tmp_path, monkeypatch):
     [
         ('equivariance.py', ['CONFIG', '--num-images', 2, '--factors', 2, '--out', 'OUT'],
          'error on 2 images of 32x32, the first test images of ScaleDigits'),
-        ('visualize_scale_space.py', ['IMAGE', 'CONFIG', '--out', 'OUT/a.png'], 'figure: '),
-        ('visualize_equivariance.py', ['IMAGE', 'CONFIG', '--out', 'OUT/a.png'], 'figure: '),
-        ('analysis_tools/get_flops.py', ['CONFIG', '--shape', 32], 'Parameters: 0.'),
-        ('analysis_tools/compare_models.py', ['CONFIG', '--speed', '--rounds', 1],
+        ('visualize_scale_space.py', ['IMAGE', 'CONFIG', '--out', 'OUT'], 'figure: '),
+        ('visualize_equivariance.py', ['IMAGE', 'CONFIG', '--out', 'OUT'], 'figure: '),
+        ('analysis_tools/get_flops.py', ['CONFIG', '--speed', '--rounds', 1],
          '| DSS v2, anti-aliased + DCNv2 |'),
     ],
 )  # fmt: skip
@@ -94,11 +91,3 @@ def test_looking_at_it(tool, words, expected, config, image, tmp_path, monkeypat
         words = [word.replace(name, value) for word in words]
     run_here(monkeypatch, f'tools/{tool}', *words)
     assert expected in capsys.readouterr().out
-
-
-def test_printing_it(config, tmp_path, monkeypatch, capsys):
-    options = ['--cfg-options', 'model.backbone.depth=34']
-    run_here(monkeypatch, 'tools/misc/print_config.py', config, *options)
-    printed = tmp_path / 'printed.py'
-    printed.write_text(capsys.readouterr().out)
-    assert Config.fromfile(printed).model.backbone.depth == 34

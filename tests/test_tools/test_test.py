@@ -34,16 +34,18 @@ def validation_accuracy(trained) -> float:
 
 
 def test_repeats_the_accuracy_of_the_validation(trained, tmp_path):
-    out = tmp_path / 'metrics.json'
-    result = run_test(trained, tmp_path, '--out', out, '--out-item', 'metrics')
+    result = run_test(trained, tmp_path, '--out', tmp_path)
     assert result.returncode == 0, result.stderr
-    assert json.loads(out.read_text())['accuracy/top1'] == validation_accuracy(trained)
+    assert json.loads((tmp_path / 'metrics.json').read_text())[
+        'accuracy/top1'
+    ] == validation_accuracy(trained)
 
 
 def test_writes_predictions_and_images(trained, tmp_path):
     out, images = tmp_path / 'predictions.pkl', tmp_path / 'images'
     result = run_test(
-        trained, tmp_path, '--out', out, '--show-dir', images, '--interval', '40'
+        trained, tmp_path, '--out', tmp_path, '--predictions', '--show-dir', images,
+        '--interval', '40'
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     predictions = pickle.loads(out.read_bytes())
@@ -57,17 +59,16 @@ def test_two_processes_with_flips(trained, tmp_path):
     out = tmp_path / 'metrics.json'
     result = run_tool(
         'tools/dist_test.sh', CONFIG, trained / 'epoch_1.pth', 2, '--work-dir', tmp_path, '--tta',
-        '--out', out, '--out-item', 'metrics', '--cfg-options', *SMALL,
+        '--out', tmp_path, '--cfg-options', *SMALL,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert 'accuracy/top1' in json.loads(out.read_text())
 
 
 def test_only_the_main_process_writes_the_metrics(trained, tmp_path, monkeypatch):
-    out = tmp_path / 'metrics.json'
     monkeypatch.setattr(mmengine.dist, 'is_main_process', lambda: False)
     run_here(monkeypatch, 'tools/test.py', CONFIG, str(trained / 'epoch_1.pth'), '--work-dir',
-             tmp_path, '--out', out, '--out-item', 'metrics', '--cfg-options',
+             tmp_path, '--out', tmp_path, '--cfg-options',
              'test_dataloader.dataset.indices=20')  # fmt: skip
     assert not list(tmp_path.glob('metrics.json*'))
 
@@ -90,7 +91,8 @@ test_dataloader = dict(
 def test_flips_give_the_mean_score_of_an_image_and_its_mirror_image(trained, tmp_path, monkeypatch):
     checkpoint, out = str(trained / 'epoch_1.pth'), tmp_path / 'predictions.pkl'
     run_here(monkeypatch, 'tools/test.py', CONFIG, checkpoint, '--tta', '--work-dir', tmp_path,
-             '--out', out, '--cfg-options', 'test_dataloader.dataset.indices=20')  # fmt: skip
+             '--out', tmp_path, '--predictions', '--cfg-options',
+             'test_dataloader.dataset.indices=20')  # fmt: skip
     found = torch.stack([p['pred_score'] for p in pickle.loads(out.read_bytes())])
 
     model = get_model(str(ROOT / CONFIG), pretrained=checkpoint).eval()
@@ -105,8 +107,8 @@ def test_flips_give_the_mean_score_of_an_image_and_its_mirror_image(trained, tmp
     # The same digits behind wrappers, which have no pipeline of their own.
     config = tmp_path / 'wrapped.py'
     config.write_text(WRAPPED.format(base=str(ROOT / CONFIG)))
-    run_here(monkeypatch, 'tools/test.py', config, checkpoint, '--tta', '--work-dir', tmp_path,
-             '--out', out)  # fmt: skip
+    run_here(monkeypatch, 'tools/test.py', f'{config}:{checkpoint}', '--tta', '--work-dir',
+             tmp_path, '--out', tmp_path, '--predictions')  # fmt: skip
     again = torch.stack([p['pred_score'] for p in pickle.loads(out.read_bytes())])
     assert torch.equal(again, torch.cat([found, found[:10]]))
 
@@ -158,9 +160,16 @@ def test_no_strict_takes_a_part(trained, tmp_path, monkeypatch):
     path = checkpoint_of(trained, tmp_path / 'a.pth', without('layer4'))
     out = tmp_path / 'metrics.json'
     run_here(monkeypatch, 'tools/test.py', CONFIG, path, '--no-strict', '--work-dir', tmp_path,
-             '--out', out, '--out-item', 'metrics',
+             '--out', tmp_path,
              '--cfg-options', 'test_dataloader.dataset.indices=20')  # fmt: skip
     assert 'accuracy/top1' in json.loads(out.read_text())
+
+
+def test_a_name_with_its_released_weights(tmp_path, monkeypatch):
+    name = 'scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits'
+    run_here(monkeypatch, 'tools/test.py', name, '--pretrained', '--work-dir', tmp_path, '--out',
+             tmp_path)  # fmt: skip
+    assert json.loads((tmp_path / 'metrics.json').read_text())['accuracy/top1'] > 90
 
 
 @pytest.mark.parametrize(
@@ -168,8 +177,8 @@ def test_no_strict_takes_a_part(trained, tmp_path, monkeypatch):
     [
         (['missing.py', 'missing.pth'], 'error: config: there is no file missing.py'),
         ([CONFIG, 'missing.pth'], 'error: checkpoint: there is no file missing.pth'),
-        ([CONFIG, 'x.pth', '--out-item', 'pred'], 'error: --out-item: name the file with --out'),
-        ([CONFIG, 'x.pth', '--out', 'x.txt'], 'error: --out: x.txt must end in one of .pkl'),
+        ([CONFIG], 'error: checkpoint: say which, or --pretrained of a model that has weights'),
+        ([CONFIG, '--pretrained'], 'error: checkpoint: say which, or --pretrained of a model'),
         ([CONFIG, 'x.pth', '--tta', '--show'], 'error: --show, --show-dir: MMPretrain cannot'),
     ],
 )

@@ -47,28 +47,28 @@ def checkpoint(tmp_path_factory):
 
 
 def arguments(**kwargs) -> Namespace:
-    defaults = dict(checkpoint=None, layer=None, scale_space=None, lift=None, cfg_options={})
-    return Namespace(**{**defaults, 'config': str(ROOT / DSS), **kwargs})
+    defaults = dict(pretrained=False, layer=None, scale_space=None, lift=None, cfg_options={})
+    return Namespace(**{**defaults, 'model': str(ROOT / DSS), **kwargs})
 
 
 def test_without_a_config(images, tmp_path):
     result = run_tool(
-        TOOL, images[0], '--out', tmp_path / 'new' / 'a.png', '--lift', 'gaussian-pyramid',
+        TOOL, images[0], '--out', tmp_path / 'new', '--lift', 'gaussian-pyramid',
         '--scale-space', 'base=1.5', 'num_scales=3', 'first_level=-1', '--point', 3, 4,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
-    assert f'figure: {tmp_path / "new" / "a.png"}' in result.stdout
-    assert mmcv.imread(tmp_path / 'new' / 'a.png').shape[1] > 800
-    assert [path.name for path in (tmp_path / 'new').iterdir()] == ['a.png']
+    assert f'figure: {tmp_path / "new" / "scale_space.png"}' in result.stdout
+    assert mmcv.imread(tmp_path / 'new' / 'scale_space.png').shape[1] > 800
+    assert {p.name for p in (tmp_path / 'new').iterdir()} == {'scale_space.png', 'scale_space.svg'}
 
 
 def test_with_a_checkpoint(images, checkpoint, tmp_path, monkeypatch):
     options = [f'model.backbone.deform.{key}={value}' for key, value in MODULATED.items()]
     run_here(
-        monkeypatch, TOOL, images[1], DSS, checkpoint, '--out', tmp_path / 'a.svg',
+        monkeypatch, TOOL, images[1], f'{DSS}:{checkpoint}', '--out', tmp_path,
         '--layer', 'backbone.layer2.1.conv2', '--cfg-options', *options,
     )  # fmt: skip
-    assert (tmp_path / 'a.svg').read_text().rstrip().endswith('</svg>')
+    assert (tmp_path / 'scale_space.svg').read_text().rstrip().endswith('</svg>')
 
 
 @pytest.mark.parametrize('grey', [False, True])
@@ -80,7 +80,7 @@ def test_levels_are_the_lift_of_the_image(name, lift, grey):
     image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
     if grey:
         image = image[..., :1].repeat(3, axis=2)
-    figure = tool.figure_of_lift(arguments(image='a.png', config=None, lift=name), image, (15, 20))
+    figure = tool.figure_of_lift(arguments(image='a.png', model=None, lift=name), image, (15, 20))
     pixels = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].double() / 255
     for k, level in enumerate(split_levels(lift(pixels, dict(num_scales=4)))):
         expected = level[0].permute(1, 2, 0).numpy()
@@ -101,11 +101,11 @@ def circles(axes) -> np.ndarray:
 
 def test_what_is_drawn_are_the_positions_that_the_layer_reads(images, checkpoint):
     options = {'model.backbone.deform': MODULATED}
-    args = arguments(image=images[1], checkpoint=str(checkpoint), cfg_options=options,
+    args = arguments(image=images[1], model=f'{ROOT / DSS}:{checkpoint}', cfg_options=options,
                      layer='backbone.layer2.1.conv2')  # fmt: skip
     image, point = read_image(str(images[1])), (11, 17)
     figure = tool.figure_of_network(args, image, point)
-    network = load_network(args.config, args.checkpoint, options)
+    network = load_network(args.model, options)
     _, layer = find_layer(network, args.layer)
     readings = read_layer(network, layer, 2, network.to_input(image), point)
     for k, reading in enumerate(readings):
@@ -142,17 +142,13 @@ def test_an_untrained_network_is_called_so(images):
         (['none.png'], 'IMAGE: there is no file none.png'),
         (['README.md'], 'IMAGE: README.md is not an image'),
         (['IMAGE', CONFIG], 'config: ResNet_CIFAR is not a network on scale spaces'),
-        (['IMAGE', 'none.py'], 'config: there is no file none.py'),
-        (['IMAGE', DSS, 'none.pth'], 'checkpoint: there is no file none.pth'),
         (['IMAGE', DSS, '--point', 30, 0], '--point: 30 0 is outside of the image, whose rows'),
         (['IMAGE', DSS, '--point', 0, -1], '--point: 0 -1 is outside of the image, whose rows'),
         (['IMAGE', DSS, '--layer', 'layer1.0.conv1'], '--layer: layer1.0.conv1 does not exist'),
         (['IMAGE', DSS, '--size', 3], 'an image of 3x3 pixels is smaller than the coarsest'),
         (['IMAGE', DSS, '--size', 0], '--size: needs one or two positive numbers'),
-        (['IMAGE', DSS, '--out', 'a.jpg'], '--out: a.jpg must end in one of'),
-        (['IMAGE', DSS, '--lift', 'gaussian'], '--scale-space, --lift: CONFIG has them'),
-        (['IMAGE', DSS, '--cfg-options', 'model.type.x=1'], '--cfg-options: '),
-        (['IMAGE', '--layer', 'conv1'], '--layer, --cfg-options: they need a CONFIG'),
+        (['IMAGE', DSS, '--lift', 'gaussian'], '--scale-space, --lift: MODEL has them'),
+        (['IMAGE', '--layer', 'conv1'], '--layer, --cfg-options: they need a MODEL'),
         (['IMAGE', '--scale-space', 'base=1'], '--scale-space: base must be'),
         (['IMAGE', '--scale-space', 'levels=1'], "--scale-space: scale_space has no 'levels'"),
         (['IMAGE', '--size', 4], 'an image of 4x4 pixels is smaller than the coarsest'),
@@ -160,6 +156,6 @@ def test_an_untrained_network_is_called_so(images):
 )
 def test_bad_arguments_give_one_line(words, message, images, monkeypatch, tmp_path):
     words = [images[0] if word == 'IMAGE' else word for word in words]
-    out = [] if '--out' in words else ['--out', tmp_path / 'a.png']
+    out = [] if '--out' in words else ['--out', tmp_path / 'out']
     assert exit_message(monkeypatch, TOOL, *words, *out).startswith(f'error: {message}')
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from mmpretrain import get_model
 
-from mmscale.visualization import check_figure_path, load_network, read_image, save_figure
+from mmscale.visualization import load_network, make_folder, read_image, save_figure
 
 CONFIG = """
 custom_imports = dict(imports=['mmscale'])
@@ -85,7 +85,7 @@ def test_weights_are_those_of_the_checkpoint(tmp_path):
     model = get_model(config)
     torch.nn.init.constant_(model.backbone.conv1.weight, 3.0)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
-    net = load_network(config, str(tmp_path / 'weights.pth'))
+    net = load_network(f'{config}:{tmp_path / "weights.pth"}')
     assert (net.backbone.conv1.weight == 3).all() and not net.backbone.training
     assert net.checkpoint and load_network(config).checkpoint is None
 
@@ -97,29 +97,11 @@ def test_random_weights_are_the_same_at_each_call_and_leave_the_generator_alone(
     assert torch.equal(first, second) and torch.equal(state, torch.get_rng_state())
 
 
-@pytest.mark.parametrize('kind', ['other', 'damaged', 'missing'])
-def test_checkpoints_that_do_not_load(tmp_path, kind):
-    path = tmp_path / 'weights.pth'
-    if kind == 'other':
-        torch.save(dict(state_dict=dict(weight=torch.zeros(3))), path)
-    elif kind == 'damaged':
-        torch.save(dict(state_dict=dict(weight=torch.zeros(300))), path)
-        path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises((ValueError, FileNotFoundError), match='checkpoint') as error:
-        load_network(write_config(tmp_path), str(path))
-    assert 'weights.pth' in str(error.value) and '\n' not in str(error.value)
-
-
 def test_configs_that_cannot_be_used(tmp_path):
     with pytest.raises(ValueError, match='1 or 3 channels, .* takes 2'):
         load_network(write_config(tmp_path, channels=2, mean=[0.0, 0.0], std=[1.0, 1.0]))
     with pytest.raises(ValueError, match='cannot be built: depth must be one of'):
         load_network(write_config(tmp_path), options={'model.backbone.depth': 17})
-    with pytest.raises(ValueError, match='must end in one of'):
-        load_network('weights.pth')
-    (tmp_path / 'data.py').write_text('model = dict(type=1)')
-    with pytest.raises(ValueError, match='has no model with a backbone'):
-        load_network(str(tmp_path / 'data.py'))
 
 
 def test_files_that_are_no_images(tmp_path):
@@ -148,7 +130,7 @@ class Figure:
 
 
 def test_figures_are_written_as_a_whole_or_not_at_all(tmp_path):
-    path = check_figure_path(str(tmp_path / 'new' / 'a.svg'))
+    path = make_folder(tmp_path / 'new') / 'a.svg'
     save_figure(Figure(fails=False), path)
     with pytest.raises(OSError, match='disk full'):
         save_figure(Figure(fails=True), path)
@@ -169,9 +151,7 @@ def test_the_same_figure_is_the_same_file(tmp_path, suffix):
     assert files[0] == files[1]
 
 
-def test_paths_that_no_figure_can_have(tmp_path):
-    with pytest.raises(ValueError, match='must end in one of .png, .svg, .pdf'):
-        check_figure_path(str(tmp_path / 'a.jpg'))
+def test_a_folder_that_cannot_be(tmp_path):
     (tmp_path / 'file').write_text('')
-    with pytest.raises(ValueError, match='--out: cannot make'):
-        check_figure_path(str(tmp_path / 'file' / 'a.png'))
+    with pytest.raises(ValueError, match='--out: cannot make the folder'):
+        make_folder(tmp_path / 'file' / 'a')

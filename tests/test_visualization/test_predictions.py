@@ -14,7 +14,7 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from torch import nn
 from torchvision.ops import box_iou
 
-from mmscale.evaluation.study import Model
+from mmscale.engine.models import Model
 from mmscale.visualization import predictions
 from mmscale.visualization.predictions import Seen, match, predict_over_scale
 

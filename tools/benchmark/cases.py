@@ -194,6 +194,21 @@ def layer_groups(limit: str) -> list[Group]:
             found.append(
                 Group('layers', 'Scale convolution', subjects, asked, 3, (7, 40), shared=True)
             )
+    for name, basis in {
+        'Hermite functions': dict(type='mmscale.HermiteBasis', size=15),
+        'discrete kernels': dict(type='mmscale.DiscreteBasis'),
+        'Gaussian derivatives': dict(type='mmscale.GaussianDerivativeBasis'),
+    }.items():
+        text, given = sizes(7, 32, 28, 32)
+        ours, given['basis'] = f'{name}, {text}, S = 4', basis
+        del given['kernel']
+        kinds = {'convolutions of these sizes': dict(kind='sizes'),
+                 'the same, channels last': dict(kind='sizes', channels_last=True)}  # fmt: skip
+        subjects = {label: Subject('layer', given | more)
+                    for label, more in ({ours: dict(kind='basis')} | kinds).items()}  # fmt: skip
+        asked = {FORWARD: {tuple(kinds): {ours: None}}, BACKWARD: {tuple(kinds): {ours: '<= 1.15'}}}
+        found.append(Group('kernels of a basis', 'Kernels made of a basis', subjects, asked, 3,
+                           (5, 40), shared=True))  # fmt: skip
     return found
 
 

@@ -18,11 +18,12 @@ from torch import Tensor, nn
 import mmscale.models  # noqa: F401  (registers ScaleResNet)
 from mmscale.ops import deform_scale_conv2d, scale_conv2d
 from mmscale.registry import MODELS
-from mmscale.scale_space import ScaleGrid, gaussian_lift, gaussian_pyramid_lift
+from mmscale.scale_space import ScaleGrid, gaussian_lift, gaussian_pyramid_lift, stack_levels
 
 NUM_CLASSES = 1000
 LEARNING_RATE = 1e-3
 GRID = ScaleGrid(base=2, num_scales=4)  # of single layers
+BASIS_GRID = ScaleGrid(base=2 ** (1 / 3), num_scales=4)
 RMS_OFFSET = 0.5  # taps
 
 
@@ -163,6 +164,32 @@ def scale_convolution(kernel, channels, side, batch, form: str, interaction: int
     return Layer(lambda: tensors_of(scale_conv2d(x, weight, scale_space=GRID)), [*leaves, weight])
 
 
+def basis_convolution(basis: dict, channels, side, batch) -> Layer:
+    """A scale convolution of a dense signal whose kernels are made of a basis."""
+    conv = MODELS.build(
+        dict(type='mmscale.ScaleConv', in_channels=channels, out_channels=channels, kernel_size=7,
+             padding=3, bias=False, kernel=basis, scale_space=BASIS_GRID)
+    )  # fmt: skip
+    x = stack_levels([torch.randn(batch, channels, side, side) for _ in BASIS_GRID.levels])
+    x.requires_grad_()
+    return Layer(lambda: [conv(x)], [x, conv.weight])
+
+
+def convolutions_of_its_sizes(basis: dict, channels, side, batch, channels_last=False) -> Layer:
+    """The limit: one convolution a level, undilated, of as many taps as the basis has there."""
+    tables = MODELS.build(basis).tables(BASIS_GRID)
+    xs, weights = [], []
+    for k in BASIS_GRID.levels:
+        n = tables[k].functions.shape[-1]
+        xs.append(random_leaf(batch, channels, side, side, channels_last=channels_last))
+        weights.append(random_leaf(channels, channels, n, n, channels_last=channels_last))
+
+    def forward():
+        return [F.conv2d(x, w, padding=w.shape[-1] // 2) for x, w in zip(xs, weights)]
+
+    return Layer(forward, [*xs, *weights])
+
+
 def ordinary_convolutions(
     kernel, channels, side, batch, form: str, interaction: int, channels_last: bool = False
 ) -> Layer:
@@ -257,6 +284,8 @@ def mmcv_per_level(num_scales: int, **sizes: int) -> Layer:
 
 LAYERS = dict(
     scale=scale_convolution,
+    basis=basis_convolution,
+    sizes=convolutions_of_its_sizes,
     ordinary=ordinary_convolutions,
     loop=plain_loop,
     deformable=deformable,

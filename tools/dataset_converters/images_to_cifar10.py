@@ -22,9 +22,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from mmengine.utils import track_iter_progress
-from mmpretrain.datasets import CIFAR10
 
 from mmscale.datasets.images import files_below, is_image, read_rgb
+from mmscale.datasets.scale_cifar10 import CIFAR10
 from mmscale.datasets.scratch import put, scratch_folder
 from mmscale.engine.errors import one_line_errors
 

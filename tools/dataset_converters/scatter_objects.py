@@ -22,13 +22,12 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.utils import track_iter_progress
-from mmpretrain.datasets import CIFAR10, MNIST
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from mmscale.datasets.images import images_below, read_rgb
-from mmscale.datasets.scale_cifar10 import read_batches
-from mmscale.datasets.scale_mnist import read_pool
+from mmscale.datasets.scale_cifar10 import CIFAR10, read_batches
+from mmscale.datasets.scale_mnist import MNIST, read_pool
 from mmscale.datasets.scratch import put, scratch_folder
 from mmscale.engine.errors import one_line_errors
 

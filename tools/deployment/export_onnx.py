@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Exports a classifier to ONNX: ``python tools/deployment/export_onnx.py CONFIG CHECKPOINT``.
+"""Exports a classifier to ONNX: ``python tools/deployment/export_onnx.py CONFIG:CHECKPOINT``.
 
 The graph takes images as the config's data preprocessor hands them on (normalised, channels as the
 config orders them), any number of one size, and gives logits. It is compared with PyTorch before it
@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mmscale.engine import checkpoints, launch
+from mmscale.engine import models
 from mmscale.engine.cost import image_shape, parse_side
 from mmscale.engine.errors import one_line, one_line_errors
+from mmscale.visualization import make_folder
 
 TOLERANCE = 1e-4
 BATCHES = (1, 2, 5)
@@ -29,17 +30,14 @@ NEEDED = 'pip install "mmscale[deployment]"'
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0].partition(':')[0])
-    parser.add_argument('config', help='path of the config file')
-    parser.add_argument('checkpoint', nargs='?', help='path or address; default: random weights')
-    parser.add_argument('--out', type=Path, help='default: the name of the config, with .onnx')
-    parser.add_argument(
-        '--side',
-        metavar='SIDE|HxW',
-        nargs='+',
+    add = parser.add_argument
+    add('model', metavar='MODEL', help=f'{models.HELP}; without a checkpoint: random weights')
+    add('--out', metavar='FOLDER', default='work_dirs/export',
+        help='for NAME.onnx, after the config; default: %(default)s')  # fmt: skip
+    add('--side', metavar='SIDE|HxW', nargs='+',
         help='of the images, in pixels; of several each gets a file, NAME-SIDE.onnx or '
-        'NAME-HxW.onnx; default: that of the test data',
-    )
-    launch.add_config_options(parser)
+        'NAME-HxW.onnx; default: that of the test data')  # fmt: skip
+    models.add_config_options(parser, pretrained=True)
     return parser.parse_args()
 
 
@@ -54,21 +52,13 @@ class Logits(nn.Module):
         return self.model.head(self.model.extract_feat(image))
 
 
-def check_arguments(args: argparse.Namespace) -> Path:
-    """The file to be; ``ValueError`` for what would only be found at the end."""
-    out = args.out or Path(f'{Path(args.config).stem}.onnx')
-    if out.suffix != '.onnx':
-        raise ValueError(f'--out: {out} must end in .onnx')
-    if not out.parent.is_dir():
-        raise ValueError(f'--out: there is no folder {out.parent}')
-    args.side = [parse_side(side) for side in args.side or ()]
-    checkpoints.check_file(args.checkpoint)
+def check_packages() -> None:
+    """Raises a ValueError for what would only be missed at the end."""
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ValueError(f'{error.name} is not installed: {NEEDED}') from None
-    return out
 
 
 def export(network: nn.Module, shape: tuple, path: Path) -> None:
@@ -140,17 +130,13 @@ def write(network: nn.Module, shape: tuple, out: Path) -> None:
 @torch.no_grad()
 def main():
     args = parse_args()
-    out = check_arguments(args)
-    cfg = launch.load_config(args.config)
-    launch.merge_options(cfg, args.cfg_options)
-    model = launch.build_network(cfg, args.config)
-    if not hasattr(model, 'extract_feat') or not hasattr(model, 'head'):
-        raise ValueError(f'config: {args.config} is no classifier with a backbone and a head')
-    if args.checkpoint is not None:
-        checkpoints.load_weights(model, args.checkpoint, args.config)
-    network = Logits(model).eval()
-    sides = list(dict.fromkeys(args.side or [None]))
-    shapes = [image_shape(cfg, side) for side in sides]
+    check_packages()
+    sides = [parse_side(side) for side in dict.fromkeys(args.side or ())] or [None]
+    model = models.load_model(args.model, args.cfg_options, args.pretrained)
+    if not all(hasattr(model.network, part) for part in ('extract_feat', 'head')):
+        raise ValueError(f'config: {model.path} is no classifier with a backbone and a head')
+    network = Logits(model.network).eval()
+    shapes = [image_shape(model.cfg, side) for side in sides]
     for shape in shapes:
         try:
             network(torch.zeros(1, *shape))  # makes the matrices that resample levels: kept
@@ -158,10 +144,10 @@ def main():
             raise ValueError(
                 f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
             ) from error
+    folder = make_folder(args.out)
     for shape in shapes:
-        name = 'x'.join(map(str, dict.fromkeys(shape[1:])))
-        several = out.with_name(f'{out.stem}-{name}.onnx')
-        write(network, shape, out if len(shapes) == 1 else several)
+        side = '-' + 'x'.join(map(str, dict.fromkeys(shape[1:]))) if len(shapes) > 1 else ''
+        write(network, shape, folder / f'{Path(model.path).stem}{side}.onnx')
 
 
 if __name__ == '__main__':

@@ -24,8 +24,36 @@ DISTRIBUTIONS = ('uniform', 'log_uniform')
 _POSITIONAL_KEYS = ('gt_bboxes', 'gt_masks', 'gt_seg_map', 'gt_keypoints')
 
 
+class _Rescale(BaseTransform):
+    """How a factor is applied, wherever it is from; subclasses draw it, ``_factor(results)``."""
+
+    def __init__(self, padding: str, center: tuple[float, float] | None, antialias: bool):
+        check_padding(padding)
+        check_center(center)
+        check_flag('antialias', antialias)
+        self.options = dict(padding=padding, center=center, antialias=antialias)
+
+    def transform(self, results: dict) -> dict:
+        """Rescale ``results['img']``."""
+        positional = [key for key in _POSITIONAL_KEYS if key in results]
+        if positional:
+            raise ValueError(
+                f'Rescaling moves what {", ".join(positional)} refer to, and transforms only the '
+                'image'
+            )
+        factor = self._factor(results)
+        results['img'] = rescale(results['img'], factor, **self.options)
+        results['rescale_factor'] = results.get('rescale_factor', 1.0) * factor
+        return results
+
+    def __repr__(self) -> str:
+        values = {**vars(self), **self.options}
+        shown = ', '.join(f'{k}={v!r}' for k, v in values.items() if k != 'options')
+        return f'{type(self).__name__}({shown})'
+
+
 @TRANSFORMS.register_module()
-class FixedRescale(BaseTransform):
+class FixedRescale(_Rescale):
     """Rescale the content of the image by one factor on a canvas that keeps its size.
 
     Two modes, explained in :func:`mmscale.datasets.rescale`: anti-aliased about the middle (the
@@ -58,27 +86,15 @@ class FixedRescale(BaseTransform):
         antialias: bool = True,
     ):
         check_factor('scale', scale)
-        check_padding(padding)
-        check_center(center)
-        check_flag('antialias', antialias)
         self.scale = scale
-        self.padding = padding
-        self.center = center
-        self.antialias = antialias
+        super().__init__(padding, center, antialias)
 
-    def transform(self, results: dict) -> dict:
-        """Rescale ``results['img']``."""
-        return _rescale_results(results, self.scale, self.padding, self.center, self.antialias)
-
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(scale={self.scale}, padding={self.padding!r}, '
-            f'center={self.center}, antialias={self.antialias})'
-        )
+    def _factor(self, results: dict) -> float:
+        return self.scale
 
 
 @TRANSFORMS.register_module()
-class RandomRescale(BaseTransform):
+class RandomRescale(_Rescale):
     """Rescale the content of the image by a random factor on a canvas that keeps its size.
 
     The augmentation of the scale-equivariance literature draws from [0.5, 2]; log-uniformly, twice
@@ -116,20 +132,14 @@ class RandomRescale(BaseTransform):
     ):
         if distribution not in DISTRIBUTIONS:
             raise ValueError(f'distribution must be one of {DISTRIBUTIONS}, got {distribution!r}')
-        check_padding(padding)
-        check_center(center)
-        check_flag('antialias', antialias)
         if seed is not None:
             check_seed(seed)
         self.scale_range = check_scale_range(scale_range)
         self.distribution = distribution
         self.seed = seed
-        self.padding = padding
-        self.center = center
-        self.antialias = antialias
+        super().__init__(padding, center, antialias)
 
-    def transform(self, results: dict) -> dict:
-        """Rescale ``results['img']``."""
+    def _factor(self, results: dict) -> float:
         if self.seed is None:
             position = self._draw_position()
         elif 'sample_idx' in results:
@@ -138,37 +148,11 @@ class RandomRescale(BaseTransform):
             raise ValueError(
                 "RandomRescale with a seed needs results['sample_idx'], which the dataset must set"
             )
-        return _rescale_results(
-            results, self._factor(position), self.padding, self.center, self.antialias
-        )
-
-    @cache_randomness
-    def _draw_position(self) -> float:
-        return np.random.random()
-
-    def _factor(self, position: float) -> float:
-        """The factor at a position, from 0 to 1, of the range."""
         lowest, highest = self.scale_range
         if self.distribution == 'log_uniform':
             return lowest * math.exp(position * math.log(highest / lowest))
         return lowest + position * (highest - lowest)
 
-    def __repr__(self) -> str:
-        return (
-            f'{type(self).__name__}(scale_range={self.scale_range}, '
-            f'distribution={self.distribution!r}, seed={self.seed}, padding={self.padding!r}, '
-            f'center={self.center}, antialias={self.antialias})'
-        )
-
-
-def _rescale_results(results, factor, padding, center, antialias):
-    positional = [key for key in _POSITIONAL_KEYS if key in results]
-    if positional:
-        raise ValueError(
-            f'Rescaling moves what {", ".join(positional)} refer to, and transforms only the image'
-        )
-    results['img'] = rescale(
-        results['img'], factor, padding=padding, center=center, antialias=antialias
-    )
-    results['rescale_factor'] = results.get('rescale_factor', 1.0) * factor
-    return results
+    @cache_randomness
+    def _draw_position(self) -> float:
+        return np.random.random()

@@ -62,16 +62,21 @@ def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
     return tuple(out_indices)
 
 
-def deform_per_stage(deform: Mapping | None, num_stages: int) -> tuple[dict | None, ...]:
+def deform_per_stage(
+    deform: Mapping | None, num_stages: int, kernel: Mapping | None = None
+) -> tuple[dict | None, ...]:
     """The deformable layer of each stage, None where it has none, or ``ValueError``.
 
     Args:
         deform (Mapping, optional): ``dict(type=..., stages=(...))``, one bool a stage; other keys
             are arguments of the layer.
         num_stages (int): Stages of the backbone.
+        kernel (Mapping, optional): A basis of kernels, which deformable layers do not take.
     """
     if deform is None:
         return (None,) * num_stages
+    if kernel is not None:
+        raise ValueError(f'kernel and deform exclude each other, got {kernel!r} and {deform!r}')
     if not isinstance(deform, Mapping) or not {'type', 'stages'} <= set(deform):
         raise ValueError(f'deform must be None or dict(type=..., stages=(...)), got {deform!r}')
     layer = {key: value for key, value in deform.items() if key != 'stages'}

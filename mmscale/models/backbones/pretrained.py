@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 
-from torch import nn
+from torch import Tensor, nn
 
-from mmscale.models.layers import DeformScaleConv
+from mmscale.models.layers import DeformScaleConv, ScaleConv
 
 
 def rename_keys(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
@@ -52,9 +52,11 @@ def _misfits(backbone: nn.Module, state_dict: dict, prefix: str) -> list[str]:
     """Names of the weights that have another shape in a checkpoint, and are not loaded."""
     found = []
     for name, own in chain(backbone.named_parameters(), backbone.named_buffers()):
-        shape = getattr(state_dict.get(prefix + name), 'shape', own.shape)
-        if len(shape) == 4 and own.ndim == 5:  # of an ordinary convolution, for the first level
-            shape = (*shape[:2], own.shape[2], *shape[2:])
+        given, owner = state_dict.get(prefix + name, own), name.rpartition('.')
+        layer = backbone.get_submodule(owner[0])
+        if owner[2] == 'weight' and isinstance(layer, ScaleConv) and isinstance(given, Tensor):
+            given = layer.inflate(given)  # that of an ordinary convolution, for the first level
+        shape = getattr(given, 'shape', own.shape)
         if tuple(shape) != tuple(own.shape):
             found.append(name)
     return found

@@ -53,6 +53,7 @@ class ScaleConvNet(BaseModule):
             stride 1. With ``pool_size=1`` and ``pool_stride=2`` it takes the place of max pooling.
         deform (dict, optional): Deformable convolutions, as ``dict(type='mmscale.DeformScaleConv',
             stages=(False, True, True))``. Other keys are arguments of the layer.
+        kernel (dict, optional): The basis of the kernels, as of :class:`ScaleConv`.
         out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
             the last.
         norm_cfg (dict): The norm layers: ``'mmscale.ScaleBN'``, which ``'BN'`` stands for, or
@@ -85,6 +86,7 @@ class ScaleConvNet(BaseModule):
         act_cfg: dict = dict(type='ReLU'),
         init_cfg: dict | list[dict] | None = None,
         partial_pretrained: bool = False,
+        kernel: dict | None = None,
     ):
         super().__init__(init_cfg)
         self.partial_pretrained = partial_pretrained
@@ -92,7 +94,7 @@ class ScaleConvNet(BaseModule):
         num_stages = len(channels)
         interactions = per_stage('interaction', interaction, num_stages)
         self.num_convs = per_stage('num_convs', num_convs, num_stages)
-        deform = deform_per_stage(deform, num_stages)
+        deform = deform_per_stage(deform, num_stages, kernel)
         norm_cfg = norm_of_all_levels(norm_cfg)
         self.grid = ScaleGrid.build(scale_space)
         self.out_indices = check_out_indices(
@@ -111,6 +113,7 @@ class ScaleConvNet(BaseModule):
         stages = zip(channels, self.num_convs, interactions, deform, strict=True)
         for out_channels, count, levels, layer in stages:
             conv_cfg = dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=levels)
+            conv_cfg |= {} if kernel is None else dict(kernel=kernel)
             for _ in range(count):
                 self.convs.append(
                     build_conv_layer(

@@ -78,6 +78,9 @@ class ScaleResNet(BaseModule):
         deform (dict, optional): Deformable convolutions, as ``dict(type='mmscale.DeformScaleConv',
             stages=(False, True, True, True))``: in these stages ``conv2`` of each block is one.
             Other keys are arguments of the layer.
+        kernel (dict, optional): The basis of the kernels, as of :class:`ScaleConv`, with which no
+            checkpoint of ResNet loads but by ``'mmscale.DiscreteBasis'``. All convolutions but
+            those of 1x1 have its support, that of the stem, too.
         out_indices (Sequence[int]): The stages whose outputs are returned.
         style (str): ``'pytorch'``: the 3x3 convolution of a bottleneck is the strided one;
             ``'caffe'``: its first 1x1 convolution.
@@ -170,6 +173,7 @@ class ScaleResNet(BaseModule):
         ),
         pretrained: str | None = None,
         partial_pretrained: bool = False,
+        kernel: dict | None = None,
     ):
         if pretrained is not None:
             if is_pretrained(init_cfg):
@@ -196,11 +200,11 @@ class ScaleResNet(BaseModule):
         interactions = per_stage('interaction', interaction, num_stages)
         strides = per_stage('strides', strides, num_stages)
         dilations = per_stage('dilations', dilations, num_stages)
-        deform = deform_per_stage(deform, num_stages)
+        deform = deform_per_stage(deform, num_stages, kernel)
         norm_cfg = norm_of_all_levels(norm_cfg)
 
         self.grid = ScaleGrid.build(scale_space)
-        self.depth, self.in_channels = depth, in_channels
+        self.depth, self.in_channels, self.kernel = depth, in_channels, kernel
         self.out_indices = check_out_indices(out_indices, num_stages)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         self.deep_stem, self.zero_init_residual = deep_stem, zero_init_residual
@@ -256,7 +260,10 @@ class ScaleResNet(BaseModule):
         self._freeze_stages()
 
     def _conv_cfg(self, interaction: int) -> dict:
-        return dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=interaction)
+        basis = {} if self.kernel is None else dict(kernel=self.kernel)
+        return dict(
+            type='mmscale.ScaleConv', scale_space=self.grid, interaction=interaction, **basis
+        )
 
     def _make_scale_pooling(self, scale_pooling: dict, strides: Sequence[int]) -> nn.Module:
         if is_kind(scale_pooling.get('type'), ScaleLevels, MODELS):

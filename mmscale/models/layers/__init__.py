@@ -1,6 +1,6 @@
 # Copyright (c) mmscale contributors.
 from .deform_scale_conv import DeformScaleConv, ModulatedDeformScaleConv
-from .lift import BilinearPyramidLift, GaussianLift, GaussianPyramidLift
+from .lift import BilinearPyramidLift, GaussianLift, GaussianPyramidLift, RepeatLift
 from .scale_conv import ScaleConv
 from .scale_norm import ScaleBN
 from .scale_pool import ScaleAvgPool2d, ScaleBlurPool2d, ScaleMaxPool2d
@@ -12,6 +12,7 @@ __all__ = [
     'GaussianLift',
     'GaussianPyramidLift',
     'ModulatedDeformScaleConv',
+    'RepeatLift',
     'ScaleAvgPool2d',
     'ScaleBN',
     'ScaleBlurPool2d',

@@ -9,6 +9,7 @@ from mmscale.scale_space import (
     bilinear_pyramid_lift,
     gaussian_lift,
     gaussian_pyramid_lift,
+    repeat_lift,
 )
 from mmscale.scale_space.resample import INTERPOLATIONS, PADDINGS, check_choice
 
@@ -44,6 +45,23 @@ class GaussianLift(Lift):
 
     def forward(self, image: Tensor) -> Tensor:
         return gaussian_lift(image, self.grid, self.padding)
+
+
+@MODELS.register_module()
+class RepeatLift(Lift):
+    """Every level is the image, :func:`mmscale.scale_space.repeat_lift`.
+
+    From ``(N, C, H, W)`` to ``(N, C, S, H, W)``.
+
+    Args:
+        scale_space (dict | ScaleGrid): The levels.
+    """
+
+    def __init__(self, scale_space: dict | ScaleGrid):
+        super().__init__(scale_space)
+
+    def forward(self, image: Tensor) -> Tensor:
+        return repeat_lift(image, self.grid)
 
 
 @MODELS.register_module()

@@ -2,15 +2,26 @@
 """Scale convolution as a layer."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from mmscale.ops import as_pair, check_window, scale_conv2d
-from mmscale.ops.scale_conv import convolve, is_integer, kernels_of
+from mmscale.ops.scale_conv import convolve, is_integer, kernels_of, synthesise_kernels
 from mmscale.registry import MODELS
-from mmscale.scale_space import Levels, ScaleGrid, Signal
+from mmscale.scale_space import (
+    DiscreteBasis,
+    GaussianDerivativeBasis,
+    HermiteBasis,
+    Levels,
+    ScaleGrid,
+    Signal,
+    check_signal,
+)
+
+for _kind in (HermiteBasis, GaussianDerivativeBasis, DiscreteBasis):
+    MODELS.register_module(module=_kind)
 
 
 @MODELS.register_module()
@@ -25,6 +36,14 @@ class ScaleConv(nn.Module):
     The 4-D weight of an ordinary convolution loads as the one level that it sees, ``l = 0``, with
     zeros elsewhere: ImageNet checkpoints of ResNet load into ScaleResNet, whatever K is.
 
+    With a ``kernel`` basis the weights are ``w(o, c, l, f)`` and the kernel of level ``k`` is
+    ``sum_f w(o, c, l, f) psi_f^k``, on the samples that the basis has there; on pyramids all levels
+    have that of level 0. ``kernel_size`` and ``padding`` then only say what the layer stands for in
+    a network: of 1x1 convolutions the basis is not used, and of all others it decides. A 4-D weight
+    loads where level 0 has its taps (:class:`~mmscale.scale_space.DiscreteBasis`). In eval mode and
+    without gradients the kernels are kept until the weight, or the mode, changes; what is written
+    through ``weight.data``, which PyTorch does not count, is seen from the next ``eval()`` on.
+
     Args:
         in_channels (int): Channels of the input.
         out_channels (int): Channels of the output.
@@ -37,13 +56,17 @@ class ScaleConv(nn.Module):
         bias (bool): Whether to add a learned bias, one a channel.
         interaction (int): K, the number of levels that one output level sees, from 1 to
             ``num_scales``.
+        kernel (dict, optional): The basis of the kernels, as ``dict(type='mmscale.HermiteBasis',
+            size=15)``, ``'mmscale.GaussianDerivativeBasis'`` or ``'mmscale.DiscreteBasis'``; or
+            any object with ``tables(grid)``. Defaults to taps dilated by ``base**k``.
         scale_space (dict | ScaleGrid): The levels.
 
     Shape:
         - Input: dense ``(N, in_channels, S, H, W)`` or a pyramid of S tensors
           ``(N, in_channels, H_k, W_k)``.
         - Output: the same form, ``out_channels`` channels, each side ``ceil(size / stride)``.
-        - ``weight``: ``(out_channels, in_channels / groups, K, kh, kw)``.
+        - ``weight``: ``(out_channels, in_channels / groups, K, kh, kw)``, with a basis
+          ``(out_channels, in_channels / groups, K, F)``.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -66,6 +89,7 @@ class ScaleConv(nn.Module):
         groups: int = 1,
         bias: bool = True,
         interaction: int = 1,
+        kernel: dict | None = None,
         *,
         scale_space: dict | ScaleGrid,
     ):
@@ -89,9 +113,16 @@ class ScaleConv(nn.Module):
                 f'interaction must be an integer from 1 to num_scales={self.grid.num_scales}, '
                 f'got {interaction}'
             )
+        taps, self.kernel = self.kernel_size, None
+        if kernel is not None and taps != (1, 1):
+            self.kernel = MODELS.build(kernel) if isinstance(kernel, Mapping) else kernel
+            if not hasattr(self.kernel, 'tables'):
+                raise ValueError(f'kernel must be a basis of kernels or its config, got {kernel!r}')
+            taps = (len(self.kernel.tables(self.grid)[0].functions),)
         self.weight = nn.Parameter(
-            torch.empty(out_channels, in_channels // groups, interaction, *self.kernel_size)
+            torch.empty(out_channels, in_channels // groups, interaction, *taps)
         )
+        self._make_tables()
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
         self.reset_parameters()
 
@@ -103,32 +134,76 @@ class ScaleConv(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Signal) -> Signal:
-        args = self.bias, self.stride, self.dilation, self.groups
+        args, basis = (self.bias, self.stride, self.dilation, self.groups), self.kernel is not None
         if not isinstance(x, Levels):
-            return scale_conv2d(x, self.weight, *args, scale_space=self.grid)
-        return convolve(x, self._kernels(), *args, self.grid)
+            if not basis:
+                return scale_conv2d(x, self.weight, *args, scale_space=self.grid)
+            check_signal(x, self.grid, self.in_channels)
+            return self.forward(Levels.of(x)).to_signal()
+        steps = self._tables[1 if x.dense else 0][2] if basis else None
+        return convolve(x, self._kernels(x.dense), *args, self.grid, steps)
 
-    def _kernels(self) -> Sequence[Tensor]:
-        """The kernel of each ``l``; without gradients the views of the weight are kept.
+    def _kernels(self, dense: bool) -> Sequence[Tensor | tuple[Tensor, ...]]:
+        """The kernel of each ``l``; without gradients they are kept.
 
         A view costs the host as much as a small layer does. What changes values in place changes
-        the views; what puts another tensor in the weight's place has another address.
+        the views; what puts another tensor in the weight's place has another address. The kernels
+        of a basis are copies, and go by the version of the weight, too; they are kept in eval.
         """
-        weight = self.weight
+        weight, basis = self.weight, self.kernel is not None
         if (
             torch.is_grad_enabled()
             or torch.compiler.is_compiling()
             or torch._C._is_tracing()
             or type(weight) is not nn.Parameter
+            or (basis and (self.training or weight.is_inference()))  # these have no version
         ):
-            return kernels_of(weight)
+            return self._synthesise(weight, dense) if basis else kernels_of(weight)
+        key = (weight.data_ptr(), weight._version, dense) if basis else weight.data_ptr()
         views = self._views
-        if views is None or views[0] != weight.data_ptr():
+        if views is None or views[0] != key:
             # Of the weight apart from its graph: autograd lets nobody use views made without
             # gradients once the weight has been changed with gradients.
             with torch.inference_mode(False):
-                self._views = views = weight.data_ptr(), kernels_of(weight.detach())
+                weight = weight.detach()
+                kernels = self._synthesise(weight, dense) if basis else kernels_of(weight)
+                self._views = views = key, kernels
         return views[1]
+
+    def _make_tables(self) -> None:
+        """Functions, their sides and distances, of pyramids [0] and of dense signals [1].
+
+        They come anew from float64 whenever the weight is cast or moved.
+        """
+        self._views = None
+        if self.kernel is None:
+            return
+        tables, count = self.kernel.tables(self.grid), self.grid.num_scales
+        device = None if self.weight.is_meta else self.weight.device
+        with torch.inference_mode(False):
+            self._tables = [
+                (
+                    torch.cat([torch.from_numpy(found.functions).flatten(1) for found in levels], 1)
+                    .to(device=device, dtype=self.weight.dtype),
+                    [found.functions.shape[-1] for found in levels],
+                    [found.distance for found in levels] * (count // len(levels)),
+                )
+                for levels in ([tables[0]], [tables[k] for k in self.grid.levels])
+            ]  # fmt: skip
+
+    def _synthesise(self, weight: Tensor, dense: bool) -> Sequence[Tensor | tuple[Tensor, ...]]:
+        functions, sides, _ = self._tables[1 if dense else 0]
+        if functions.dtype != weight.dtype or functions.device != weight.device:
+            functions = functions.to(weight)
+        kernels = synthesise_kernels(weight, functions, sides)
+        return kernels if dense else [kernel for (kernel,) in kernels]
+
+    def train(self, mode: bool = True) -> 'ScaleConv':
+        self._views = None
+        return super().train(mode)
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, '_views': None}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'ScaleConv':
         # `to(memory_format=torch.channels_last)` is of 4-D tensors: it takes levels as rows.
@@ -140,15 +215,31 @@ class ScaleConv(nn.Module):
                     raise
                 return fn(x.flatten(2, 3)).unflatten(2, x.shape[2:4])
 
-        return super()._apply(apply_to_maps, recurse)
+        super()._apply(apply_to_maps, recurse)
+        self._make_tables()
+        return self
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         weight = state_dict.get(prefix + 'weight')
-        if isinstance(weight, Tensor) and weight.ndim == 4:
-            inflated = weight.new_zeros(*weight.shape[:2], self.interaction, *weight.shape[2:])
-            inflated[:, :, 0] = weight
-            state_dict[prefix + 'weight'] = inflated
+        if isinstance(weight, Tensor):
+            state_dict[prefix + 'weight'] = self.inflate(weight)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def inflate(self, weight: Tensor) -> Tensor:
+        """The weight of an ordinary convolution as one of this layer, if its taps fit; or as it is.
+
+        Args:
+            weight (Tensor): ``(C_out, C_in / groups, kh, kw)``.
+        """
+        if weight.ndim != 4 or weight.shape == self.weight.shape:
+            return weight
+        if self.kernel is not None:
+            if weight.shape[2:] != getattr(self.kernel, 'taps', None):
+                return weight
+            weight = weight.flatten(2)
+        inflated = weight.new_zeros(*weight.shape[:2], self.interaction, *weight.shape[2:])
+        inflated[:, :, 0] = weight
+        return inflated
 
     def extra_repr(self) -> str:
         return (
@@ -156,4 +247,5 @@ class ScaleConv(nn.Module):
             f'stride={self.stride}, padding={self.padding}, dilation={self.dilation}, '
             f'groups={self.groups}, bias={self.bias is not None}, '
             f'interaction={self.interaction}, {self.grid}'
+            + ('' if self.kernel is None else f', kernel={self.kernel}')
         )

@@ -18,11 +18,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from mmscale.datasets.base import RescaledDataset
-from mmscale.engine.errors import one_line
+from mmscale.evaluation import scale_signal
 
+from .errors import one_line
+from .models import Model
 from .report import accuracy_curve, metric_curve
-from .scaling import scale_signal
-from .study import Model, Settings, batches, build_test_data, check_test_classes, progress
+from .study import MissingData, Settings, batches, build_test_data, check_test_classes, progress
 
 # The figure by which a task is known, where an evaluator finds many: that of the first ending.
 MAIN_METRICS = ('bbox_mAP', 'mAP', 'mIoU')
@@ -40,16 +41,22 @@ def measure_accuracy(model: Model, settings: Settings) -> dict:
         ValueError: If the metric that is asked for is none of them, or the classes of the data are
             not the model's.
     """
-    reason = _why_none(model, settings)
-    if reason:
-        return dict(accuracy=None, accuracy_note=f'no accuracy: {reason}')
-    dataset = build_test_data(model)
+    if reason := _why_none(model, settings):
+        return _none(reason)
+    try:
+        dataset = build_test_data(model)
+    except MissingData:
+        return _none('the test data are not there')
     check_test_classes(model, dataset)
     count = min(settings.accuracy_images, len(dataset))
     chosen = [i * len(dataset) // count for i in range(count)]
     if hasattr(model.network, 'with_head'):
         return _measure_labels(model, settings, dataset, chosen)
     return _measure_metrics(model, settings, dataset, chosen)
+
+
+def _none(reason: str) -> dict:
+    return dict(accuracy=None, accuracy_note=f'no accuracy: {reason}')
 
 
 def _why_none(model: Model, settings: Settings) -> str | None:
@@ -84,8 +91,7 @@ def _measure_labels(model: Model, settings: Settings, dataset: Dataset, chosen: 
                     )
                 samples = model.network(inputs, batch['data_samples'], mode='predict')
                 if not all(_has_one_label(sample) for sample in samples):
-                    reason = 'there is not one label and one prediction an image'
-                    return dict(accuracy=None, accuracy_note=f'no accuracy: {reason}')
+                    return _none('there is not one label and one prediction an image')
                 right[place] += sum(int(s.pred_label == s.gt_label) for s in samples)
                 bar.update(len(samples))
     way = 'made by the dataset at scale 1/s' if rescaled else 'scaled, on a canvas of their size'
@@ -126,8 +132,7 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
             names = list(dict.fromkeys(name for row in rows for name in row))
             name = _main_metric(names, settings.metric) if names else None
     if name is None:
-        reason = 'the test_evaluator finds no number: is nothing detected?'
-        return dict(accuracy=None, accuracy_note=f'no accuracy: {reason}')
+        return _none('the test_evaluator finds no number: is nothing detected?')
     curves = {
         key: metric_curve(key, [row.get(key, math.nan) for row in rows], len(chosen))
         for key in names

@@ -15,10 +15,10 @@ import matplotlib
 matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 
+from mmscale.datasets.images import photograph_crops
 from mmscale.engine.errors import one_line_errors
+from mmscale.engine.report import write_json
 from mmscale.evaluation import equivariance_error
-from mmscale.evaluation.report import write_json
-from mmscale.evaluation.untrained import photograph_crops
 from mmscale.models import GaussianLift
 from mmscale.scale_space import ScaleGrid
 from mmscale.visualization import save_figure

@@ -9,10 +9,7 @@ in the folder of ``--out``.
 """
 
 import argparse
-import csv
-import io
 import itertools
-import os
 import shlex
 import statistics
 import sys
@@ -20,16 +17,21 @@ import time
 import warnings
 from pathlib import Path
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from mmengine.logging import MMLogger
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 import mmscale.models  # noqa: F401  (registers the networks)
+from mmscale.datasets.images import photograph_crops
 from mmscale.engine.allocator import keep_freed_blocks
+from mmscale.engine.report import write_text
 from mmscale.evaluation import equivariance_error
-from mmscale.evaluation.untrained import calibrate_norms, photograph_crops
 from mmscale.registry import MODELS
+from mmscale.visualization import save_figure
 
 # Levels an octave; the base is its root of 2.
 DENSITIES = {'2': 1, '√2': 2, '∛2': 3, '∜2': 4}
@@ -131,6 +133,30 @@ def build(args, base: str | None, zero_scale: float, blur: str, seed: int):
     model = MODELS.build(dict(config, **options))
     model.init_weights()
     return model
+
+
+@torch.no_grad()
+def calibrate_norms(network: nn.Module, images: Tensor) -> nn.Module:
+    """Gives the batch norms of a network the statistics of images, and puts it into eval mode.
+
+    The features of random weights otherwise grow or vanish with the depth. Scales become 1, shifts
+    0: a residual branch whose last norm starts at 0 would be measured as the identity.
+
+    Args:
+        network (nn.Module): Changed in place.
+        images (Tensor): ``(N, C, H, W)``, passed through it once.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0  # of this batch alone
+        nn.init.ones_(norm.weight)
+        nn.init.zeros_(norm.bias)
+    network.train()
+    network(images)
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    return network.eval()
 
 
 def measure(args, configuration: tuple, images: torch.Tensor) -> dict[str, list]:
@@ -280,26 +306,16 @@ def draw(rows: list[dict], title: str):
     return figure
 
 
-def write(path: Path, content: str | Figure):
-    """Writes a file as a whole or not at all."""
-    part = path.with_name(f'part.{path.name}')
-    if isinstance(content, str):
-        part.write_text(content, encoding='utf-8')
-    else:
-        content.savefig(part, dpi=130)
-    os.replace(part, path)
-
-
 def to_csv(rows: list[dict], factors: tuple) -> str:
     """A line a network, output and factor."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['network', 'role', 'output', 'factor', 'error', 'amplification', 'cost'])
-    for row in rows:
-        for i, (errors, grown) in enumerate(zip(row['errors'], row['amplification'])):
-            for factor, error in zip(factors, errors):
-                writer.writerow([row['name'], row['role'], i, factor, error, grown, row['cost']])
-    return text.getvalue()
+    columns = ['network', 'role', 'output', 'factor', 'error', 'amplification', 'cost']
+    lines = [
+        (row['name'], row['role'], i, factor, error, grown, row['cost'])
+        for row in rows
+        for i, (errors, grown) in enumerate(zip(row['errors'], row['amplification']))
+        for factor, error in zip(factors, errors)
+    ]
+    return pd.DataFrame(lines, columns=columns).to_csv(index=False, lineterminator='\n')
 
 
 def main():
@@ -331,11 +347,11 @@ def main():
     command = shlex.join(['python', *sys.argv])
     versions = f'torch {torch.__version__}, {torch.get_num_threads()} CPU threads'
     text = f'`{command}`\n\n{versions}.\n\n{table(rows, factors)}'
-    write(args.out / f'{stem}.md', text)
-    write(args.out / f'{stem}.csv', to_csv(rows, factors))
+    write_text(args.out / f'{stem}.md', text)
+    write_text(args.out / f'{stem}.csv', to_csv(rows, factors))
     if not args.no_cost:
         title = f'{args.network}: {len(images)} crops of {side} px, border {args.border}'
-        write(args.out / f'{stem}.png', draw(rows, title))
+        save_figure(draw(rows, title), args.out / f'{stem}.png')
     print(text)
     progress(f'results: {(args.out / stem).resolve()}.md and .csv')
 

@@ -10,9 +10,10 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.nn.functional import interpolate
 
-from mmscale.evaluation import accuracy, report
-from mmscale.evaluation.accuracy import _main_metric, shrink, told
-from mmscale.evaluation.study import Model, Settings
+from mmscale.engine import accuracy, report
+from mmscale.engine.accuracy import _main_metric, shrink, told
+from mmscale.engine.models import Model
+from mmscale.engine.study import Settings
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 5))

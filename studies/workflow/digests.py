@@ -16,9 +16,8 @@ from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import Dataset
 
 from mmscale import registry
-from mmscale.evaluation.study import digest
-
-from .errors import one_line
+from mmscale.engine.errors import one_line
+from mmscale.engine.study import digest
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 # So many samples of a dataset, spread evenly, tell it from another.

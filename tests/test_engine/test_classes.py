@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mmscale.evaluation.classes import check_classes
+from mmscale.engine.classes import check_classes
 
 
 def model(num_classes=3):

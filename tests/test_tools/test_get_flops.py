@@ -8,13 +8,15 @@ from mmcv.transforms import CenterCrop
 from mmengine.config import Config
 from torch import nn
 
+from mmscale.engine.cost import count, image_shape, training_step
+from mmscale.engine.models import build_network, find_config
 from mmscale.models import BilinearPyramidLift, DeformScaleConv, ModulatedDeformScaleConv
 
-from .conftest import ROOT, exit_message, run_here, run_tool
+from .conftest import ROOT, run_here, run_tool
 
-TOOL = 'tools/analysis_tools/compare_models.py'
+TOOL = 'tools/analysis_tools/get_flops.py'
 sys.path.insert(0, str((ROOT / TOOL).parent))
-import compare_models  # noqa: E402
+import get_flops  # noqa: E402
 
 CNN = 'configs/cnn/cnn_1xb128-20e_scalemnist.py'
 DSS_V2 = 'configs/dss_v2/scaleconvnet-bilinear-s3_1xb128-20e_scalemnist.py'
@@ -45,8 +47,8 @@ def test_times_real_steps_of_every_model(monkeypatch, capsys):
 
 def test_a_step_changes_the_weights():
     cfg = Config.fromfile(ROOT / CNN)
-    model = compare_models.build_network(cfg, CNN)
-    step = compare_models.training_step(cfg, model, (1, 28, 28), batch_size=4)
+    model = build_network(cfg, CNN)
+    step = training_step(cfg, model, (1, 28, 28), batch_size=4)
     before = [p.clone() for p in model.parameters()]
     assert step() > 0
     assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters()))
@@ -61,7 +63,7 @@ def test_rounds_go_over_all_models_and_the_warm_up_is_not_timed():
         return next(seconds)
 
     steps = [lambda: step('a'), lambda: step('b')]
-    assert compare_models.time_steps(steps, ['a', 'b'], rounds=3) == [2, 20]
+    assert get_flops.time_steps(steps, rounds=3) == [2, 20]
     assert calls == ['a', 'b'] * 5
 
 
@@ -75,14 +77,14 @@ def test_counts_four_multiply_adds_for_each_value_that_a_deformable_layer_reads(
     taps, samples = 9, 16 * 16 + 8 * 8
     offsets = 4 * taps * a_tap * taps
     reading, weighing = 4 * taps * 4, 4 * taps * 6
-    flops = compare_models.count(model, (4, 16, 16))[1]
+    flops = count(model, (4, 16, 16))[1]
     assert flops == samples * (offsets + reading + weighing)
 
 
 def test_knows_models_of_mmpretrain_by_name():
-    cfg = compare_models.find_config('resnet50_8xb32_in1k')
-    assert compare_models.image_shape(cfg) == (3, 224, 224)
-    assert compare_models.describe(cfg) == 'CNN'
+    cfg, _ = find_config('resnet50_8xb32_in1k')
+    assert image_shape(cfg) == (3, 224, 224)
+    assert get_flops.describe(cfg) == 'CNN'
 
 
 @pytest.mark.parametrize(
@@ -100,19 +102,20 @@ def test_knows_models_of_mmpretrain_by_name():
         ('dss_v2/scaleresnet50-antialiased-s4_8xb32_in1k', (3, 224, 224), 'DSS v2, anti-aliased'),
         ('deform_dss/scaleresnet50-s4-dcnv2_8xb32_in1k', (3, 224, 224), 'DSS v1 + DCNv2'),
         ('so2/so2convnet_1xb128-20e_scalemnist', (1, 28, 28), 'SO(2)'),
+        ('sesn/scaleconvnet-hermite-s4_1xb128-20e_scalemnist', (1, 28, 28), 'SESN'),
     ],
 )
 def test_reads_size_and_kind_off_the_config(config, shape, description):
-    cfg = compare_models.find_config(str(ROOT / f'configs/{config}.py'))
-    assert compare_models.image_shape(cfg) == shape
-    assert compare_models.describe(cfg) == description
+    cfg, _ = find_config(str(ROOT / f'configs/{config}.py'))
+    assert image_shape(cfg) == shape
+    assert get_flops.describe(cfg) == description
 
 
 def test_reads_size_within_wrappers():
-    cfg = compare_models.find_config(str(ROOT / 'configs/so2/so2convnet_1xb128-20e_scalemnist.py'))
+    cfg, _ = find_config(str(ROOT / 'configs/so2/so2convnet_1xb128-20e_scalemnist.py'))
     repeated = dict(type='RepeatDataset', times=2, dataset=cfg.test_dataloader.dataset)
     cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[repeated])
-    assert compare_models.image_shape(cfg) == (1, 28, 28)
+    assert image_shape(cfg) == (1, 28, 28)
 
 
 @pytest.mark.parametrize(
@@ -127,43 +130,44 @@ def test_reads_size_within_wrappers():
     ],
 )
 def test_three_digits_and_a_unit(number, text):
-    assert compare_models.with_unit(number) == text
+    assert get_flops.with_unit(number) == text
 
 
 def test_large_numbers_have_no_exponent():
-    assert compare_models.three_digits(1234.5) == '1,234'
+    assert get_flops.three_digits(1234.5) == '1,234'
 
 
 def test_an_unknown_dataset_needs_a_side():
     cfg = Config.fromfile(ROOT / CNN)
     cfg.test_dataloader.dataset.type = 'Flowers102'
     with pytest.raises(ValueError, match='--side: say it, that of Flowers102'):
-        compare_models.image_shape(cfg)
-    assert compare_models.image_shape(cfg, (64, 48)) == (1, 64, 48)
+        image_shape(cfg)
+    assert image_shape(cfg, (64, 48)) == (1, 64, 48)
 
 
 def test_crops_that_are_not_square():
     """MMCV's are (width, height)."""
     cfg = Config.fromfile(ROOT / CNN)
     cfg.test_dataloader.dataset.pipeline.insert(0, dict(type='CenterCrop', crop_size=(80, 48)))
-    shape = compare_models.image_shape(cfg)
+    shape = image_shape(cfg)
     assert shape == (1, 48, 80)
     pixels = CenterCrop(crop_size=(80, 48))(dict(img=np.zeros((90, 90, 1))))['img']
     assert pixels.shape == (48, 80, 1)
-    square, oblong = (
-        compare_models.count(compare_models.build_network(cfg, CNN), (1, *size))
-        for size in ((48, 48), (48, 80))
-    )
+    square, oblong = (count(build_network(cfg, CNN), (1, *size)) for size in ((48, 48), (48, 80)))
     assert square[0] == oblong[0] and 1.6 < oblong[1] / square[1] < 1.72
 
 
 @pytest.mark.parametrize(
-    'arguments, message',
-    [
-        (['missing.py'], 'error: config: there is no file missing.py'),
-        ([CNN, '--rounds', 0], 'error: --rounds: must be at least 1, got 0'),
-        (['no-such-model'], 'error: config: no-such-model is neither a file nor a model by name'),
-    ],
+    'config, last_taps', [(CNN, [49]), (CNN.replace('cnn/cnn', 'dss/scaleconvnet-s3'), [49, 49, 9])]
 )
-def test_bad_arguments_give_one_line(arguments, message, monkeypatch):
-    assert exit_message(monkeypatch, TOOL, *arguments).startswith(message)
+def test_counts_every_level(config, last_taps, monkeypatch, capsys):
+    """Positions, taps, channels of three convolutions, by level.
+
+    Of taps 4 pixels apart a 7x7 map sees 3 a side in the last one.
+    """
+    run_here(monkeypatch, TOOL, config, '--shape', 28)
+    number, unit = cells(capsys.readouterr().out.splitlines()[-1])[4].split()
+    expected = sum(
+        28**2 * 49 * 32 + 14**2 * 49 * 32 * 63 + 7**2 * taps * 63 * 95 for taps in last_taps
+    )
+    assert float(number) * {'M': 1e6, 'G': 1e9}[unit] == pytest.approx(expected, rel=0.02)

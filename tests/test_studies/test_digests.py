@@ -3,10 +3,10 @@ import ast
 import sys
 from pathlib import Path
 
+import digests
 import pytest
 
-from mmscale.engine import digests
-from mmscale.engine.launch import load_config
+from mmscale.engine.models import load_config
 
 ROOT = Path(__file__).resolve().parents[2]
 DIGITS = 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py'

@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision.ops import deform_conv2d
 
 from mmscale.engine.errors import one_line_errors
-from mmscale.evaluation.report import write_json
+from mmscale.engine.report import write_json
 from mmscale.ops import deform_scale_conv2d, scale_conv2d
 from mmscale.scale_space import ScaleGrid, gaussian_lift
 from mmscale.visualization import save_figure

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from mmscale.evaluation import EquivarianceError, report
+from mmscale.engine import report
+from mmscale.evaluation import EquivarianceError
 
 FACTORS = (1.0, 1.5, 2.0)
 

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
-SCRIPT = Path(__file__).resolve().parents[2] / 'tools/analysis_tools/frontier.py'
+from mmscale.models import ScaleResNet_CIFAR
+
+SCRIPT = Path(__file__).resolve().parents[2] / 'studies/measurements/frontier.py'
+SPEC = importlib.util.spec_from_file_location('frontier', SCRIPT)
+frontier = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(frontier)
 
 
 def test_the_frontier_of_the_named_configurations(tmp_path):
@@ -32,9 +38,6 @@ def test_the_frontier_of_the_named_configurations(tmp_path):
 
 
 def test_amplification_is_a_share_of_the_signal_over_a_share_of_the_images():
-    spec = importlib.util.spec_from_file_location('frontier', SCRIPT)
-    frontier = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(frontier)
     images = torch.randn(4, 3, 6, 6, generator=torch.Generator().manual_seed(0)).double()
 
     def network(x):  # two outputs, the second of two levels
@@ -47,3 +50,26 @@ def test_amplification_is_a_share_of_the_signal_over_a_share_of_the_images():
     signal = (images + 2).square().sum() + 9 * images[..., ::2, ::2].square().sum()
     before = change.square().sum() / images.square().sum()
     assert second == pytest.approx(float(grown / signal / before), rel=1e-9)
+
+
+def test_norms_have_the_statistics_of_the_images():
+    """Behind every norm the features of these images have mean 0 and variance 1."""
+    torch.manual_seed(0)
+    model = ScaleResNet_CIFAR(18, dict(num_scales=2), base_channels=4, stem_channels=4).double()
+    model.init_weights()
+    nn.init.constant_(model.bn1.bias, 3.0)
+    images = 5 + 7 * torch.randn(6, 3, 16, 16).double()
+    assert frontier.calibrate_norms(model, images) is model and not model.training
+    found = {}
+    for name, norm in model.named_modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            assert norm.momentum == 0.1
+            norm.register_forward_hook(
+                lambda _, __, y, name=name: found.update({name: y.rows.clone()})
+            )
+    model(images)
+    assert 'layer4.1.bn2' in found  # which starts at 0, and would hide its branch
+    for name, rows in found.items():
+        # Running variances are unbiased, and eps is added: what is seen differs by so much.
+        assert rows.mean(0).abs().max() < (1e-9 if name == 'bn1' else 0.1), name
+        assert (rows.var(0) - 1).abs().max() < 0.2, name

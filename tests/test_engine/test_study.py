@@ -4,7 +4,8 @@ import os
 import numpy as np
 from mmengine.config import Config
 
-from mmscale.evaluation.study import Model, digest_data, digest_samples
+from mmscale.engine.models import Model
+from mmscale.engine.study import digest_data
 
 
 class Samples:
@@ -19,7 +20,9 @@ class Samples:
 
 
 def test_a_digest_knows_every_sample(tmp_path):
-    """All 300, though 256 spread among them tell most datasets apart."""
+    """With its values and files, as they are before the pipeline."""
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(type='A'))))
+    model = Model('a.py', cfg, None, None)
     (tmp_path / 'a.png').write_bytes(b'one image')
 
     def made(**changed):
@@ -28,7 +31,7 @@ def test_a_digest_knows_every_sample(tmp_path):
             for i in range(300)
         ]
         samples[298].update(img_path=str(tmp_path / 'a.png'), **changed)
-        return digest_samples(Samples(samples))
+        return digest_data(model, Samples(samples))
 
     before = made()
     assert made() == before
@@ -44,7 +47,7 @@ def test_a_digest_knows_every_sample(tmp_path):
 
 def test_what_tells_no_samples_is_never_taken_for_known():
     data = [np.zeros(3)] * 2
-    assert digest_samples(data) != digest_samples(data)
+    assert digest_data(None, data) != digest_data(None, data)
 
 
 def test_files_that_the_config_names_count(tmp_path):

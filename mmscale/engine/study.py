@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""What is measured in a study over scale, its models and images, and their equivariance errors.
+"""What is measured in a study over scale: images, and the equivariance errors of a model on them.
 
 What is wrong with model or images raises ``ValueError`` of one line.
 """
@@ -11,29 +11,29 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, groupby, islice
+from itertools import groupby, islice
 from pathlib import Path
 from uuid import uuid4
 
+import joblib
 import mmcv
-import numpy as np
 from mmcv.transforms import Compose
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DefaultScope
 from mmengine.utils import ProgressBar
 from mmpretrain.registry import DATASETS, TRANSFORMS
-from torch import Tensor, nn
+from mmpretrain.structures import DataSample
+from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
 from mmscale.datasets.base import leaf_datasets, name_images
-from mmscale.datasets.images import images_below
+from mmscale.datasets.images import images_below, photograph_crops
+from mmscale.engine.classes import check_classes
+from mmscale.evaluation import equivariance_error, error_breakdown
+from mmscale.evaluation.features import find_grid, images_of
 from mmscale.scale_space import Signal
 
-from .breakdown import error_breakdown
-from .classes import check_classes
-from .equivariance import equivariance_error
-from .features import find_grid, images_of
+from .cost import image_shape
+from .models import Model
 from .report import breakdown_curves, curve
 
 
@@ -70,31 +70,14 @@ class Settings:
     breakdown: bool = False
     metric: str | None = None
 
-    @property
-    def error_arguments(self) -> dict:
-        names = ('factors', 'canvas', 'resampling', 'between_levels', 'border', 'squared',
-                 'batch_size')  # fmt: skip
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def breakdown_arguments(self) -> dict:
-        names = ('factors', 'resampling', 'between_levels', 'border', 'batch_size')
+    def arguments(self, *more: str) -> dict:
+        """Those that error and breakdown share, and more."""
+        names = ('factors', 'resampling', 'between_levels', 'border', 'batch_size', *more)
         return {name: getattr(self, name) for name in names}
 
 
-@dataclass(frozen=True)
-class Model:
-    """A network in eval mode, with the config it is of and the checkpoint it has loaded."""
-
-    path: str
-    cfg: Config
-    checkpoint: str | None
-    network: nn.Module
-
-    @property
-    def scope(self):
-        """A context in which the registries know the short names of the config."""
-        return DefaultScope.overwrite_default_scope(self.cfg.get('default_scope') or 'mmpretrain')
+class MissingData(ValueError):
+    """The files of a config's test data are not there."""
 
 
 def digest(parts: Iterable[bytes]) -> str:
@@ -108,42 +91,28 @@ def digest(parts: Iterable[bytes]) -> str:
 def digest_data(model: Model, dataset: Dataset) -> str:
     """Of all that the test data of a model are made of: samples, and files that the config names.
 
-    Such are annotations, which an evaluator may read once more.
-    """
-    named = [model.cfg.test_dataloader.dataset, model.cfg.get('test_evaluator')]
-    return digest([_describe('', named), digest_samples(dataset).encode()])
-
-
-def digest_samples(dataset: Dataset) -> str:
-    """Of all samples of a dataset, as they are before the pipeline.
-
-    Arrays and labels count with their values, files with path, size and time of last change. Of a
-    dataset that does not tell its samples, as MMEngine's do, no two digests are the same.
+    Such are annotations, which an evaluator may read once more. Files count with path, size and
+    time of last change. Of a dataset that does not tell its samples, as MMEngine's do, no two
+    digests are the same.
     """
     read = getattr(dataset, 'get_data_info', None)
     if read is None:
         return uuid4().hex
-    annotations = _describe('path', getattr(dataset, 'ann_file', None))
-    samples = (_describe('', read(place)) for place in range(len(dataset)))
-    return digest(chain([annotations], samples))
+    samples = [read(place) for place in range(len(dataset))]
+    named = [model.cfg.test_dataloader.dataset, model.cfg.get('test_evaluator')]
+    paths = [path for path in _words([named, samples, getattr(dataset, 'ann_file', None)])
+             if os.path.isfile(path)]  # fmt: skip
+    stats = [(path, status.st_size, status.st_mtime_ns)
+             for path, status in zip(paths, map(os.stat, paths))]  # fmt: skip
+    return joblib.hash([str(named), samples, stats], 'sha1')
 
 
-def _describe(key: str, value) -> bytes:
-    """A value of a sample or config, under a key that may say that it is a path."""
-    if isinstance(value, Mapping):
-        parts = [f'{name}='.encode() + _describe(str(name), part) for name, part in value.items()]
-    elif isinstance(value, list | tuple):
-        parts = [_describe(key, part) for part in value]
-    elif isinstance(value, np.ndarray | Tensor):
-        array = np.ascontiguousarray(value)
-        parts = [str((array.dtype, array.shape)).encode(), array.tobytes()]
-    else:
-        parts = [repr(value).encode()]
-        is_path = isinstance(value, str | Path) and key.endswith(('path', 'file'))
-        if is_path and Path(value).is_file():
-            status = os.stat(value)
-            parts.append(f'{status.st_size} {status.st_mtime_ns}'.encode())
-    return b'(' + b','.join(parts) + b')'
+def _words(part) -> Iterator[str]:
+    if isinstance(part, Mapping | list | tuple):
+        for value in part.values() if isinstance(part, Mapping) else part:
+            yield from _words(value)
+    elif isinstance(part, str | Path):
+        yield str(part)
 
 
 @contextmanager
@@ -157,11 +126,20 @@ def progress(title: str, total: int) -> Iterator[ProgressBar]:
         print(file=sys.stderr)
 
 
+def _colours(model: Model) -> tuple[str, str]:
+    """How the preprocessor of a model takes pixels, in MMCV's words: colours and their order."""
+    preprocessor = model.network.data_preprocessor
+    mean = getattr(preprocessor, 'mean', None)
+    gray = mean is not None and len(mean) == 1
+    order = 'bgr' if getattr(preprocessor, 'to_rgb', False) else 'rgb'
+    return ('grayscale' if gray else 'color'), order
+
+
 class FolderImages(Dataset):
     """Image files through the test pipeline of a model's config."""
 
     def __init__(self, paths: list[Path], model: Model):
-        self.paths = paths
+        self.paths, self.colours = paths, _colours(model)
         loader = model.cfg.get('test_dataloader') or {}
         dataset = leaf_datasets(loader.get('dataset', {}))[0]
         steps = list(dataset.get('pipeline') or [dict(type='PackInputs')])
@@ -169,10 +147,6 @@ class FolderImages(Dataset):
             self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])
         # A dataset that lies in memory has no step that loads: it hands over what the model takes.
         self.loads = any('LoadImage' in str(step['type']) for step in steps)
-        preprocessor = model.network.data_preprocessor
-        mean = getattr(preprocessor, 'mean', None)
-        self.flag = 'grayscale' if mean is not None and len(mean) == 1 else 'color'
-        self.order = 'bgr' if getattr(preprocessor, 'to_rgb', False) else 'rgb'
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -182,7 +156,7 @@ class FolderImages(Dataset):
         sample = dict(img_path=str(path), sample_idx=index)
         try:
             if not self.loads:
-                sample['img'] = mmcv.imread(path, self.flag, self.order)
+                sample['img'] = mmcv.imread(path, *self.colours)
                 if sample['img'] is None:
                     raise ValueError('MMCV cannot decode it')
             return self.pipeline(sample)
@@ -190,15 +164,32 @@ class FolderImages(Dataset):
             raise ValueError(f'the image {path} cannot be read: {error}') from error
 
 
+def crops_of_photographs(model: Model, count: int) -> list[dict]:
+    """Samples of scikit-learn's photographs, as large as the model's test images."""
+    try:
+        _, height, width = image_shape(model.cfg)
+    except (AttributeError, ValueError):  # the config does not say
+        height = width = 224
+    colours, order = _colours(model)
+    pixels = 255 * photograph_crops(count, max(height, width))[..., :height, :width]
+    if colours == 'grayscale':
+        pixels = pixels.mean(1, keepdim=True)
+    elif order == 'bgr':
+        pixels = pixels.flip(1)
+    return [dict(inputs=crop, data_samples=DataSample()) for crop in pixels.round().byte()]
+
+
 def build_test_data(model: Model, **overrides) -> Dataset:
-    """The dataset of the config's test."""
+    """The dataset of the config's test; ``MissingData`` if its files are not there."""
     if model.cfg.get('test_dataloader') is None:
         raise ValueError(f'{model.path} has no test_dataloader')
     try:
         with model.scope:
             dataset = DATASETS.build({**model.cfg.test_dataloader.dataset, **overrides})
     except Exception as error:  # of whichever dataset has got what it does not take
-        raise ValueError(f'the test data of {model.path} cannot be read: {error}') from error
+        # Files that are missing, or could not be downloaded.
+        kind = MissingData if isinstance(error, FileNotFoundError | RuntimeError) else ValueError
+        raise kind(f'the test data of {model.path} cannot be read: {error}') from error
     name_images(dataset)
     return dataset
 
@@ -228,17 +219,16 @@ def read_images(model: Model, settings: Settings) -> tuple[list[Tensor], str]:
         dataset = FolderImages(images_below(settings.folder)[: settings.num_images], model)
         source = f'of {settings.folder}'
     else:
-        dataset = build_test_data(model)
-        source = f'the first test images of {type(dataset).__name__}'
-        dataset = Subset(dataset, range(min(settings.num_images, len(dataset))))
+        try:
+            dataset = build_test_data(model)
+            source = f'the first test images of {type(dataset).__name__}'
+            dataset = Subset(dataset, range(min(settings.num_images, len(dataset))))
+        except MissingData as error:
+            dataset = crops_of_photographs(model, settings.num_images)
+            source = f"crops of scikit-learn's two photographs, for {error}"
     parts = [batch['inputs'] for batch in batches(model, dataset, settings.batch_size)]
     sizes = {batch.shape[2:] for batch in parts}
     return parts, source if len(sizes) == 1 else f'{source}, of {len(sizes)} sizes'
-
-
-def largest(images: list[Tensor]) -> list[int]:
-    """Height and width of the largest of all images."""
-    return max(([*batch.shape[2:]] for batch in images), key=math.prod)
 
 
 def measure_errors(model: Model, settings: Settings) -> dict:
@@ -249,26 +239,20 @@ def measure_errors(model: Model, settings: Settings) -> dict:
     # With a single level the lift does nothing, and there is no level to move to.
     lifts = grid is not None and grid.num_scales > 1
     lifts = lifts and all(hasattr(backbone, part) for part in ('lift', 'body'))
-    result = dict(
-        images=dict(
-            source=source,
-            count=sum(map(len, images)),
-            size=largest(images),
-            sha256=digest(batch.cpu().numpy().tobytes() for batch in images),
-        ),
-        lift=None,
-        body=None,
-        breakdown=None,
-    )
+    count = sum(map(len, images))
+    seen = dict(source=source, count=count,
+                size=max(([*batch.shape[2:]] for batch in images), key=math.prod),
+                sha256=digest(batch.cpu().numpy().tobytes() for batch in images))  # fmt: skip
+    result = dict(images=seen, lift=None, body=None, breakdown=None)
     rounds = 3 + settings.breakdown if lifts else 1
-    with progress('  equivariance error', result['images']['count'] * rounds) as bar:
+    with progress('  equivariance error', count * rounds) as bar:
 
         def each(transform: Callable[[Tensor], Signal] = lambda batch: batch) -> Iterator[Signal]:
             for batch in images:
                 yield transform(batch)
                 bar.update(len(batch))
 
-        arguments = settings.error_arguments
+        arguments = settings.arguments('canvas', 'squared')
         found = equivariance_error(network, each(), layers=settings.layers, **arguments)
         result['layers'] = {layer: curve(error) for layer, error in found.items()}
         if lifts:
@@ -277,6 +261,6 @@ def measure_errors(model: Model, settings: Settings) -> dict:
             error = equivariance_error(backbone.body, each(backbone.lift), **arguments)
             result['body'] = curve(error[-1] if isinstance(error, tuple) else error)
             if settings.breakdown:
-                found = error_breakdown(backbone, each(), **settings.breakdown_arguments)
+                found = error_breakdown(backbone, each(), **settings.arguments())
                 result['breakdown'] = breakdown_curves(found)
     return result

@@ -1,0 +1,196 @@
+# Copyright (c) mmscale contributors.
+"""Models as commands name them: ``CONFIG``, ``CONFIG:CHECKPOINT`` or ``NAME``.
+
+What is wrong with one raises ``ValueError`` or ``FileNotFoundError`` of one line.
+"""
+
+import copy
+import inspect
+import re
+import sys
+from argparse import ArgumentError, ArgumentParser
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import Runner, set_random_seed
+from torch import nn
+
+from mmscale.models.necks.check_neck import check_neck
+
+from . import checkpoints
+from .errors import one_line
+from .safe_loading import add_trust_option
+
+HELP = 'CONFIG, CONFIG:CHECKPOINT or the NAME of a model that MMPretrain lists'
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network in eval mode, with the config it is of and the checkpoint it has loaded."""
+
+    path: str
+    cfg: Config
+    checkpoint: str | None
+    network: nn.Module
+
+    @property
+    def scope(self):
+        """A context in which the registries know the short names of the config."""
+        return DefaultScope.overwrite_default_scope(scope_of(self.cfg))
+
+
+class Settings(DictAction):
+    """The action of arguments ``key=value ...``, which says what is not one."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        for word in values:
+            if not word.partition('=')[1] or word.startswith('='):
+                raise ArgumentError(self, f'{word} is not key=value')
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, RecursionError) as error:
+            raise ArgumentError(self, one_line(error)) from error
+
+
+def add_config_options(parser: ArgumentParser, pretrained: bool = False):
+    """Adds ``--cfg-options``, ``--trust-checkpoint`` and, if asked for, ``--pretrained``."""
+    if pretrained:
+        parser.add_argument('--pretrained', action='store_true', help='the weights of a NAME')
+    add_trust_option(parser)
+    add = parser.add_argument
+    add('--cfg-options', nargs='+', action=Settings, default={}, metavar='KEY=VALUE',
+        help='settings that override the config; nested keys with dots, lists as key="[a,b]" or '
+        'key=a,b, without white space')  # fmt: skip
+
+
+def scope_of(cfg: Config) -> str:
+    """The registry scope in which the short names of a config are found."""
+    return cfg.get('default_scope') or 'mmpretrain'
+
+
+def split_model(model: str) -> tuple[str, str | None]:
+    """Config or name, and checkpoint or None; the checkpoint may be an address with colons."""
+    found = re.fullmatch(r'(.+?\.(?:py|ya?ml|json)|[^:/\\]+)(?::(.+))?', model)
+    if found is None or found[1].endswith(('.pth', '.pt')):
+        raise ValueError(f'config: {model} is not {HELP}')
+    return found[1], found[2]
+
+
+def load_config(path: str) -> Config:
+    """Reads a config file."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config: there is no file {path}')
+    try:
+        return Config.fromfile(path)
+    except Exception as error:  # the file is a program, which can raise anything
+        raise ValueError(f'config: {path} cannot be read: {one_line(error)}') from error
+
+
+def find_config(name: str) -> tuple[Config, str | None]:
+    """Of a config file or a name: the config, and the weights that are released by that name."""
+    if name.endswith('.py') or Path(name).exists():
+        return load_config(name), None
+    from mmpretrain.apis.model import ModelHub
+
+    try:
+        found = ModelHub.get(name)
+    except ValueError as error:
+        raise ValueError(f'config: {name} is neither a file nor a model by name') from error
+    return found.config, found.weights
+
+
+def check_parts(cfg: Config, path: str, *names: str):
+    """Checks that a config has what a tool needs."""
+    for name in names:
+        if not isinstance(cfg.get(name), dict | list):
+            raise ValueError(f'config: {path} has no {name}, but {cfg.get(name)!r}')
+
+
+# What MMEngine, its hooks or the tools look for in a config, beside the arguments of a runner.
+OTHER_NAMES = {
+    'activation_checkpointing', 'auto_scale_lr', 'compile', 'efficient_conv_bn_eval',
+    'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model',
+    'tta_pipeline',
+}  # fmt: skip
+
+
+def merge_options(cfg: Config, options: dict):
+    """Merges ``--cfg-options``; a name that nothing would look for is an error, not ignored."""
+    known = {*cfg, *inspect.signature(Runner).parameters, *OTHER_NAMES}
+    for key in options:
+        if key.partition('.')[0] not in known:
+            raise ValueError(f'--cfg-options: nothing looks for {key}')
+    try:
+        cfg.merge_from_dict(options)
+    except Exception as error:
+        raise ValueError(f'--cfg-options: {one_line(error)}') from error
+
+
+def build_network(cfg: Config, path: str) -> nn.Module:
+    """Builds the model of a config, untrained and in eval mode.
+
+    MMPretrain's ``get_model`` would not take the classes of a config in pure Python.
+    """
+    check_parts(cfg, path, 'model')
+    model = copy.deepcopy(cfg).model
+    model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+    try:
+        with DefaultScope.overwrite_default_scope(scope_of(cfg)):
+            network = MODELS.build(model).eval()
+        check_neck(network)
+        return network
+    except Exception as error:  # of whichever layer has got what it does not take
+        raise ValueError(
+            f'config: the model of {path} cannot be built: {one_line(error)}'
+        ) from error
+
+
+def load_model(
+    model: str, options: dict | None = None, pretrained: bool = False, seed: int = 0
+) -> Model:
+    """The model that a command names.
+
+    Args:
+        model (str): ``CONFIG``, ``CONFIG:CHECKPOINT``, ``NAME`` or ``NAME:CHECKPOINT``.
+        options (dict, optional): Settings that override the config.
+        pretrained (bool): Whether a name stands for its released weights.
+        seed (int): Of random weights.
+
+    Raises:
+        ValueError: If there is no such model, the checkpoint does not fit it exactly, or no weights
+            are released where they are asked for.
+    """
+    path, checkpoint = split_model(model)
+    cfg, weights = find_config(path)
+    merge_options(cfg, options or {})
+    if checkpoint is None and pretrained:
+        if weights is None:
+            raise ValueError(f'--pretrained: there are no weights by the name {path}')
+        checkpoint = weights
+    elif checkpoint is None and weights is not None:
+        print(f'{path}: random weights; --pretrained takes those released', file=sys.stderr)
+    checkpoints.check_file(checkpoint)
+    set_random_seed(seed)
+    network = build_network(cfg, path)
+    if checkpoint is not None:
+        checkpoints.load_weights(network, checkpoint, path)
+    return Model(path, cfg, checkpoint, network)
+
+
+def name_models(models: list[Model], names: list[str] | None) -> list[str]:
+    """Names for rows and legends, each once: those given, or the stems of the configs."""
+    stems = [Path(model.path).stem for model in models]
+    if names is None:
+        names = [
+            f'{stem} (untrained)' if model.checkpoint is None
+            else stem if stems.count(stem) == 1
+            else f'{stem} {"/".join(Path(model.checkpoint).parts[-2:])}'
+            for model, stem in zip(models, stems)
+        ]  # fmt: skip
+    if len(names) != len(models) or len(set(names)) < len(names):
+        raise ValueError(
+            f'--names: {len(models)} models need as many different names, got {", ".join(names)}'
+        )
+    return names
