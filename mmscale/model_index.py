@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Makes the models of ``model-index.yml`` known to MMPretrain by name."""
+"""Makes the classifiers of ``model-index.yml`` known to MMPretrain by name."""
 
 import warnings
 from functools import cache
@@ -21,7 +21,7 @@ def find_model_index() -> Path | None:
 
 @cache  # the hub refuses a second registration
 def register_model_index():
-    """Registers our models with MMPretrain's hub, once.
+    """Registers our classifiers with MMPretrain's hub, once.
 
     Afterwards ``mmpretrain.list_models('*scale*')``, ``mmpretrain.get_model(name)`` and the
     inferencers know them.
@@ -36,8 +36,12 @@ def register_model_index():
         )
         return
     ModelHub.register_model_index(path, config_prefix=path.parent)
-    # The hub finds configs beside the index, but takes weights to be links.
+    # The hub finds configs beside the index, but takes all models to be MMPretrain's, and weights
+    # to be links.
     for model in load(str(path)).models:
+        if model.results[0].task != 'Image Classification':
+            del ModelHub._models_dict[model.name.lower()]
+            continue
         known = ModelHub._models_dict[model.name.lower()]
         if known.weights and '://' not in known.weights:
             known.weights = str(path.parent / known.weights)

@@ -1,5 +1,5 @@
 # What a wider blur before each stride does to the accuracy on sizes that were not trained on,
-# beside what it does to the error: an ordinary network and the economical and balanced ones of
+# beside what it does to the error: an ordinary network and economical-up1 and balanced-up1 of
 # docs/choosing.md on digits, each with its own blur and with one of variance 3, trained as
 # `make quickstart` does. About an hour of one CPU core.
 title = 'Blurs on ScaleDigits, 20 epochs'
@@ -14,8 +14,8 @@ equivariance = dict(
 def make_runs() -> dict:
     networks = {
         'ordinary': ('resnet/resnet18-blur', 'black', '5 taps'),
-        'economical': ('aa_pyramid/scaleresnet18-economical', 'tab:blue', '5 taps'),
-        'balanced': ('aa_pyramid/scaleresnet18-balanced', 'tab:red', '7 taps'),
+        'economical-up1': ('aa_pyramid/scaleresnet18-economical-up1', 'tab:blue', '5 taps'),
+        'balanced-up1': ('aa_pyramid/scaleresnet18-balanced-up1', 'tab:red', '7 taps'),
     }
     wider = {'model.backbone.aa_layer.kernel_size': None, 'model.backbone.aa_layer.variance': 3.0}
     found = {}

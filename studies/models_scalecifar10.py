@@ -43,8 +43,8 @@ runs = {
         config=f'{deform_dss}-s3-w15-dcnv2_{end}', style=dict(color='tab:orange', ls=':')
     ),
     'SO(2)': dict(config=f'configs/so2/so2resnet18-w10_{end}', style=dict(color='tab:brown')),
-    'economical': dict(
-        config=f'configs/aa_pyramid/scaleresnet18-economical-w16_{end}',
+    'economical-up1': dict(
+        config=f'configs/aa_pyramid/scaleresnet18-economical-up1-w16_{end}',
         style=dict(color='tab:red', ls='--', lw=2),
     ),
     'CNN + DCNv1': dict(config=f'{dcn}-w15-dcnv1_{end}', style=dict(color='tab:purple')),
@@ -71,8 +71,8 @@ runs = {
     'DSS v1 + DCNv1': dict(
         config=f'{deform_dss}-s3-w15-dcnv1_{end}', style=dict(color='tab:orange')
     ),
-    'balanced': dict(
-        config=f'configs/aa_pyramid/scaleresnet18-balanced-w16_{end}',
+    'balanced-up1': dict(
+        config=f'configs/aa_pyramid/scaleresnet18-balanced-up1-w16_{end}',
         style=dict(color='tab:red', lw=2),
     ),
 }
@@ -95,7 +95,7 @@ comparisons = [
     ('blur before strides', 'CNN + DCNv2', 'CNN + DCNv2, blur'),
     ('rotation', 'CNN, blur', 'SO(2)'),
     ('a gate over a blurred pyramid', 'CNN, blur', 'gate'),
-    ('a finer octave besides', 'CNN, blur', 'economical'),
+    ('a finer octave besides', 'CNN, blur', 'economical-up1'),
 ]
 pictures = [
     dict(kind='scale', name='all', title='All models on scale-CIFAR10, 15 epochs'),

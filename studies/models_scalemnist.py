@@ -49,8 +49,8 @@ runs = {
         },
         style=dict(color='tab:cyan'),
     ),
-    'balanced': dict(
-        config='configs/aa_pyramid/scaleconvnet-balanced_1xb128-20e_scalemnist.py',
+    'balanced-up1': dict(
+        config='configs/aa_pyramid/scaleconvnet-balanced-up1_1xb128-20e_scalemnist.py',
         style=dict(color='tab:red', lw=2),
     ),
     'CNN + DCNv1': dict(
@@ -98,7 +98,7 @@ comparisons = [
     ('blur before strides', 'DSS v1', 'DSS v1, blur'),
     ('blur before strides', 'DSS v2', 'DSS v2, blur'),
     ('rotation', 'CNN, blur', 'SO(2)'),
-    ('all of it', 'CNN', 'balanced'),
+    ('all of it', 'CNN', 'balanced-up1'),
 ]
 pictures = [
     dict(kind='scale', name='all', title='All models on MNIST-Scale, 6 epochs'),
@@ -114,7 +114,7 @@ pictures = [
         name='blur',
         title='With and without a blur before each stride',
         runs=['CNN', 'CNN, blur', 'DSS v1', 'DSS v1, blur', 'DSS v2', 'DSS v2, blur',
-              'DSS v2, Gaussian', 'SO(2)', 'balanced'],
+              'DSS v2, Gaussian', 'SO(2)', 'balanced-up1'],
     ),
     dict(
         kind='scale',

@@ -1,7 +1,7 @@
-# What each part of the economical configuration of docs/choosing.md brings on sizes that were not
-# trained on: that network, and the same without one of its parts, trained as by `make quickstart`.
-# About an hour of one CPU core.
-title = 'Parts of the economical network, ScaleDigits, 20 epochs'
+# What each part of economical-up1 of docs/choosing.md brings on sizes that were not trained on:
+# that network, and the same without one of its parts, trained as by `make quickstart`. About an
+# hour of one CPU core.
+title = 'Parts of economical-up1, ScaleDigits, 20 epochs'
 seeds = [0, 1, 2]
 epochs = 20
 options = {'train_cfg.val_interval': 20, 'test_dataloader.dataset.scale_range': [1.0, 1.0]}
@@ -11,7 +11,7 @@ equivariance = dict(
 
 
 def make_runs() -> dict:
-    config = 'configs/aa_pyramid/scaleresnet18-economical-w8_1xb50-10e_scaledigits.py'
+    config = 'configs/aa_pyramid/scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits.py'
     # Its levels are twice, once and half the image's size.
     once_and_half = {
         'model.backbone.scale_space.num_scales': 2,
@@ -22,7 +22,7 @@ def make_runs() -> dict:
         'without the finest level': (once_and_half, 'tab:green', 'v'),
         'without scale dropout': ({'model.neck.scale_dropout': 0.0}, 'tab:purple', '^'),
     }
-    found = {'economical': dict(config=config, style=dict(color='tab:blue', marker='o'))}
+    found = {'economical-up1': dict(config=config, style=dict(color='tab:blue', marker='o'))}
     for part, (options, color, marker) in without.items():
         style = dict(color=color, marker=marker, ls='--')
         found[part] = dict(config=config, options=options, style=style)
@@ -34,5 +34,5 @@ def make_runs() -> dict:
 
 
 runs = make_runs()
-pictures = [dict(kind='scale', title='Parts of the economical network, trained at 1 to 1/1.5')]
+pictures = [dict(kind='scale', title='Parts of economical-up1, trained at 1 to 1/1.5')]
 del make_runs

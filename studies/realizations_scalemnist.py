@@ -12,7 +12,7 @@ runs = {
     'CNN, blur': dict(config='configs/cnn/cnn-blur_1xb128-20e_scalemnist.py'),
     'DSS v1': dict(config='configs/dss/scaleconvnet-s3_1xb128-20e_scalemnist.py'),
     'DSS v2': dict(config='configs/dss_v2/scaleconvnet-bilinear-s3_1xb128-20e_scalemnist.py'),
-    'deep, balanced': dict(
-        config='configs/aa_pyramid/scaleconvnet-deep-balanced_1xb128-20e_scalemnist.py'
+    'deep, balanced-up1': dict(
+        config='configs/aa_pyramid/scaleconvnet-deep-balanced-up1_1xb128-20e_scalemnist.py'
     ),
 }

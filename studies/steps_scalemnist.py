@@ -18,7 +18,7 @@ def make_runs() -> dict:
     }
     no_dropout = {'model.neck.scale_dropout': 0.0}
     no_blur = {'model.backbone.aa_layer': None}
-    shallow = 'configs/aa_pyramid/scaleconvnet-balanced_1xb128-20e_scalemnist.py'
+    shallow = 'configs/aa_pyramid/scaleconvnet-balanced-up1_1xb128-20e_scalemnist.py'
     deep = 'configs/aa_pyramid/scaleconvnet-deep-pyramid-s4-blur7_1xb128-20e_scalemnist.py'
     wide = 'configs/aa_pyramid/scaleconvnet-deep-wide-pyramid-s4-blur7_1xb128-40e_scalemnist.py'
     channels = {'model.backbone.channels': (32, 80, 128), 'model.head.in_channels': 128 * 4}

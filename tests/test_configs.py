@@ -2,6 +2,7 @@
 """What the configs promise: names that say what is in them; comparisons of one recipe and size."""
 
 import re
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -48,7 +49,8 @@ BLURS = {
     'blur': dict(type='mmscale.ScaleBlurPool2d', kernel_size=5),
     'blur7': dict(type='mmscale.ScaleBlurPool2d', kernel_size=7),
 }
-# Levels an octave, and blur; with a level finer than the image, zero_scale is always 0.5.
+# Levels an octave from the image's own size on, zero_scale and blur. With up1 the grid begins an
+# octave finer, and zero_scale is always 0.5.
 NAMED = {
     'economical': (1, 0.5, BLURS['blur']),
     'balanced': (2, 1.0, BLURS['blur7']),
@@ -73,6 +75,18 @@ def compared(pattern: str) -> list[str]:
     return [path.stem for path in PATHS if re.fullmatch(pattern, path.stem)]
 
 
+def family(path: Path) -> str:
+    return path.resolve().relative_to(CONFIGS).parts[0]
+
+
+def test_a_config_inherits_from_its_own_family_and_from_the_shared_bases_alone():
+    for path in CONFIGS.rglob('*.py'):
+        bases = runpy.run_path(str(path)).get('_base_', [])
+        for base in [bases] if isinstance(bases, str) else bases:
+            known = '::' in base or family(path.parent / base) in ('_base_', family(path))
+            assert known, f'{path.name} inherits from {base}'
+
+
 @pytest.mark.parametrize('path', PATHS, ids=lambda path: path.stem)
 def test_the_name_says_what_is_in_the_config(path):
     cfg = load(path)
@@ -95,7 +109,7 @@ def test_the_name_says_what_is_in_the_config(path):
         assert backbone.channels == ((32, 80, 128) if 'wide' in words else (32, 64, 96))
 
     if named := set(words) & set(NAMED):
-        check_named_grid(backbone, cfg.model.neck, *NAMED[named.pop()])
+        check_named_grid(backbone, cfg.model.neck, 'up1' in words, *NAMED[named.pop()])
         return
     assert backbone.get('aa_layer') == next((BLURS[word] for word in words if word in BLURS), None)
     levels = [int(word[1:]) for word in words if re.fullmatch(r's\d+', word)]
@@ -112,11 +126,9 @@ def test_the_name_says_what_is_in_the_config(path):
     assert [backbone.deform.type] == offsets if 'deform' in backbone else not offsets
 
 
-def check_named_grid(backbone, neck, levels_an_octave, zero_scale, aa_layer):
-    """Two octaves; of small images one of them is finer than the image."""
-    finer = backbone.scale_space.get('first_level', 0)
-    assert finer in (0, -levels_an_octave)
-    assert (finer == 0) == (backbone.type == 'mmscale.ScaleResNet')
+def check_named_grid(backbone, neck, finer, levels_an_octave, zero_scale, aa_layer):
+    """Two octaves; one of them is finer than the image if the name says so."""
+    assert backbone.scale_space.get('first_level', 0) == (-levels_an_octave if finer else 0)
     assert backbone.scale_space.base == pytest.approx(2 ** (1 / levels_an_octave))
     assert backbone.scale_space.num_scales == 2 * levels_an_octave + 1
     assert backbone.scale_space.zero_scale == (0.5 if finer else zero_scale)

@@ -24,14 +24,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 CONFIGS = sorted(
     path.relative_to(ROOT).as_posix()
-    for path in (ROOT / 'configs').glob('*/*.py')
-    if path.parent.name not in ('_base_', 'downstream')
+    for path in (ROOT / 'configs').rglob('*.py')
+    if '_base_' not in path.parts
 )
-INDEXED = [
-    model
+METAFILES = [
+    yaml.safe_load((ROOT / path).read_text())
     for path in yaml.safe_load((ROOT / 'model-index.yml').read_text())['Import']
-    for model in yaml.safe_load((ROOT / path).read_text())['Models']
 ]
+ALL = [model for metafile in METAFILES for model in metafile['Models']]
+INDEXED = [model for model in ALL if model['Results'][0]['Task'] == 'Image Classification']
 
 
 def run_python(code: str, cwd=ROOT) -> str:
@@ -100,13 +101,20 @@ def test_no_arrow_runs_back_up():
 
 
 def test_every_config_is_in_the_model_index_under_its_own_name():
-    assert sorted(model['Config'] for model in INDEXED) == CONFIGS
-    assert all(Path(model['Config']).stem == model['Name'] for model in INDEXED)
+    assert sorted(model['Config'] for model in ALL) == CONFIGS
+    assert all(Path(model['Config']).stem == model['Name'] for model in ALL)
 
 
-def test_mmpretrain_lists_our_models():
-    names = {model['Name'] for model in INDEXED}
-    assert names <= set(mmpretrain.list_models())
+def test_the_paper_of_a_collection_is_one_as_mim_reads_it():
+    for metafile in METAFILES:
+        (collection,) = metafile['Collections']
+        assert collection['Paper'].keys() == {'URL', 'Title'}
+        assert {model['In Collection'] for model in metafile['Models']} == {collection['Name']}
+
+
+def test_mmpretrain_lists_our_classifiers_alone():
+    names, listed = {model['Name'] for model in INDEXED}, set(mmpretrain.list_models())
+    assert names <= listed and not {model['Name'] for model in ALL} - names & listed
     assert names <= set(mmpretrain.list_models(task='Image Classification'))
     assert names <= set(mmpretrain.ImageClassificationInferencer.list_models())
 
@@ -264,7 +272,7 @@ def test_commands_of_a_wheel_on_a_config_in_an_empty_folder(source, tmp_path):
 
 
 def test_import_needs_no_checkout_around_it(source, tmp_path):
-    """From a wheel: the index in ``.mim`` serves ``get_model``, and MMEngine finds the configs."""
+    """From a wheel: the index in ``.mim`` serves MMPretrain's ``get_model``, and MMEngine's."""
     with zipfile.ZipFile(build(source, 'build_wheel')) as wheel:
         wheel.extractall(tmp_path)
     out = run_python(
@@ -273,3 +281,19 @@ def test_import_needs_no_checkout_around_it(source, tmp_path):
         cwd=tmp_path,
     )
     assert Path(out) == tmp_path / 'mmscale/.mim/configs/dss/scaleresnet50-s4_8xb32_in1k.py'
+    out = run_python(
+        """
+import mmscale, torch
+from mmengine.hub import get_config, get_model
+from mmengine.registry import DefaultScope
+path = 'mmscale::aa_pyramid/scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits.py'
+network, scope = get_model(path, pretrained=True), DefaultScope.get_current_instance()
+weights = torch.load(mmscale.__path__[0] + '/.mim/' + get_config(path, True).model_path)
+same = all(torch.equal(v, weights['state_dict'][k]) for k, v in network.state_dict().items())
+print(type(network).__module__, mmscale.__file__, same, scope)
+""",
+        cwd=tmp_path,
+    )
+    module, file, *same = out.split()
+    assert module == 'mmpretrain.models.classifiers.image' and same == ['True', 'None']
+    assert Path(file) == tmp_path / 'mmscale/__init__.py'

@@ -41,7 +41,7 @@ CONFIGS = {
     'ResNet': 'configs/resnet/resnet18-w8_1xb50-10e_scaledigits.py',
     'ResNet, blur': 'configs/resnet/resnet18-blur-w8_1xb50-10e_scaledigits.py',
     'DSS v1': 'configs/dss/scaleresnet18-s3-w8_1xb50-10e_scaledigits.py',
-    'economical': 'configs/aa_pyramid/scaleresnet18-economical-w8_1xb50-10e_scaledigits.py',
+    'economical-up1': 'configs/aa_pyramid/scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits.py',
 }
 COLOURS = dict(zip(CONFIGS, ('#7f7f7f', '#000000', '#1f77b4', '#d62728')))
 # Twice as many as in the configs: 200 steps leave the networks half a point short of their best.

@@ -1,11 +1,9 @@
-_base_ = '../dss/scaleresnet50-s4_8xb32_in1k.py'
+_base_ = './scaleresnet50-economical_8xb32_in1k.py'
 
 # From the image's own size to a quarter of it, a quarter of an octave apart.
 model = dict(
     backbone=dict(
-        scale_space=dict(base=2.0**0.25, num_scales=9, zero_scale=0.5),
-        lift=dict(type='mmscale.GaussianPyramidLift'),
-        aa_layer=dict(type='mmscale.ScaleBlurPool2d', variance=3.0),
-    ),
-    neck=dict(scale_dropout=0.5),
+        scale_space=dict(base=2.0**0.25, num_scales=9),
+        aa_layer=dict(_delete_=True, type='mmscale.ScaleBlurPool2d', variance=3.0),
+    )
 )

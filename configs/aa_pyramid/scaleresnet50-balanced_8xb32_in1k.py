@@ -1,11 +1,9 @@
-_base_ = '../dss/scaleresnet50-s4_8xb32_in1k.py'
+_base_ = './scaleresnet50-economical_8xb32_in1k.py'
 
 # From the image's own size to a quarter of it, half an octave apart.
 model = dict(
     backbone=dict(
         scale_space=dict(base=2.0**0.5, num_scales=5, zero_scale=1.0),
-        lift=dict(type='mmscale.GaussianPyramidLift'),
-        aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=7),
-    ),
-    neck=dict(scale_dropout=0.5),
+        aa_layer=dict(kernel_size=7),
+    )
 )

@@ -1,4 +1,7 @@
-_base_ = '../deform_dss/scaleconvnet-s3-dcnv1_1xb128-20e_scalemnist.py'
-
 # Deformable convolution is the deformable scale convolution of a single level, the image.
-model = dict(backbone=dict(scale_space=dict(num_scales=1)))
+_base_ = [
+    '../_base_/models/scaleconvnet-dcnv1.py',
+    '../_base_/datasets/scale_mnist_bs128.py',
+    '../_base_/schedules/adam_onecycle_bs128_20e_offset.py',
+    '../_base_/default_runtime.py',
+]

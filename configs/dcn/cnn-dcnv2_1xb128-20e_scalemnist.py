@@ -1,4 +1,9 @@
-_base_ = '../deform_dss/scaleconvnet-s3-dcnv2_1xb128-20e_scalemnist.py'
+_base_ = './cnn-dcnv1_1xb128-20e_scalemnist.py'
 
-# Deformable convolution is the deformable scale convolution of a single level, the image.
-model = dict(backbone=dict(scale_space=dict(num_scales=1)))
+model = dict(
+    backbone=dict(
+        channels=(16, 32, 48),
+        deform=dict(type='mmscale.ModulatedDeformScaleConv'),
+    ),
+    head=dict(in_channels=48 * 4),
+)

@@ -1,4 +1,9 @@
-_base_ = '../deform_dss/scaleresnet18-s3-w15-dcnv1_1xb128-30e_scalecifar10.py'
+_base_ = [
+    '../_base_/models/scaleresnet18-w15-dcnv1_cifar.py',
+    '../_base_/datasets/scale_cifar10_bs128.py',
+    '../_base_/schedules/sgd_cosine_bs128_30e_offset.py',
+    '../_base_/default_runtime.py',
+]
 
 # Deformable convolution is the deformable scale convolution of a single level, the image.
 model = dict(backbone=dict(scale_space=dict(num_scales=1)))

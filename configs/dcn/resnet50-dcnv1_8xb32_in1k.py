@@ -1,4 +1,14 @@
-_base_ = '../deform_dss/scaleresnet50-s4-dcnv1_8xb32_in1k.py'
+_base_ = [
+    '../_base_/models/scaleresnet50.py',
+    '../_base_/datasets/imagenet_bs32.py',
+    '../_base_/schedules/sgd_step_bs256_100e_offset.py',
+    '../_base_/default_runtime.py',
+]
 
 # Deformable convolution is the deformable scale convolution of a single level, the image.
-model = dict(backbone=dict(scale_space=dict(num_scales=1)))
+model = dict(
+    backbone=dict(
+        scale_space=dict(num_scales=1),
+        deform=dict(type='mmscale.DeformScaleConv', stages=(False, True, True, True)),
+    )
+)

@@ -1,4 +1,9 @@
-_base_ = '../cnn/cnn_1xb128-20e_scalemnist.py'
+_base_ = [
+    '../_base_/models/scaleconvnet.py',
+    '../_base_/datasets/scale_mnist_bs128.py',
+    '../_base_/schedules/adam_onecycle_bs128_20e.py',
+    '../_base_/default_runtime.py',
+]
 
 # Scales and functions are those of the published network, which enlarges the image twofold first,
 # and pools by means of 2x2 pixels where this one takes maxima of windows that grow with the level.

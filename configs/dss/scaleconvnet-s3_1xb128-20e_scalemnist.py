@@ -1,3 +1,8 @@
-_base_ = '../cnn/cnn_1xb128-20e_scalemnist.py'
+_base_ = [
+    '../_base_/models/scaleconvnet.py',
+    '../_base_/datasets/scale_mnist_bs128.py',
+    '../_base_/schedules/adam_onecycle_bs128_20e.py',
+    '../_base_/default_runtime.py',
+]
 
-model = dict(backbone=dict(scale_space=dict(base=2.0, num_scales=3, zero_scale=0.5)))
+model = dict(backbone=dict(scale_space=dict(num_scales=3)))

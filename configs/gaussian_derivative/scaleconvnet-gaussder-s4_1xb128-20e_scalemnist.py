@@ -1,4 +1,9 @@
-_base_ = '../cnn/cnn_1xb128-20e_scalemnist.py'
+_base_ = [
+    '../_base_/models/scaleconvnet.py',
+    '../_base_/datasets/scale_mnist_bs128.py',
+    '../_base_/schedules/adam_onecycle_bs128_20e.py',
+    '../_base_/default_runtime.py',
+]
 
 # Derivatives up to order 2 at a width of one pixel, as published; in the network of the other
 # families, which pools, in place of the published one.

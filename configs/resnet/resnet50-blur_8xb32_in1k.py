@@ -1,4 +1,9 @@
-_base_ = '../dss/scaleresnet50-s4_8xb32_in1k.py'
+_base_ = [
+    '../_base_/models/scaleresnet50.py',
+    '../_base_/datasets/imagenet_bs32.py',
+    '../_base_/schedules/sgd_step_bs256_100e.py',
+    '../_base_/default_runtime.py',
+]
 
 # MMPretrain's ResNet-50 (a ScaleResNet of one level is one) with a low-pass before each stride.
 model = dict(

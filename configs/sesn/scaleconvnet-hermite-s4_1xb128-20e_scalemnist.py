@@ -1,4 +1,9 @@
-_base_ = '../cnn/cnn_1xb128-20e_scalemnist.py'
+_base_ = [
+    '../_base_/models/scaleconvnet.py',
+    '../_base_/datasets/scale_mnist_bs128.py',
+    '../_base_/schedules/adam_onecycle_bs128_20e.py',
+    '../_base_/default_runtime.py',
+]
 
 # Scales, widths, orders and supports are those of the published network for 56x56 pixels with
 # augmentation. There pooling windows have 2x2 pixels at every level; here they grow with it. There

@@ -1,4 +1,9 @@
-_base_ = '../dss/scaleresnet18-s3-w16_1xb128-30e_scalecifar10.py'
+_base_ = [
+    '../_base_/models/scaleresnet18-w16_cifar.py',
+    '../_base_/datasets/scale_cifar10_bs128.py',
+    '../_base_/schedules/sgd_cosine_bs128_30e.py',
+    '../_base_/default_runtime.py',
+]
 
 # Scales, width and support of the published network for STL-10.
 model = dict(

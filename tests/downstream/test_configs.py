@@ -9,6 +9,7 @@ import re
 
 import pytest
 import torch
+import yaml
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
@@ -26,6 +27,7 @@ FIVE_LINES, OF_A_SEGMENTOR = re.findall(
 IN_README = re.search(r'five lines.*?```python\n(.*?)```', (ROOT / 'README.md').read_text(), re.S)[
     1
 ]
+INDEXED = yaml.safe_load((ROOT / 'configs/downstream/metafile.yml').read_text())['Models']
 
 
 def twin_of(base: str, folder):
@@ -47,6 +49,16 @@ def train(cfg) -> list[float]:
 def build(cfg):
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return MODELS.build(cfg.model)
+
+
+@pytest.mark.parametrize('model', INDEXED, ids=lambda model: model['Name'])
+def test_the_index_repeats_what_the_config_says(model):
+    cfg, stated = Config.fromfile(ROOT / model['Config']), model['Metadata']
+    length = [cfg.train_cfg.get('max_epochs'), cfg.train_cfg.get('max_iters')]
+    assert length == [stated.get('Epochs'), stated.get('Iterations')]
+    assert stated['Batch Size'] % cfg.train_dataloader.batch_size == 0
+    with torch.device('meta'):
+        assert sum(p.numel() for p in build(cfg).parameters()) == stated['Parameters']
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)

@@ -10,7 +10,7 @@ from test_tools.conftest import ROOT
 from mmscale.engine import models
 from mmscale.model_index import register_model_index
 
-NAME = 'scaleconvnet-deep-balanced_1xb128-20e_scalemnist'  # its weights are released
+NAME = 'scaleconvnet-deep-balanced-up1_1xb128-20e_scalemnist'  # its weights are released
 CONFIG = str(ROOT / f'configs/aa_pyramid/{NAME}.py')
 
 

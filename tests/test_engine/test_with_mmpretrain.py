@@ -20,7 +20,7 @@ from mmscale.scale_space import split_levels
 ROOT = Path(__file__).resolve().parents[2]
 CIFAR_CONFIGS = (
     'dss/scaleresnet18-s3-w16_1xb128-30e_scalecifar10',
-    'aa_pyramid/scaleresnet18-economical-w16_1xb128-30e_scalecifar10',
+    'aa_pyramid/scaleresnet18-economical-up1-w16_1xb128-30e_scalecifar10',
     'deform_dss/scaleresnet18-s3-w15-dcnv1_1xb128-30e_scalecifar10',
 )
 LIFTS = ('GaussianLift', 'GaussianPyramidLift')
@@ -62,7 +62,7 @@ def test_inferencers_take_a_name_or_a_path(config):
 
 @pytest.mark.parametrize(
     'name',
-    ['scaleconvnet-s3_1xb128-20e_scalemnist', 'scaleconvnet-economical_1xb128-20e_scalemnist'],
+    ['scaleconvnet-s3_1xb128-20e_scalemnist', 'scaleconvnet-economical-up1_1xb128-20e_scalemnist'],
 )
 def test_a_model_of_one_channel_is_given_one(name, tmp_path):
     """MMPretrain reads files in colour, so who has one reads it; colour says what is wrong."""

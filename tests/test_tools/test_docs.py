@@ -112,7 +112,7 @@ def test_the_notebook_runs_from_top_to_bottom():
     printed = ''.join(output.get('text', '') for output in last.outputs)
     ordinary, economical = (
         next(line for line in printed.splitlines() if line.startswith(name)).split('errors')[1]
-        for name in ('ResNet', 'economical')
+        for name in ('ResNet', 'economical-up1')
     )
     factors = range(1, 6)  # above 1
     ordinary, economical = ([float(v) for v in line.split()] for line in (ordinary, economical))

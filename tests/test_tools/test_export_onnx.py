@@ -16,7 +16,7 @@ from mmscale.ops.adaptive_pool import _max_of_cells, _mean_of_cells, adaptive_po
 from .conftest import ROOT, exit_message, run_here
 
 TOOL = 'tools/deployment/export_onnx.py'
-CHECKPOINT = 'checkpoints/scaleconvnet-deep-balanced_1xb128-20e_scalemnist-4bb1befa.pth'
+CHECKPOINT = 'checkpoints/scaleconvnet-deep-balanced-up1_1xb128-20e_scalemnist-4bb1befa.pth'
 
 
 def config(folder, name):
@@ -67,7 +67,7 @@ def test_the_graph_takes_batches_of_any_size(path, tmp_path, capsys, monkeypatch
 def test_graphs_of_several_sizes_have_the_weights_of_the_checkpoint(tmp_path, monkeypatch):
     from mmpretrain import get_model
 
-    path = config('aa_pyramid', 'scaleconvnet-deep-balanced')
+    path = config('aa_pyramid', 'scaleconvnet-deep-balanced-up1')
     name = Path(path).stem
     run_here(monkeypatch, TOOL, name, '--pretrained', '--out', tmp_path, '--side', 28, '32x24')
     assert {p.name for p in tmp_path.iterdir()} == {f'{name}-28.onnx', f'{name}-32x24.onnx'}

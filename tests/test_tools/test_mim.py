@@ -17,11 +17,11 @@ TOOLS = Path(mmpretrain.__file__).parent / '.mim' / 'tools'
 CONFIGS = ROOT / 'configs'
 DIGITS = (
     'dss/scaleresnet18-s3-w8_1xb50-10e_scaledigits.py',
-    'aa_pyramid/scaleresnet18-economical-w8_1xb50-10e_scaledigits.py',
+    'aa_pyramid/scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits.py',
 )
 CONVNETS = (
     'dss/scaleconvnet-s3_1xb128-20e_scalemnist.py',
-    'aa_pyramid/scaleconvnet-economical_1xb128-20e_scalemnist.py',
+    'aa_pyramid/scaleconvnet-economical-up1_1xb128-20e_scalemnist.py',
 )
 
 

@@ -46,7 +46,7 @@ def test_what_follows_the_lift_is_exact_at_powers_of_the_base(finished):
     at_two = results['factors'].index(2.0)
     body = {name: runs[0]['body'][at_two] for name, runs in results['models'].items()}
     assert body['ResNet'] > 0.05
-    assert body['DSS v1'] < 1e-10 and body['economical'] < 1e-10
+    assert body['DSS v1'] < 1e-10 and body['economical-up1'] < 1e-10
 
 
 def test_a_second_run_measures_nothing_anew(finished, monkeypatch, capsys):

@@ -166,7 +166,7 @@ def test_no_strict_takes_a_part(trained, tmp_path, monkeypatch):
 
 
 def test_a_name_with_its_released_weights(tmp_path, monkeypatch):
-    name = 'scaleresnet18-economical-w8_1xb50-10e_scaledigits'
+    name = 'scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits'
     run_here(monkeypatch, 'tools/test.py', name, '--pretrained', '--work-dir', tmp_path, '--out',
              tmp_path)  # fmt: skip
     assert json.loads((tmp_path / 'metrics.json').read_text())['accuracy/top1'] > 90

@@ -1,4 +1,9 @@
-_base_ = '../dss/scaleconvnet-s3_1xb128-20e_scalemnist.py'
+_base_ = [
+    '../_base_/models/scaleresnet18_digits.py',
+    '../_base_/datasets/scale_digits_bs50.py',
+    '../_base_/schedules/adam_onecycle_bs50_10e.py',
+    '../_base_/default_runtime.py',
+]
 
 # From twice to half the image's size, an octave apart.
 model = dict(

@@ -1,4 +1,4 @@
-_base_ = './scaleconvnet-balanced_1xb128-20e_scalemnist.py'
+_base_ = './scaleconvnet-balanced-up1_1xb128-20e_scalemnist.py'
 
 # Two layers of 3x3 taps in place of each one of 7x7: three fifths of the parameters, twice as deep.
 model = dict(

@@ -1,4 +1,9 @@
-_base_ = '../dss/scaleresnet18-s3-w16_1xb128-30e_scalecifar10.py'
+_base_ = [
+    '../_base_/models/scaleconvnet.py',
+    '../_base_/datasets/scale_mnist_bs128.py',
+    '../_base_/schedules/adam_onecycle_bs128_20e.py',
+    '../_base_/default_runtime.py',
+]
 
 # From twice to half the image's size, an octave apart.
 model = dict(
