@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Equivariance error against cost: which base, which blur, which zero_scale.
+"""Equivariance error against cost: which base, which blur, which zero_scale, which kernel.
 
 Networks of random weights and calibrated norms on crops of photographs; the error is that of the
 last feature maps, at each of several factors, the cost that of a training step, in steps of the
@@ -31,6 +31,7 @@ from mmscale.engine.allocator import keep_freed_blocks
 from mmscale.engine.report import write_text
 from mmscale.evaluation import equivariance_error
 from mmscale.registry import MODELS
+from mmscale.scale_space import split_levels
 from mmscale.visualization import save_figure
 
 # Levels an octave; the base is its root of 2.
@@ -52,6 +53,25 @@ NAMED = {
     'balanced': ('√2', 1.0, '7 taps'),
     'accurate': ('∜2', 0.5, 'variance 3'),
 }
+
+# With ``--kernels``, of 3x3 taps: form, lift, kernel. On pyramids a discrete kernel is the dilated.
+DENSE, REPEAT, PYRAMID = 'GaussianLift', 'RepeatLift', 'GaussianPyramidLift'
+HERMITE = dict(type='mmscale.HermiteBasis', effective_size=3, width=0.9)
+JET = dict(type='mmscale.GaussianDerivativeBasis', max_order=2, width=0.9)
+KERNELS = {
+    'dense, dilated': (DENSE, None),
+    'dense, discrete': (DENSE, dict(type='mmscale.DiscreteBasis', effective_size=3)),
+    'dense, Hermite': (DENSE, HERMITE),
+    'dense, Gaussian derivatives': (DENSE, JET),
+    'repeated image, Hermite': (REPEAT, HERMITE),
+    'repeated image, Gaussian derivatives': (REPEAT, JET),
+    'pyramid, dilated': (PYRAMID, None),
+    'pyramid, Hermite': (PYRAMID, HERMITE),
+    'pyramid, Gaussian derivatives': (PYRAMID, JET),
+}
+KERNEL_COLOURS = {kernel: f'C{i}' for i, kernel in enumerate(KERNELS)}
+# Taps of the support of Hermite functions of 3x3 at level 0.
+HERMITE_SUPPORT = 5
 
 # What is built, the side and number of crops, octaves from the finest level to the coarsest, and
 # factors: three octaves of a map of stride 4 leave no sample off the border at the last of them.
@@ -88,6 +108,11 @@ def parse_args() -> argparse.Namespace:
         '--named', action='store_true', help='only the three named configurations, not all 40'
     )
     parser.add_argument(
+        '--kernels',
+        action='store_true',
+        help='kernels of the field, dense and pyramid, blur 5 taps',
+    )
+    parser.add_argument(
         '--aa-stem',
         action='store_true',
         help='blur behind the strided convolution of the stem, too',
@@ -105,8 +130,11 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def configurations(named: bool) -> list[tuple]:
-    """``(base, zero_scale, blur)``; the ordinary networks, one level, have the base None."""
+def configurations(named: bool, kernels: bool) -> list[tuple]:
+    """``(base, zero_scale, blur[, kernel])``; ordinary networks, one level, have the base None."""
+    if kernels:
+        ordinary = [(None, 0.5, blur) for blur in ('none', '5 taps')]
+        return ordinary + [(b, 0.5, '5 taps', kernel) for b in ('2', '√2') for kernel in KERNELS]
     blurs = ['none', *dict.fromkeys(blur for *_, blur in NAMED.values())] if named else BLURS
     ordinary = [(None, 0.5, blur) for blur in blurs]
     return ordinary + (
@@ -114,7 +142,7 @@ def configurations(named: bool) -> list[tuple]:
     )
 
 
-def build(args, base: str | None, zero_scale: float, blur: str, seed: int):
+def build(args, base: str | None, zero_scale: float, blur: str, kernel: str = '', seed: int = 0):
     """A network with random weights."""
     config, _, _, octaves, _ = NETWORKS[args.network]
     grid = dict(num_scales=1)
@@ -122,7 +150,12 @@ def build(args, base: str | None, zero_scale: float, blur: str, seed: int):
         density = DENSITIES[base]
         grid = dict(base=2 ** (1 / density), num_scales=octaves * density + 1)
         grid['zero_scale'] = zero_scale
-    options = dict(scale_space=grid, lift=dict(type='mmscale.GaussianPyramidLift'))
+    lift, basis = KERNELS[kernel or 'pyramid, dilated']
+    options = dict(scale_space=grid, lift=dict(type=f'mmscale.{lift}'))
+    if basis is not None:
+        options['kernel'] = basis
+        if basis is HERMITE:
+            options['kernel'] = dict(basis, size=HERMITE_SUPPORT * 2**octaves // 2 * 2 + 1)
     if BLURS[blur] is not None:
         options['aa_layer'] = dict(type='mmscale.ScaleBlurPool2d', **BLURS[blur])
         if args.aa_stem:
@@ -164,7 +197,7 @@ def measure(args, configuration: tuple, images: torch.Tensor) -> dict[str, list]
     factors = NETWORKS[args.network][-1]
     errors, amplifications = [], []
     for seed in args.seeds:
-        model = calibrate_norms(build(args, *configuration, seed), images[:16])
+        model = calibrate_norms(build(args, *configuration, seed=seed), images[:16])
         found = equivariance_error(model, images, factors, border=args.border, batch_size=4)
         found = found if isinstance(found, tuple) else (found,)
         errors.append(torch.stack([output.mean for output in found]))
@@ -186,7 +219,9 @@ def amplification(model, images: torch.Tensor, share: float = 1e-3) -> list[torc
     before = change.square().sum() / images.square().sum()
     found = []
     for levels, changed in zip(model(images), model(images + change)):
-        signal, other = (torch.cat([x.flatten() for x in y]) for y in (levels, changed))
+        signal, other = (
+            torch.cat([x.flatten() for x in split_levels(y)]) for y in (levels, changed)
+        )
         found.append((other - signal).square().sum() / signal.square().sum() / before)
     return found
 
@@ -198,7 +233,7 @@ def step_of(model, batch: int, side: int):
 
     def step():
         outputs = model(images)[-1]
-        loss = sum(level.square().mean() for level in outputs)
+        loss = sum(level.square().mean() for level in split_levels(outputs))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -218,23 +253,25 @@ def costs(args, compared: list[tuple]) -> dict[tuple, float]:
     The median of 9 ratios. ``zero_scale`` changes numbers, not work: both values share one.
     """
     side = NETWORKS[args.network][1]
-    ordinary = step_of(build(args, None, 0.5, 'none', 0), args.batch_size, side)
+    ordinary = step_of(build(args, None, 0.5, 'none'), args.batch_size, side)
     found = {(None, 'none'): 1.0}
-    for base, _, blur in compared:
-        if (base, blur) in found:
+    for base, _, blur, *kernel in compared:
+        if (base, blur, *kernel) in found:
             continue
-        progress(f'cost of base {base}, blur {blur}')
-        step = step_of(build(args, base, 0.5, blur, 0), args.batch_size, side)
+        progress(f'cost of base {base}, blur {blur} {" ".join(kernel)}')
+        step = step_of(build(args, base, 0.5, blur, *kernel), args.batch_size, side)
         step(), ordinary()
         ratios = [seconds_of(step) / seconds_of(ordinary) for _ in range(9)]
-        found[base, blur] = statistics.median(ratios)
+        found[(base, blur, *kernel)] = statistics.median(ratios)
     return found
 
 
 def name_of(configuration: tuple) -> str:
-    base, zero_scale, blur = configuration
+    base, zero_scale, blur, *kernel = configuration
     if base is None:
         return 'ordinary' if blur == 'none' else f'ordinary, blur {blur}'
+    if kernel:
+        return f'base {base}, {kernel[0]}'
     return f'base {base}, zero_scale {zero_scale:g}, blur {blur}'
 
 
@@ -262,13 +299,13 @@ def draw(rows: list[dict], title: str):
     figure = Figure(figsize=(8.5, 5.5), layout='constrained')
     axes = figure.subplots()
     for row in rows:
-        base, zero_scale, blur = row['configuration']
+        base, zero_scale, blur, *kernel = row['configuration']
         axes.plot(
             row['cost'],
             max(row['errors'][-1]),
             MARKERS.get(base, '*'),
             ms=11 if base is None else 8,
-            color=COLOURS[blur],
+            color=KERNEL_COLOURS[kernel[0]] if kernel else COLOURS[blur],
             mfc=COLOURS[blur] if zero_scale == 1.0 or base is None else 'white',
             mew=1.6,
         )
@@ -280,16 +317,38 @@ def draw(rows: list[dict], title: str):
         Line2D([], [], ls='', marker=marker, ms=8, mfc='white', color='black', label=f'base {base}')
         for base, marker in MARKERS.items()
     ]
-    keys += [
-        Line2D(
-            [], [], ls='', marker='o', ms=8, color='black', mfc=fill, label=f'zero_scale {value}'
-        )
-        for value, fill in ((0.5, 'white'), (1, 'black'))
-    ]
-    keys += [
-        Line2D([], [], lw=5, color=colour, label=f'blur: {blur}')
-        for blur, colour in COLOURS.items()
-    ]
+    kernels = {kernel[0] for _, _, _, *kernel in (row['configuration'] for row in rows) if kernel}
+    if kernels:
+        keys = [keys[0], *(key for key in keys if key.get_label() in ('base 2', 'base √2'))]
+        keys += [
+            Line2D([], [], lw=5, color=colour, label=kernel)
+            for kernel, colour in KERNEL_COLOURS.items()
+        ]
+    keys += (
+        []
+        if kernels
+        else [
+            Line2D(
+                [],
+                [],
+                ls='',
+                marker='o',
+                ms=8,
+                color='black',
+                mfc=fill,
+                label=f'zero_scale {value}',
+            )
+            for value, fill in ((0.5, 'white'), (1, 'black'))
+        ]
+    )
+    keys += (
+        []
+        if kernels
+        else [
+            Line2D([], [], lw=5, color=colour, label=f'blur: {blur}')
+            for blur, colour in COLOURS.items()
+        ]
+    )
     figure.legend(handles=keys, loc='outside right center', frameon=False, fontsize=9)
     axes.set(xscale='log', yscale='log', title=title,
              xlabel='time of a training step, in steps of the ordinary network',
@@ -327,7 +386,7 @@ def main():
     _, side, count, _, factors = NETWORKS[args.network]
     images = photograph_crops(args.num_images or count, side, folder=args.images).float()
     images = (images - images.mean((0, 2, 3), True)) / images.std((0, 2, 3), keepdim=True)
-    compared = configurations(args.named)
+    compared = configurations(args.named, args.kernels)
     measured = {}
     for i, configuration in enumerate(compared, start=1):
         progress(f'error {i} of {len(compared)}: {name_of(configuration)}')
@@ -338,12 +397,13 @@ def main():
             name=name_of(configuration),
             role=role_of(configuration),
             configuration=configuration,
-            cost=found.get((configuration[0], configuration[2])),
+            cost=found.get((configuration[0], *configuration[2:])),
             **measured[configuration],
         )
         for configuration in compared
     ]
-    stem = f'frontier_{args.network}{"_aa_stem" if args.aa_stem else ""}'
+    stem = f'frontier_{args.network}'
+    stem += '_aa_stem' * args.aa_stem + '_kernels' * args.kernels
     command = shlex.join(['python', *sys.argv])
     versions = f'torch {torch.__version__}, {torch.get_num_threads()} CPU threads'
     text = f'`{command}`\n\n{versions}.\n\n{table(rows, factors)}'
