@@ -76,6 +76,18 @@ runs = {
         config='configs/deform_dss/scaleconvnet-s3-dcnv2_1xb128-20e_scalemnist.py',
         style=dict(color='tab:orange', ls=':'),
     ),
+    'SESN': dict(
+        config='configs/sesn/scaleconvnet-hermite-s4_1xb128-20e_scalemnist.py',
+        style=dict(color='tab:gray'),
+    ),
+    'DISCO': dict(
+        config='configs/disco/scaleconvnet-discrete-s4_1xb128-20e_scalemnist.py',
+        style=dict(color='tab:gray', ls='--'),
+    ),
+    'Gaussian derivatives': dict(
+        config='configs/gaussian_derivative/scaleconvnet-gaussder-s4_1xb128-20e_scalemnist.py',
+        style=dict(color='tab:gray', ls=':'),
+    ),
     'SO(2)': dict(
         config='configs/so2/so2convnet_1xb128-20e_scalemnist.py', style=dict(color='tab:brown')
     ),
@@ -94,6 +106,9 @@ comparisons = [
     ('bilinear pyramid in place of a dense scale space', 'DSS v1', 'DSS v2'),
     ('Gaussian in place of bilinear pyramid', 'DSS v2', 'DSS v2, Gaussian'),
     ('interpolation in place of max pooling to match the levels', 'DSS v2', 'DSS v2, interpolated'),
+    ('Hermite functions', 'DSS v1', 'SESN'),
+    ('discrete kernels', 'DSS v1', 'DISCO'),
+    ('derivatives of Gaussians', 'DSS v1', 'Gaussian derivatives'),
     ('blur before strides', 'CNN', 'CNN, blur'),
     ('blur before strides', 'DSS v1', 'DSS v1, blur'),
     ('blur before strides', 'DSS v2', 'DSS v2, blur'),
@@ -121,6 +136,12 @@ pictures = [
         name='pyramids',
         title='Dense scale space and pyramids',
         runs=['CNN', 'DSS v1', 'DSS v2', 'DSS v2, Gaussian', 'DSS v2, interpolated'],
+    ),
+    dict(
+        kind='scale',
+        name='kernels',
+        title='Kernels of the field',
+        runs=['CNN', 'DSS v1', 'SESN', 'DISCO', 'Gaussian derivatives'],
     ),
     dict(kind='scatter', name='scatter', title='Equivariance error against accuracy'),
 ]  # fmt: skip
