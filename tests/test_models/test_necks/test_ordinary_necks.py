@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmpretrain.models import GlobalAveragePooling
 
-from mmscale.engine.launch import build_network
+from mmscale.engine.models import build_network
 from mmscale.models import ScaleResNet_CIFAR
 from mmscale.scale_space.levels import Pyramid
 
