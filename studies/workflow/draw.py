@@ -38,6 +38,7 @@ from mmscale.engine.report import write_text
 from mmscale.visualization import save_figure
 
 MARKERS = 'osD^vP*X<>hd'
+MOST_TICKS = 12
 LINE = dict(ms=4.5, lw=1.3, capsize=2, elinewidth=0.9)
 
 
@@ -48,6 +49,8 @@ def draw(study: SimpleNamespace, name: str, frame: pd.DataFrame, out: Path) -> l
     for picture in study.pictures:
         title, file = picture.get('title', study.title), picture.get('name', picture['kind'])
         found = tables.select(study, frame, picture.get('runs', ()))
+        if found.empty:  # nothing of it is measured yet
+            continue
         figure = KINDS[picture['kind']](study, found, picture)
         seeds = sorted(set(found.groupby('cell', observed=True).seed.nunique()))
         words = f'means over {" to ".join(map(str, seeds))} seeds and their standard deviation'
@@ -98,7 +101,8 @@ def draw_scale(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> Fi
         for run in runs.intersection(found):
             plot(axes, found[run], axes is right, **{**LINE, **looks[run], 'label': run})
         factors = tables.factors(frame)
-        axes.set_xticks(factors, [f'{s:g}' for s in factors], fontsize=8)
+        if len(factors) <= MOST_TICKS:
+            axes.set_xticks(factors, [f'{s:g}' for s in factors], fontsize=8)
         axes.set_xlabel('scale factor s: everything is s times smaller')
         axes.grid(alpha=0.3, which='both')
     if metric == 'accuracy':
