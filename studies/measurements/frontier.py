@@ -28,6 +28,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 import mmscale.models  # noqa: F401  (registers the networks)
 from mmscale.datasets.images import photograph_crops
 from mmscale.engine.allocator import keep_freed_blocks
+from mmscale.engine.cost import count as count_operations
 from mmscale.engine.report import write_text
 from mmscale.evaluation import equivariance_error
 from mmscale.registry import MODELS
@@ -283,12 +284,21 @@ def table(rows: list[dict], factors: tuple) -> str:
     """Markdown, one part an output of the network."""
     lines = []
     for i in range(len(rows[0]['errors'])):
-        head = ['network', '', 'cost', *(f's = {s:g}' for s in factors), 'worst', 'amplifies']
-        lines += [f'| {" | ".join(head)} |', f'|---|---|{"---:|" * (len(factors) + 3)}']
+        head = [
+            'network',
+            '',
+            'multiply-adds',
+            'cost',
+            *(f's = {s:g}' for s in factors),
+            'worst',
+            'amplifies',
+        ]
+        lines += [f'| {" | ".join(head)} |', f'|---|---|{"---:|" * (len(factors) + 4)}']
         for row in rows:
             errors = [*row['errors'][i], max(row['errors'][i])]
             cost = '-' if row['cost'] is None else f'{row["cost"]:.2f}'
-            cells = [row['name'], row['role'], cost, *(f'{error:.2g}' for error in errors)]
+            work = f'{row["multiply_adds"] / 1e9:.2f} G'
+            cells = [row['name'], row['role'], work, cost, *(f'{error:.2g}' for error in errors)]
             lines.append(f'| {" | ".join(cells)} | {row["amplification"][i]:.3g} |')
         lines.append('')
     return '\n'.join(lines)
@@ -367,9 +377,10 @@ def draw(rows: list[dict], title: str):
 
 def to_csv(rows: list[dict], factors: tuple) -> str:
     """A line a network, output and factor."""
-    columns = ['network', 'role', 'output', 'factor', 'error', 'amplification', 'cost']
+    columns = ['network', 'role', 'output', 'factor', 'error', 'amplification', 'multiply_adds',
+               'cost']  # fmt: skip
     lines = [
-        (row['name'], row['role'], i, factor, error, grown, row['cost'])
+        (row['name'], row['role'], i, factor, error, grown, row['multiply_adds'], row['cost'])
         for row in rows
         for i, (errors, grown) in enumerate(zip(row['errors'], row['amplification']))
         for factor, error in zip(factors, errors)
@@ -398,6 +409,7 @@ def main():
             role=role_of(configuration),
             configuration=configuration,
             cost=found.get((configuration[0], *configuration[2:])),
+            multiply_adds=count_operations(build(args, *configuration), (3, side, side))[1],
             **measured[configuration],
         )
         for configuration in compared
