@@ -74,7 +74,8 @@ def _make_constant(key, fn, args, kwargs) -> Tensor:
             constant = fn(*args, **kwargs)
     finally:
         torch._C._set_tracing_state(tracing)
-    if type(constant) is not Tensor:  # of a mode that simulates tensors
+    # Of a mode that simulates tensors, or so large that it would take the place of all others.
+    if type(constant) is not Tensor or _num_bytes(constant) > KEPT_BYTES:
         return constant
     with _lock:  # threads that serve images of many sizes
         if key not in _kept:

@@ -305,13 +305,18 @@ def table(rows: list[dict], factors: tuple) -> str:
 
 
 def draw(rows: list[dict], title: str):
-    """Worst error against cost, both on logarithmic axes, the named configurations labelled."""
+    """Worst error against cost, both on logarithmic axes, the named configurations labelled.
+
+    The cost is the time of a training step where that is measured, else the multiply-adds.
+    """
     figure = Figure(figsize=(8.5, 5.5), layout='constrained')
     axes = figure.subplots()
+    measured = all(row['cost'] is not None for row in rows)
     for row in rows:
+        cost = row['cost'] if measured else row['multiply_adds'] / rows[0]['multiply_adds']
         base, zero_scale, blur, *kernel = row['configuration']
         axes.plot(
-            row['cost'],
+            cost,
             max(row['errors'][-1]),
             MARKERS.get(base, '*'),
             ms=11 if base is None else 8,
@@ -320,7 +325,7 @@ def draw(rows: list[dict], title: str):
             mew=1.6,
         )
         if row['role']:
-            axes.annotate(row['role'], (row['cost'], max(row['errors'][-1])), (-9, 0),
+            axes.annotate(row['role'], (cost, max(row['errors'][-1])), (-9, 0),
                           textcoords='offset points', ha='right', va='center')  # fmt: skip
     keys = [Line2D([], [], ls='', marker='*', ms=11, color='black', label='ordinary')]
     keys += [
@@ -360,11 +365,12 @@ def draw(rows: list[dict], title: str):
         ]
     )
     figure.legend(handles=keys, loc='outside right center', frameon=False, fontsize=9)
+    kind = 'time of a training step' if measured else 'multiply-adds'
     axes.set(xscale='log', yscale='log', title=title,
-             xlabel='time of a training step, in steps of the ordinary network',
+             xlabel=f'{kind}, in those of the ordinary network',
              ylabel=r'worst equivariance error $\Delta(s)$ over the factors')  # fmt: skip
     for axis, ticks in (
-        (axes.xaxis, (1, 1.5, 2, 3, 4, 5)),
+        (axes.xaxis, (1, 1.5, 2, 3, 4, 5, 10, 20, 50, 100)),
         (axes.yaxis, (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)),
     ):
         low, high = axis.get_view_interval()
@@ -421,9 +427,8 @@ def main():
     text = f'`{command}`\n\n{versions}.\n\n{table(rows, factors)}'
     write_text(args.out / f'{stem}.md', text)
     write_text(args.out / f'{stem}.csv', to_csv(rows, factors))
-    if not args.no_cost:
-        title = f'{args.network}: {len(images)} crops of {side} px, border {args.border}'
-        save_figure(draw(rows, title), args.out / f'{stem}.png')
+    title = f'{args.network}: {len(images)} crops of {side} px, border {args.border}'
+    save_figure(draw(rows, title), args.out / f'{stem}.png')
     print(text)
     progress(f'results: {(args.out / stem).resolve()}.md and .csv')
 
