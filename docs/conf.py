@@ -15,20 +15,24 @@ release = version = mmscale.__version__
 html_title = f'mmscale {release}'
 
 extensions = [
-    'myst_parser',
+    'myst_nb',
     'sphinx.ext.autodoc',
     'sphinx.ext.napoleon',
     'sphinx.ext.viewcode',
     'sphinx_copybutton',
     'sphinx_design',
+    'mathml',
     'measured_pages',
 ]
-exclude_patterns = ['_build', '_ext']
+html_math_renderer = 'mathml'
+exclude_patterns = ['_build', '_ext', '_static']
 html_theme = 'furo'
-html_static_path = []
+html_static_path = ['_static']
+html_css_files = ['mmscale.css']
 
 myst_enable_extensions = ['colon_fence', 'dollarmath']
 myst_heading_anchors = 4
+nb_execution_mode = 'off'  # the notebook is stored with its outputs
 # Prompts and comments behind commands are not copied.
 copybutton_exclude = '.linenos, .gp, .go'
 

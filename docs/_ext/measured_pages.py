@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Numbers of studies and of the model index, read when the documentation is built.
+"""Numbers of studies, read when the documentation is built.
 
 Pages say where tables belong by comments, on lines of their own:
 
@@ -9,8 +9,6 @@ Pages say where tables belong by comments, on lines of their own:
   equivariance error over scale, of the named runs.
 - ``<!-- test NAME -->``: its test errors.
 - ``<!-- compare NAME | RUN | RUN -->``: of the second run against the first, seed by seed.
-
-Pages of the families of configs are made of ``configs/FOLDER/README.md`` and the model index.
 """
 
 import re
@@ -18,7 +16,6 @@ import sys
 from functools import cache
 from pathlib import Path
 
-import yaml
 from sphinx.application import Sphinx
 
 DOCS = Path(__file__).resolve().parents[1]
@@ -33,11 +30,6 @@ GENERATED = DOCS / 'generated'
 # Titles and files of the pictures of each study.
 DRAWN = {}
 COMMENT = re.compile(r'^<!-- (study|picture|accuracy|error|test|compare) (.+?) -->$', re.MULTILINE)
-# In the order in which they are introduced.
-FAMILIES = (
-    'resnet', 'cnn', 'dcn', 'dss', 'dss_v2', 'deform_dss', 'aa_pyramid', 'sesn', 'disco',
-    'gaussian_derivative', 'so2',
-)  # fmt: skip
 
 
 def setup(app: Sphinx) -> dict:
@@ -47,24 +39,16 @@ def setup(app: Sphinx) -> dict:
 
 
 def generate(app: Sphinx) -> None:
-    """Draws the pictures of all studies and writes the pages of all families."""
+    """Draws the pictures of all studies."""
     for path in sorted(tables.RESULTS.glob('*.csv')):
         study, frame = read(path.stem)
         DRAWN[path.stem] = draw.draw(study, path.stem, frame, GENERATED / 'studies')
-    folder = GENERATED / 'configs'
-    folder.mkdir(parents=True, exist_ok=True)
-    for family in FAMILIES:
-        text = (ROOT / 'configs' / family / 'README.md').read_text(encoding='utf-8')
-        text = re.sub(r'\]\((?:\.\./)+docs/', '](/', text)
-        text = re.sub(r'\]\(\.\./(\w+)/README\.md\)', r'](\1.md)', text)
-        text = text.replace('](../README.md)', '](/models.md)')
-        page = f'{text}\n## Configs\n\n{configs(family)}\n'
-        (folder / f'{family}.md').write_text(page, encoding='utf-8')
 
 
 def fill(app: Sphinx, name: str, source: list[str]) -> None:
-    """Puts tables where a page asks for them."""
-    source[0] = COMMENT.sub(lambda found: FILLED[found[1]](*_arguments(found[2])), source[0])
+    """Puts tables where a page asks for them; a number and its deviation stay on one line."""
+    text = COMMENT.sub(lambda found: FILLED[found[1]](*_arguments(found[2])), source[0])
+    source[0] = re.sub(' (±|×÷) ', '\u00a0\\1\u00a0', text)
 
 
 def _arguments(text: str) -> list[str]:
@@ -113,21 +97,3 @@ def compare(name: str, *pair: str) -> str:
 
 FILLED = dict(study=whole_study, picture=one_picture, accuracy=accuracy, error=error, test=test,
               compare=compare)  # fmt: skip
-
-
-def configs(family: str) -> str:
-    """A table of the configs of a folder, from the model index."""
-    index = yaml.safe_load((ROOT / 'configs' / family / 'metafile.yml').read_text(encoding='utf-8'))
-    rows = []
-    for model in index['Models']:
-        meta, result = model['Metadata'], model['Results'][0]
-        metrics = result['Metrics'] or {}
-        rows.append([
-            f'`{model["Name"]}`',
-            result['Dataset'],
-            f'{meta["Parameters"] / 1e6:.2f} M',
-            f'{meta["FLOPs"] / 1e6:,.1f} M',
-            str(metrics.get('Top 1 Accuracy', '-')),
-        ])  # fmt: skip
-    head = ['config', 'dataset', 'parameters', 'multiply-adds', 'top-1 accuracy, %']
-    return tables.markdown(head, rows, text=2)

@@ -1,0 +1,81 @@
+# Copyright (c) mmscale contributors.
+"""Draws the picture and prints the table of the first page: accuracy on sizes of the training and on
+others, of an ordinary network and of the same network on three levels, from two studies' results.
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / 'studies' / 'workflow'))
+
+import tables  # noqa: E402
+from cells import STUDIES, read_study  # noqa: E402
+
+from mmscale.visualization import save_figure  # noqa: E402
+
+PICTURE = ROOT / 'docs' / 'images' / 'sizes.png'
+LARGEST_DIGIT = 64  # pixels
+# The study, the images, the ordinary run, ours, and the factors of the sizes of the training.
+ROWS = (
+    ('sizes_stir', 'digits, 17 to 32 pixels', 'ResNet, blur, 17 to 32',
+     'mean of probabilities, 17 to 32', (2, 4)),
+    ('sizes_scalecifar10', 'photographs, 1 to 1/1.5', 'ResNet, blur, 1 to 1/1.5',
+     'gate, 1 to 1/1.5', (1, 1.5)),
+    ('sizes_scalecifar10', 'photographs, 1 to 0.3', 'ResNet, blur, 1 to .3', 'gate, 1 to .3',
+     (1, 3)),
+)  # fmt: skip
+
+
+def measured(name: str, run: str) -> tuple:
+    """Factors, mean accuracies in %, and multiply-adds of a run."""
+    frame = tables.select(read_study(STUDIES / f'{name}.py'), tables.load(name), (run,))
+    mean, _ = tables.spread(tables.by_seed(frame, 'accuracy'))
+    return mean.columns.to_numpy(), mean.loc[run].to_numpy(), frame.multiply_adds.iloc[0]
+
+
+def table() -> str:
+    """Mean accuracies over the sizes of the training, and over those that were not trained."""
+    rows = []
+    for name, images, *runs, (lowest, highest) in ROWS:
+        for run, network in zip(runs, ('ResNet-18, blur', 'on three levels')):
+            factors, accuracy, cost = measured(name, run)
+            inside = (factors >= lowest) & (factors <= highest)
+            means = [f'{accuracy[chosen].mean():.1f} %' if chosen.any() else '' for chosen in
+                     (inside, ~inside)]  # fmt: skip
+            rows.append([images, network, f'{cost / 1e6:.1f} M', *means])
+    head = ['trained on', 'network', 'multiply-adds', 'sizes of the training', 'other sizes']
+    return tables.markdown(head, rows, text=2)
+
+
+def draw() -> Figure:
+    figure = Figure(figsize=(9.6, 3.7), layout='constrained')
+    for axes, (name, images, *runs, (lowest, highest)) in zip(figure.subplots(1, 2), ROWS):
+        digits = name == 'sizes_stir'
+        size = (lambda s: LARGEST_DIGIT / s) if digits else (lambda s: 1 / s)
+        for run, label, color in zip(runs, ('ResNet-18, blur', 'the same on three levels'),
+                                     ('black', 'tab:red')):  # fmt: skip
+            factors, accuracy, _ = measured(name, run)
+            few = len(factors) < 10
+            axes.plot(size(factors), accuracy, color=color, lw=2, marker='o' if few else '',
+                      label=label)  # fmt: skip
+        axes.axvspan(size(highest), size(lowest), color='0.9', zorder=0)
+        axes.text(np.sqrt(size(highest) * size(lowest)), 3, 'trained', ha='center', color='0.35')
+        ticks = [17, 24, 32, 48, 64] if digits else [1 / 3, 0.4, 0.5, 2 / 3, 1]
+        labels = ticks if digits else ['1/3', '1/2.5', '1/2', '1/1.5', '1']
+        axes.set(xscale='log', ylim=(0, 100), ylabel='accuracy (%)',
+                 title='Digits (STIR-MNIST)' if digits else 'Photographs (CIFAR-10)',
+                 xlabel='size of the digit, pixels' if digits else 'size of the image')  # fmt: skip
+        axes.set_xticks(ticks, labels)
+        axes.set_xticks([], minor=True)
+        axes.grid(alpha=0.3)
+        axes.legend(loc='lower right' if digits else 'upper left', frameon=False)
+    return figure
+
+
+if __name__ == '__main__':
+    save_figure(draw(), PICTURE, dpi=150)
+    print(table(), PICTURE, sep='\n\n')
