@@ -15,6 +15,10 @@ from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 MIM_ENTRIES = ('checkpoints', 'configs', 'tools', 'model-index.yml')
+# Of those, what only a checkout of the repository can run.
+NOT_IN_A_WHEEL = ('__pycache__', 'benchmark', 'quickstart.py')
+# The address of the repository, such as 'https://github.com/OWNER/mmscale'; a maintainer fills it in.
+REPOSITORY = None
 
 
 def read_version() -> str:
@@ -39,7 +43,7 @@ def remove(path: Path):
 
 def copy(source: Path, target: Path):
     if source.is_dir():
-        shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__'))
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns(*NOT_IN_A_WHEEL))
     else:
         shutil.copy2(source, target)
 
@@ -73,12 +77,20 @@ if __name__ == '__main__':
         long_description=readme.read_text(encoding='utf-8') if readme.is_file() else '',
         long_description_content_type='text/markdown',
         author='mmscale contributors',
+        url=REPOSITORY or '',
+        project_urls={
+            name: f'{REPOSITORY}/{path}'
+            for name, path in {'Changelog': 'blob/main/CHANGELOG.md', 'Issues': 'issues'}.items()
+            if REPOSITORY
+        },
         license='Apache-2.0',
         keywords='computer vision, scale equivariance, scale space, deep learning',
         classifiers=[
             'Development Status :: 4 - Beta',
             'Operating System :: OS Independent',
+            'Intended Audience :: Science/Research',
             'Programming Language :: Python :: 3',
+            *(f'Programming Language :: Python :: 3.{minor}' for minor in range(10, 14)),
             'Topic :: Scientific/Engineering :: Image Recognition',
         ],
         packages=find_packages(include=['mmscale', 'mmscale.*']),
