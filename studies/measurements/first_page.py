@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
-"""Draws the picture and prints the table of the first page: accuracy on sizes of the training and on
-others, of an ordinary network and of the same network on three levels, from two studies' results.
+"""Draws the picture and prints the table of the first page, from the results of two studies: the
+accuracy of an ordinary network and of the same network on three levels, on sizes of the training
+and on others.
 """
 
 import sys
@@ -53,7 +54,7 @@ def table() -> str:
 
 def draw() -> Figure:
     figure = Figure(figsize=(9.6, 3.7), layout='constrained')
-    for axes, (name, images, *runs, (lowest, highest)) in zip(figure.subplots(1, 2), ROWS):
+    for axes, (name, _, *runs, (lowest, highest)) in zip(figure.subplots(1, 2), ROWS):
         digits = name == 'sizes_stir'
         size = (lambda s: LARGEST_DIGIT / s) if digits else (lambda s: 1 / s)
         for run, label, color in zip(runs, ('ResNet-18, blur', 'the same on three levels'),
