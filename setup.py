@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent
 MIM_ENTRIES = ('checkpoints', 'configs', 'tools', 'model-index.yml')
 # Of those, what only a checkout of the repository can run.
 NOT_IN_A_WHEEL = ('__pycache__', 'benchmark', 'quickstart.py')
-# The address of the repository, such as 'https://github.com/OWNER/mmscale'; a maintainer fills it in.
+# The repository, such as 'https://github.com/OWNER/mmscale'; a maintainer fills it in.
 REPOSITORY = None
 
 
