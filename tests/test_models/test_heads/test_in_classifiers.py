@@ -89,20 +89,6 @@ def test_mixup_and_cutmix():
     assert 0 < loss < 20 and all(p.grad.isfinite().all() for p in model.parameters())
 
 
-@torch.no_grad()
-def test_test_time_augmentation():
-    model = with_a_gate(classifier())
-    tta = MODELS.build(dict(type='AverageClsScoreTTA', module=model))
-    views = [list(images().unbind()), list(images().flip(3).unbind())]
-    samples = [labelled(8), labelled(8)]
-    merged = tta.test_step(dict(inputs=views, data_samples=samples))
-    alone = [model.predict(model.data_preprocessor(dict(inputs=view))['inputs']) for view in views]
-    for sample, *parts in zip(merged, *alone, strict=True):
-        expected = sum(part.pred_score for part in parts) / 2
-        assert largest_difference(sample.pred_score, expected) < 1e-6
-        assert float(sample.pred_score.sum()) == pytest.approx(1, abs=1e-5)
-
-
 def test_weights_of_pooled_features_load(tmp_path):
     trained = classifier(None)
     nn.init.normal_(trained.head.fc.bias)
@@ -134,7 +120,7 @@ def test_it_has_the_parameters_of_the_head_and_of_the_gate():
     assert sizes == dict.fromkeys(POOLS, plain) | dict(gate=plain + 6)
 
 
-@pytest.mark.parametrize('pool', POOLS)
+@pytest.mark.parametrize('pool', ['gate', 'logsumexp'])
 def test_onnx(pool, tmp_path):
     model = classifier(pool).eval()
     if pool == 'gate':

@@ -136,8 +136,7 @@ class TestEveryPool:
             assert torch.equal(a.pred_label, b.pred_label)
             assert not a.pred_level.any() and (a.pred_level_score == 1).all()
 
-    @pytest.mark.parametrize('levels', [1, 3])
-    def test_gradients(self, pool, kind, levels):
+    def test_gradients(self, pool, kind):
         head = make_head(pool, kind, scale_dropout=0.5).train()
         names = [name for name, _ in head.named_parameters()]
 
@@ -145,7 +144,7 @@ class TestEveryPool:
             torch.manual_seed(0)  # the same levels each time
             return torch.func.functional_call(head, dict(zip(names, parameters)), ((x,),))
 
-        leaves = [vectors(levels)[0], *head.parameters()]
+        leaves = [vectors()[0], *head.parameters()]
         leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
         assert torch.autograd.gradcheck(answer, leaves)
 
@@ -190,21 +189,6 @@ class TestEveryPool:
 
 @pytest.mark.usefixtures('no_gradients')
 class TestPredictions:
-    @pytest.mark.parametrize('pool', POOLS)
-    @pytest.mark.parametrize('loss', [dict(type='CrossEntropyLoss'), BINARY], ids=str)
-    def test_scores_sum_to_one(self, pool, loss):
-        samples = make_head(pool, loss=loss).predict(vectors(), labelled())
-        assert len(samples) == 6
-        for i, sample in enumerate(samples):
-            assert sample.gt_label == i % 5
-            assert sample.pred_score.sum() == pytest.approx(1, abs=1e-12)
-            assert sample.pred_label == sample.pred_score.argmax()
-
-    def test_scores_are_those_of_the_mixture(self):
-        head = make_head('gate')
-        found = torch.stack([sample.pred_score for sample in head.predict(vectors())])
-        assert largest_difference(found, naive(head, vectors())) < 1e-12
-
     @pytest.mark.parametrize('pool', ['gate', 'prob'])
     def test_the_level_is_the_probable_one_given_image_and_label(self, pool):
         """Bayes' rule, from what single levels answer."""
@@ -247,12 +231,6 @@ class TestPredictions:
 
 @pytest.mark.usefixtures('no_gradients')
 class TestLosses:
-    def test_cross_entropy_is_that_of_the_mixture(self):
-        head = make_head('gate')
-        found = head.loss(vectors(), labelled())['loss']
-        expected = -np.log(naive(head, vectors())[range(6), [i % 5 for i in range(6)]]).mean()
-        assert float(found) == pytest.approx(expected, abs=1e-12)
-
     def test_label_smoothing_and_soft_labels(self):
         smooth = dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=5)
         head = make_head('gate', loss=smooth)

@@ -8,9 +8,6 @@ from torch import nn
 
 from mmscale.models import ScaleBN
 from mmscale.scale_space import Levels
-from mmscale.testing import assert_scale_equivariant
-
-GRID = dict(base=2, num_scales=3)
 
 
 def randn(*shape, seed=0):
@@ -73,34 +70,6 @@ def test_gradients_are_those_of_the_joint_norm():
         assert largest_difference(pixels(tuple(z.grad for z in levels)), joint.grad) < 1e-13
 
 
-def test_both_forms_agree_on_levels_of_equal_size():
-    dense, pyramid = ScaleBN(4).double(), ScaleBN(4).double()
-    y = dense(DENSE)
-    assert largest_difference(pyramid(DENSE.unbind(2)), y.unbind(2)) < 1e-14
-    assert largest_difference(dense.running_var, pyramid.running_var) < 1e-14
-
-
-def test_statistics_per_level_would_be_others():
-    levels = torch.stack([nn.BatchNorm2d(4).double()(x) for x in (10 * DENSE).unbind(2)], 2)
-    assert largest_difference(ScaleBN(4).double()(10 * DENSE), levels) > 0.05
-
-
-@pytest.mark.parametrize('pyramid', [False, True])
-def test_commutes_with_scaling_in_eval(pyramid):
-    norm = as_if_trained(ScaleBN(4))
-    assert_scale_equivariant(norm, PYRAMID if pyramid else DENSE, 2, GRID)
-
-
-def test_statistics_per_level_do_not_commute_with_scaling():
-    norms = [as_if_trained(nn.BatchNorm2d(4), seed) for seed in range(3)]
-
-    def per_level(x):
-        return torch.stack([norm(level) for norm, level in zip(norms, x.unbind(2))], 2)
-
-    with pytest.raises(AssertionError, match='not scale-equivariant'):
-        assert_scale_equivariant(per_level, DENSE, 2, GRID, atol=0.05)
-
-
 def test_states_of_ordinary_norms_load_both_ways():
     ordinary = as_if_trained(nn.BatchNorm2d(4))
     norm = ScaleBN(4).double()
@@ -120,3 +89,15 @@ def test_other_channels_are_named():
     for x in (torch.randn(2, 3, 3, 5, 5), torch.randn(2, 3, 5, 5)):
         with pytest.raises(ValueError, match=r'\(N, 4, ...\), got one of 3 channels'):
             ScaleBN(4)(x)
+
+
+@pytest.mark.parametrize('x', [DENSE, PYRAMID, Levels.of(PYRAMID)], ids=lambda x: type(x).__name__)
+def test_a_training_norm_of_no_pixel_is_that_of_pytorch(x):
+    ours, theirs = ScaleBN(4).train(), nn.BatchNorm2d(4).train()
+    theirs(torch.rand(0, 4, 12, 11))
+    empty = Levels.of(x if isinstance(x, torch.Tensor) else tuple(x))
+    empty = type(empty)(*[level[:0].float() for level in empty])
+    found = ours(empty if isinstance(x, Levels) else empty.to_signal())
+    assert all(len(level) == 0 for level in Levels.of(found))
+    for name, buffer in theirs.named_buffers():
+        assert torch.equal(ours.get_buffer(name), buffer), name
