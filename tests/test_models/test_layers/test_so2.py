@@ -144,37 +144,23 @@ class TestConv:
 
         assert torch.autograd.gradcheck(run, (x, conv.weight, conv.bias))
 
-    def test_operations_are_those_of_the_ordinary_convolution(self):
-        from mmengine.analysis import get_model_complexity_info
-
-        x = torch.randn(1, 4 * 5, 12, 9)
-        ours = get_model_complexity_info(SO2Conv(4, 6, 7), inputs=x)
-        ordinary = get_model_complexity_info(nn.Conv2d(20, 30, 7, padding=3), inputs=x)
-        assert ours['flops'] == ordinary['flops'] == 20 * 30 * 49 * 12 * 9
-        assert ours['params'] == 4 * 6 * 74 + 6
-
     @pytest.mark.parametrize(
         'change, message',
         [
             (dict(in_channels=0), 'in_channels must be an integer of at least 1, got 0'),
             (dict(out_channels=2.5), 'out_channels must be an integer of at least 1, got 2.5'),
             (dict(kernel_size=4), 'kernel_size must be an odd integer, got 4'),
-            (dict(kernel_size=(3, 3)), r'kernel_size must be an odd integer, got \(3, 3\)'),
-            (dict(in_order=-1), 'in_order must be an integer of at least 0, got -1'),
             (dict(out_order='2'), "out_order must be an integer of at least 0, got '2'"),
             (
                 dict(in_order=0, out_order=4),
                 'out_order must be less than 3 with kernel_size=3 and in_order=0, .*, got 4',
             ),
-            (dict(kernel_size=1, in_order=0), 'out_order must be less than 1 with kernel_size=1'),
         ],
         ids=str,
     )
     def test_wrong_arguments_are_named_with_their_value(self, change, message):
-        arguments = dict(in_channels=2, out_channels=3, kernel_size=3)
-        SO2Conv(**arguments)
         with pytest.raises(ValueError, match=message):
-            SO2Conv(**{**arguments, **change})
+            SO2Conv(**dict(in_channels=2, out_channels=3, kernel_size=3) | change)
 
     def test_wrong_fields_are_named(self):
         with pytest.raises(ValueError, match=r'in_channels=2 .* in_order=2, \(N, 10, H, W\)'):
@@ -374,15 +360,3 @@ def test_magnitudes_do_not_see_the_angle(max_order, degrees):
     assert largest_difference(found, torch.cat(magnitudes_by_hand(x, max_order), 1)) < 1e-14
     turned = so2_magnitudes(turn_pairs(x, max_order, degrees), max_order)
     assert largest_difference(turned, found) < 1e-12
-
-
-@pytest.mark.parametrize(
-    'layer, message',
-    [
-        (lambda: SO2NormReLU(0), 'channels must be an integer of at least 1, got 0'),
-        (lambda: SO2BatchNorm(2, None), 'max_order must be an integer of at least 0, got None'),
-    ],
-)
-def test_wrong_arguments_of_pointwise_layers(layer, message):
-    with pytest.raises(ValueError, match=message):
-        layer()

@@ -76,9 +76,6 @@ class TestScalePooling:
         (found,) = ScalePooling(mode, 'largest', grid)((pyramid,))
         assert largest_difference(found, REDUCE[mode](read_levels, axis=0)) < 1e-12
 
-    def test_a_bare_dense_signal_is_a_tuple_of_one(self):
-        assert largest_difference(ScalePooling()(DENSE), ScalePooling()((DENSE,))) == 0
-
     def test_wrong_arguments(self):
         with pytest.raises(ValueError, match="mode must be one of 'max', 'avg', got 'sum'"):
             ScalePooling('sum')
