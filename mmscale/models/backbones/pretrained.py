@@ -28,7 +28,7 @@ def _names_elsewhere(backbone: nn.Module, known: set[str]) -> dict[str, str]:
     """What timm, or MMSegmentation, calls some layers, and their names here."""
     names, in_timm = {}, 'conv1.0.weight' in known
     for i, module in enumerate(backbone.stem if backbone.deep_stem else ()):
-        conv, norm = f'stem.{i}.conv', f'stem.{i}.{module.norm_name}'
+        conv, norm, *_ = [f'stem.{i}.{name}' for name, _ in module.named_children()]
         stem = 'conv1' if in_timm else 'stem'
         names[f'{stem}.{3 * i}'] = conv
         names['bn1' if in_timm and i == 2 else f'{stem}.{3 * i + 1}'] = norm

@@ -13,7 +13,7 @@ from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from torch import Tensor, nn
 
 from mmscale.models.layers import ScaleAvgPool2d, ScaleMaxPool2d, ScaleSequential
-from mmscale.models.layers.residual_block import BasicBlock, Bottleneck, ConvNormAct, no_gradient
+from mmscale.models.layers.residual_block import BasicBlock, Bottleneck, no_gradient
 from mmscale.models.layers.scale_sequential import run
 from mmscale.models.necks import ScaleLevels
 from mmscale.registry import MODELS, is_kind
@@ -249,8 +249,11 @@ class ScaleResNet(StagedBackbone):
                 conv = build_conv_layer(
                     conv_cfg, before, after, 3, stride=stride, padding=1, bias=False
                 )
-                norm = build_norm_layer(self.norm_cfg, after)
-                self.stem.append(ConvNormAct(conv, norm, self.act_cfg, aa))
+                # The names of MMCV's ConvModule.
+                layers = OrderedDict([('conv', conv), build_norm_layer(self.norm_cfg, after)])
+                layers['activate'] = build_activation_layer(self.act_cfg)
+                layers |= {'aa': aa} if aa else {}
+                self.stem.append(ScaleSequential(layers))
                 stride, aa = 1, None
         else:
             self.aa_conv = aa

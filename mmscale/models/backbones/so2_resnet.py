@@ -110,6 +110,8 @@ class SO2ResNet(StagedBackbone):
         ValueError: If an argument is out of range.
     """
 
+    stem_size = 7
+
     def __init__(
         self,
         depth: int,
@@ -137,7 +139,9 @@ class SO2ResNet(StagedBackbone):
         check_count('max_order', max_order, 0)
         self.max_order = max_order
 
-        self._make_stem(in_channels, stem_channels)
+        self.conv1 = SO2Conv(in_channels, stem_channels, self.stem_size, 0, max_order, bias=False)
+        self.norm1 = SO2BatchNorm(stem_channels, max_order)
+        self.act1 = SO2NormReLU(stem_channels, max_order)
         convs, stage_blocks = ARCHITECTURES[depth]
         channels = stem_channels
         for i, num_blocks in enumerate(stage_blocks[:num_stages]):
@@ -150,11 +154,6 @@ class SO2ResNet(StagedBackbone):
             self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
         self.feat_dim = channels * (1 + max_order)
         self._freeze_stages()
-
-    def _make_stem(self, in_channels: int, stem_channels: int, kernel_size: int = 7) -> None:
-        self.conv1 = SO2Conv(in_channels, stem_channels, kernel_size, 0, self.max_order, bias=False)
-        self.norm1 = SO2BatchNorm(stem_channels, self.max_order)
-        self.act1 = SO2NormReLU(stem_channels, self.max_order)
 
     def _stem_layers(self) -> list[nn.Module]:
         return [self.conv1, self.norm1, self.act1]
@@ -184,8 +183,7 @@ class SO2ResNet_CIFAR(SO2ResNet):
     ``max_order`` is at most 2, all that a 3x3 kernel can make of an image.
     """
 
-    def _make_stem(self, in_channels: int, stem_channels: int, kernel_size: int = 3) -> None:
-        super()._make_stem(in_channels, stem_channels, kernel_size)
+    stem_size = 3
 
     def stem_forward(self, image: Tensor) -> Tensor:
         return self.act1(self.norm1(self.conv1(image)))

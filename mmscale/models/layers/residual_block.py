@@ -13,21 +13,6 @@ from mmscale.scale_space import Levels, Signal
 from .scale_sequential import run
 
 
-class ConvNormAct(nn.Module):
-    """A convolution, its norm, activation and low-pass; named as in MMCV's ``ConvModule``."""
-
-    def __init__(self, conv: nn.Module, norm: tuple, act_cfg: dict, aa: nn.Module | None = None):
-        super().__init__()
-        self.conv = conv
-        self.norm_name, norm = norm
-        self.add_module(self.norm_name, norm)
-        self.activate, self.aa = build_activation_layer(act_cfg), aa
-
-    def forward(self, x: Levels) -> Levels:
-        x = self.activate(run(getattr(self, self.norm_name), self.conv(x)))
-        return self.aa(x) if self.aa else x
-
-
 def no_gradient(layer: nn.Module) -> RuntimeError:
     """The error of a layer under a checkpointing that knows tensors alone.
 

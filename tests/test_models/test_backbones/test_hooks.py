@@ -14,7 +14,6 @@ from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import nn
 
-from mmscale.evaluation import equivariance_error
 from mmscale.models import (
     ScaleBN,
     ScaleConv,
@@ -101,24 +100,6 @@ def test_a_layer_of_the_users_own_between_ours(lift, plain):
     expected = map_levels(torch.relu, body[2](expected))
     assert equal([body(signal)], [body[4](expected)])
     assert equal([body(Levels.of(signal))], [body[4](expected)])
-
-
-@pytest.mark.parametrize('lift, norm', zip(LIFTS, ('mmscale.ScaleBN', 'SyncBN'), strict=True))
-def test_the_error_of_a_layer_is_that_of_the_function_up_to_it(lift, norm):
-    net, x = cifar_resnet(lift, norm_cfg=dict(type=norm)), images()
-    same = cifar_resnet(lift)
-
-    def up_to_norm(image):
-        return same.bn1(same.conv1(same.lift(image)))
-
-    def up_to_stage(image):
-        return same.layer1(map_levels(torch.relu, up_to_norm(image)))
-
-    found = equivariance_error(net, x, (2,), layers=['bn1', 'layer1'])
-    for name, phi in dict(bn1=up_to_norm, layer1=up_to_stage).items():
-        expected = equivariance_error(phi, x, (2,), scale_space=net.grid).per_sample
-        assert found[name].per_sample.shape == (1, 4)
-        assert (found[name].per_sample - expected).abs().max() < 1e-12, name
 
 
 @pytest.mark.parametrize('module', ['layer1', 'layer1.0'])

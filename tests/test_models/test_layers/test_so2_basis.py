@@ -37,25 +37,6 @@ def turned_values(kernel, in_order, out_order, angle):
 
 
 @orders
-@kernels
-def test_counts(kernel_size, in_order, out_order):
-    """The rings of radius r carry orders up to 2r, each order in two phases."""
-
-    def rings(order):
-        return max(kernel_size // 2 - math.ceil(abs(order) / 2) + 1, 0)
-
-    if in_order == out_order == 0:
-        expected = rings(0)
-    elif in_order == 0 or out_order == 0:
-        expected = 2 * rings(in_order + out_order)
-    else:
-        expected = 2 * rings(out_order - in_order) + 2 * rings(out_order + in_order)
-    elements = basis_elements(kernel_size, in_order, out_order)
-    assert len(elements) == len(set(elements)) == expected
-    assert len(sampled_basis(kernel_size, in_order, out_order)) == expected
-
-
-@orders
 def test_complete_on_every_ring_that_resolves_all_orders(in_order, out_order):
     """A solution is fixed by its value at one point: as many are independent as it has entries."""
     ring = 3
