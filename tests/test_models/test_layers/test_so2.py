@@ -228,13 +228,6 @@ class TestNormReLU:
         # Some are cut off, some lengthened, some shortened.
         assert (found[:, 3:] == 0).any() and (act.bias > 0).any() and (act.bias < 0).any()
 
-    @settings(max_examples=20, deadline=None)
-    @given(size=sizes, max_order=max_orders, degrees=st.floats(-360, 360))
-    def test_commutes_with_any_angle(self, size, max_order, degrees):
-        act, x = as_if_trained_so2(SO2NormReLU(2, max_order)), field(max_order, size=size)
-        expected = turn_pairs(act(x), max_order, degrees)
-        assert largest_difference(act(turn_pairs(x, max_order, degrees)), expected) < 1e-12
-
     def test_gradients(self):
         act = as_if_trained_so2(SO2NormReLU(2, 2))
         x = field(2, size=(3, 2), batch=1).requires_grad_()
@@ -298,17 +291,6 @@ class TestBatchNorm:
         expected = x.unflatten(1, (5, 3))[:, 1:] * factors.repeat_interleave(2, 0)[..., None, None]
         assert largest_difference(norm.eval()(x)[:, 3:], expected.flatten(1, 2)) < 1e-12
 
-    @pytest.mark.parametrize('is_training', [True, False])
-    @settings(max_examples=20, deadline=None)
-    @given(size=sizes, max_order=max_orders, degrees=st.floats(-360, 360))
-    def test_commutes_with_any_angle(self, is_training, size, max_order, degrees):
-        norm = as_if_trained_so2(SO2BatchNorm(2, max_order)).train(is_training)
-        other, x = copy.deepcopy(norm), field(max_order, size=size)
-        expected = turn_pairs(norm(x), max_order, degrees)
-        assert largest_difference(other(turn_pairs(x, max_order, degrees)), expected) < 1e-12
-        for a, b in zip(norm.buffers(), other.buffers(), strict=True):
-            assert largest_difference(a, b) < 1e-12 if a.numel() else True
-
     def test_gradients(self):
         norm = as_if_trained_so2(SO2BatchNorm(2, 2)).train()
         x = field(2, size=(3, 2)).requires_grad_()
@@ -351,12 +333,18 @@ class TestBatchNorm:
         assert torch.equal(other(x), norm(x))
 
 
+@pytest.mark.parametrize('kind, is_training', [(SO2NormReLU, True), (SO2BatchNorm, True),
+                                               (SO2BatchNorm, False)])  # fmt: skip
 @settings(max_examples=20, deadline=None)
-@given(max_order=max_orders, degrees=st.floats(-360, 360))
-def test_magnitudes_do_not_see_the_angle(max_order, degrees):
-    x = field(max_order, channels=3)
-    found = so2_magnitudes(x, max_order)
-    assert found.shape[1] == 3 * (1 + max_order)
-    assert largest_difference(found, torch.cat(magnitudes_by_hand(x, max_order), 1)) < 1e-14
-    turned = so2_magnitudes(turn_pairs(x, max_order, degrees), max_order)
-    assert largest_difference(turned, found) < 1e-12
+@given(size=sizes, max_order=max_orders, degrees=st.floats(-360, 360))
+def test_pointwise_layers_commute_with_any_angle(kind, is_training, size, max_order, degrees):
+    layer = as_if_trained_so2(kind(2, max_order)).train(is_training)
+    other, x = copy.deepcopy(layer), field(max_order, size=size)
+    y, turned = layer(x), other(turn_pairs(x, max_order, degrees))
+    assert largest_difference(turned, turn_pairs(y, max_order, degrees)) < 1e-12
+    for a, b in zip(layer.buffers(), other.buffers(), strict=True):
+        assert largest_difference(a, b) < 1e-12 if a.numel() else True
+    # Lengths do not see the angle.
+    lengths = so2_magnitudes(y, max_order)
+    assert largest_difference(so2_magnitudes(turned, max_order), lengths) < 1e-12
+    assert largest_difference(lengths, torch.cat(magnitudes_by_hand(y, max_order), 1)) < 1e-14

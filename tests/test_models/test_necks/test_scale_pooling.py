@@ -128,33 +128,24 @@ NECKS = {
 @pytest.mark.parametrize('dense', [True, False])
 @pytest.mark.parametrize('neck', NECKS.values(), ids=NECKS)
 class TestScaleDropout:
-    def test_mean_of_the_levels_that_stay(self, neck, dense):
-        """Every sample has the mean of some subset, each subset as often as its draws are."""
-        torch.manual_seed(0)
-        (y,) = neck('avg', 0.5).train()((powers_of_two(3, 4000, dense),))
-        found = y.flatten(1)
-        assert (found == found[:, :1]).all()  # a level is left out of the whole sample
-        means = {}
-        for bits in range(1, 8):
-            kept = [k for k in range(3) if bits >> k & 1]
-            means[sum(2**k for k in kept) / len(kept)] = 1 / 8 + (len(kept) == 1) / 24
-        values, counts = found[:, 0].unique(return_counts=True)
-        assert len(values) == len(means)
-        for value, count in zip(values.tolist(), counts.tolist()):
-            (expected,) = [p for mean, p in means.items() if abs(mean - value) < 1e-9]
-            assert abs(count / 4000 - expected) < 0.03  # more than five standard deviations
-
-    def test_maximum_of_the_levels_that_stay(self, neck, dense):
-        torch.manual_seed(0)
+    def test_mean_or_maximum_of_the_levels_that_stay(self, neck, dense):
+        """Every sample is of some subset, each subset as often as its draws are."""
         x = powers_of_two(3, 4000, dense)
-        x = -x if dense else tuple(-level for level in x)
-        (y,) = neck('max', 0.5).train()((x,))
-        values, counts = y.flatten(1)[:, 0].unique(return_counts=True)
-        # -1 wherever the first level stays, -2 where it does not and the second does.
-        shares = dict(zip(values.tolist(), (counts / 4000).tolist()))
-        expected = {-1.0: 1 / 2 + 1 / 24, -2.0: 1 / 4 + 1 / 24, -4.0: 1 / 8 + 1 / 24}
-        assert shares.keys() == expected.keys()
-        assert all(abs(shares[value] - expected[value]) < 0.04 for value in expected)
+        torch.manual_seed(0)
+        (means,) = neck('avg', 0.5).train()((x,))
+        torch.manual_seed(0)
+        (lowest,) = neck('max', 0.5).train()((-x if dense else tuple(-level for level in x),))
+        means, lowest = means.flatten(1), -lowest.flatten(1)
+        assert (means == means[:, :1]).all()  # a level is left out of the whole sample
+        total = 0
+        for kept in (subset for n in (1, 2, 3) for subset in itertools.combinations((1, 2, 4), n)):
+            of_subset = (means[:, 0] - sum(kept) / len(kept)).abs() < 1e-9
+            expected = 1 / 8 + (len(kept) == 1) / 24
+            share = of_subset.double().mean().item()
+            assert abs(share - expected) < 0.03  # more than five standard deviations
+            assert (lowest[of_subset] == kept[0]).all()
+            total += of_subset.sum()
+        assert total == 4000
 
     def test_nothing_in_evaluation_or_with_one_level(self, neck, dense):
         x = randn(5, 3, 4, 6, 6)
