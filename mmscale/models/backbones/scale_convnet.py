@@ -109,7 +109,7 @@ class ScaleConvNet(Backbone):
     def body(self, x: Signal) -> tuple[Signal, ...]:
         """Everything behind the lift, as of :class:`ScaleResNet`."""
         check_signal(x, self.grid, self.in_channels)
-        x, outputs, layers = Levels.of(x), [], iter(zip(self.convs, self.norms, strict=True))
+        x, outputs, layers = Levels.of(x), [], zip(self.convs, self.norms, strict=True)
         last_stage = len(self.num_convs) - 1
         for i, count in enumerate(self.num_convs):
             for j in range(1, count + 1):

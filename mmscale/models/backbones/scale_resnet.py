@@ -244,7 +244,7 @@ class ScaleResNet(StagedBackbone):
         stride = 1 if self.aa_stem else 2
         aa = self._make_aa(2) if self.aa_stem else None
         if self.deep_stem:
-            self.stem, half = ScaleSequential(), stem_channels // 2
+            self.stem, half = nn.Sequential(), stem_channels // 2
             for before, after in pairwise((in_channels, half, half, stem_channels)):
                 conv = build_conv_layer(
                     conv_cfg, before, after, 3, stride=stride, padding=1, bias=False

@@ -22,5 +22,6 @@ class ScaleSequential(nn.Sequential):
     def forward(self, x: Signal) -> Signal:
         levels = Levels.of(x)
         for layer in self:
-            levels = Levels.of(run(layer, levels))
+            y = run(layer, levels)
+            levels = y if isinstance(y, Levels) else Levels.of(y)
         return levels if isinstance(x, Levels) else levels.to_signal()
