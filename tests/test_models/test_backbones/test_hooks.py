@@ -102,7 +102,7 @@ def test_a_layer_of_the_users_own_between_ours(lift, plain):
     assert equal([body(Levels.of(signal))], [body[4](expected)])
 
 
-@pytest.mark.parametrize('module', ['layer1', 'layer1.0'])
+@pytest.mark.parametrize('module', ['layer1', 'layer2', 'layer1.0'])
 @pytest.mark.parametrize('lift', LIFTS)
 def test_checkpointing_that_would_cut_off_the_gradient_is_refused(lift, module):
     net, x = cifar_resnet(lift), images(2)

@@ -1,7 +1,6 @@
 # Copyright (c) mmscale contributors.
 import pytest
 import torch
-from mmengine.analysis import get_model_complexity_info
 from naive import largest_difference, to_levels
 from networks import with_offsets
 from torch import nn
@@ -90,16 +89,11 @@ def test_checkpoints_of_deformable_convolutions_load(layer, published, deform_gr
     ordinary = with_offsets(
         published(4, 6, 3, stride=2, padding=1, deform_groups=deform_groups, bias=False)
     )
-    conv = layer(4, 6, 3, 2, 1, bias=False, deform_groups=deform_groups,
-                 scale_space=dict(num_scales=1))  # fmt: skip
-    conv.load_state_dict(ordinary.state_dict())
-    x = signal(True)[0]
-    assert (conv((x,))[0] - ordinary(x)).abs().max() < 1e-5
-    # On more levels it is the same layer at the finest one.
     conv = layer(4, 6, 3, 2, 1, bias=False, interaction=2, deform_groups=deform_groups,
                  scale_space=GRID)  # fmt: skip
     conv.load_state_dict(ordinary.state_dict())
-    assert (conv(signal(True))[0] - ordinary(x)).abs().max() < 1e-5
+    # At the finest level it is the same layer.
+    assert (conv(signal(True))[0] - ordinary(signal(True)[0])).abs().max() < 1e-5
 
 
 @both
@@ -107,28 +101,6 @@ def test_the_offset_branch_learns_from_the_first_step(layer, share):
     conv = layer(4, 6, 3, padding=1, scale_space=GRID)
     conv(signal(False)).square().sum().backward()
     assert conv.conv_offset.weight.grad.abs().sum() > 0
-
-
-@both
-@pytest.mark.parametrize('pyramid', [False, True])
-def test_flops_are_counted(layer, share, pyramid):
-    """Two convolutions, and 4 multiply-adds (bilinear) for every value that is read."""
-
-    class Lifted(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv = layer(4, 6, 3, padding=1, scale_space=GRID)
-
-        def forward(self, image):
-            levels = [image, image[..., ::2, ::2], image[..., ::4, ::4]]
-            y = self.conv(tuple(levels) if pyramid else torch.stack([image] * 3, 2))
-            return y
-
-    pixels = 16 * 12 + (8 * 6 + 4 * 3 if pyramid else 2 * 16 * 12)
-    offset_channels = 18 if layer is DeformScaleConv else 27
-    expected = pixels * (4 * 9 * offset_channels + 4 * 4 * 9 + 4 * 9 * 6)
-    counts = get_model_complexity_info(Lifted(), (4, 16, 12), show_table=False)
-    assert counts['flops'] == expected
 
 
 def test_says_which_backend_runs():
