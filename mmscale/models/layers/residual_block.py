@@ -89,14 +89,11 @@ class ResidualBlock(BaseModule):
         return y
 
     def forward(self, x: Signal) -> Signal:
-        gradients = torch.is_grad_enabled()
         if not isinstance(x, Levels):
             if isinstance(x, tuple) and not x:
                 raise no_gradient(self)
             return self.forward(Levels.of(x)).to_signal()
-        if not gradients and x.requires_grad:
-            raise no_gradient(self)
-        if self.with_cp and gradients:
+        if self.with_cp and torch.is_grad_enabled():
             # A tensor among the arguments tells whose random numbers are to be repeated: the GPU's.
             args = lambda _, levels: self._inner_forward(levels), x.rows, x  # noqa: E731
             return self.relu(cp.checkpoint(*args, use_reentrant=False))
