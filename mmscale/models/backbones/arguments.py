@@ -3,14 +3,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from mmengine.model import PretrainedInit
-from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _NormBase
 
-from mmscale.models.layers import DeformScaleConv, ScaleBN
+from mmscale.models.layers import ScaleBN
 from mmscale.ops.scale_conv import is_integer
-from mmscale.registry import MODELS, find_class, is_kind
+from mmscale.registry import MODELS, find_class
 
 
 def norm_of_all_levels(norm_cfg: dict) -> dict:
@@ -19,12 +17,12 @@ def norm_of_all_levels(norm_cfg: dict) -> dict:
     return dict(norm_cfg, type='mmscale.ScaleBN') if ordinary is nn.BatchNorm2d else norm_cfg
 
 
-def check_norms(model: nn.Module, norm_cfg: dict) -> None:
+def check_norms(backbone: nn.Module) -> None:
     """Raises ``ValueError`` if a norm has statistics that are not of all levels together."""
-    norms = [module for module in model.modules() if isinstance(module, _NormBase)]
+    norms = [module for module in backbone.modules() if isinstance(module, _NormBase)]
     if not all(isinstance(norm, ScaleBN | SyncBatchNorm) for norm in norms):
         raise ValueError(
-            f'norm_cfg={norm_cfg} does not fit scale spaces: use '
+            f'norm_cfg={backbone.norm_cfg} does not fit scale spaces: use '
             "dict(type='mmscale.ScaleBN'), which has the same parameters"
         )
 
@@ -50,11 +48,8 @@ def check_channels(channels) -> None:
 
 def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
     """``out_indices`` as a tuple of stages, or ``ValueError``."""
-    if (
-        not isinstance(out_indices, Sequence)
-        or not out_indices
-        or not all(is_integer(i) and i in range(num_stages) for i in out_indices)
-    ):
+    sound = isinstance(out_indices, Sequence) and out_indices
+    if not sound or not all(is_integer(i) and i in range(num_stages) for i in out_indices):
         raise ValueError(
             f'out_indices must be a sequence of stages from 0 to {num_stages - 1}, '
             f'got {out_indices!r}'
@@ -63,43 +58,20 @@ def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
 
 
 def deform_per_stage(
-    deform: Mapping | None, num_stages: int, kernel: Mapping | None = None
+    deform: Mapping | None, num_stages: int, kernel: Mapping | None
 ) -> tuple[dict | None, ...]:
-    """The deformable layer of each stage, None where it has none, or ``ValueError``.
-
-    Args:
-        deform (Mapping, optional): ``dict(type=..., stages=(...))``, one bool a stage; other keys
-            are arguments of the layer.
-        num_stages (int): Stages of the backbone.
-        kernel (Mapping, optional): A basis of kernels, which deformable layers do not take.
-    """
+    """The deformable layer of each stage, None where it has none, or ``ValueError``."""
     if deform is None:
         return (None,) * num_stages
     if kernel is not None:
         raise ValueError(f'kernel and deform exclude each other, got {kernel!r} and {deform!r}')
     if not isinstance(deform, Mapping) or not {'type', 'stages'} <= set(deform):
         raise ValueError(f'deform must be None or dict(type=..., stages=(...)), got {deform!r}')
-    layer = {key: value for key, value in deform.items() if key != 'stages'}
-    stages = deform['stages']
-    if (
-        not isinstance(stages, Sequence)
-        or len(stages) != num_stages
-        or not all(isinstance(stage, bool) for stage in stages)
-    ):
+    layer = dict(deform)
+    stages = layer.pop('stages')
+    sound = isinstance(stages, Sequence) and len(stages) == num_stages
+    if not sound or not all(isinstance(stage, bool) for stage in stages):
         raise ValueError(
             f'deform.stages must be one bool for each of the {num_stages} stages, got {stages!r}'
         )
     return tuple(layer if stage else None for stage in stages)
-
-
-def init_offsets(model: nn.Module) -> None:
-    """Sets all offset branches to 0 again, which an ``init_cfg`` for convolutions has drawn."""
-    for module in model.modules():
-        if isinstance(module, DeformScaleConv):
-            module.init_offset()
-
-
-def is_pretrained(init_cfg: dict | list[dict] | None) -> bool:
-    """Whether an ``init_cfg`` loads a checkpoint, however its type is written."""
-    entries = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []
-    return any(is_kind(entry['type'], PretrainedInit, WEIGHT_INITIALIZERS) for entry in entries)

@@ -4,7 +4,6 @@
 from collections.abc import Sequence
 
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmscale.models.layers import ScaleMaxPool2d
@@ -17,16 +16,14 @@ from .arguments import (
     check_norms,
     check_out_indices,
     deform_per_stage,
-    init_offsets,
-    is_pretrained,
     norm_of_all_levels,
     per_stage,
 )
-from .pretrained import complete_checkpoint
+from .base import Backbone
 
 
 @MODELS.register_module()
-class ScaleConvNet(BaseModule):
+class ScaleConvNet(Backbone):
     """Stages of scale convolution, ReLU, 2x2 max pooling and batch norm; the last does not pool.
 
     In a stage of several convolutions each has its ReLU and norm, and the last one pools.
@@ -38,30 +35,18 @@ class ScaleConvNet(BaseModule):
     Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019 (the layers).
 
     Args:
-        scale_space (dict | ScaleGrid): The levels, see :class:`mmscale.scale_space.ScaleGrid`.
-        lift (dict): The lift; its type decides between the dense and the pyramid form. Defaults
-            to the Gaussian pyramid.
-        interaction (int | Sequence[int]): K of every stage, or one a stage.
+        scale_space, lift, interaction, deform, kernel, norm_cfg, act_cfg, init_cfg,
+            partial_pretrained: As of :class:`ScaleResNet`; ``init_cfg`` defaults to PyTorch's own.
         in_channels (int): Channels of the image.
         channels (Sequence[int]): Output channels of the stages.
         num_convs (int | Sequence[int]): Convolutions of every stage, or one number a stage.
         kernel_size (int): Taps of every convolution, odd.
         pool_size (int): Taps of the pooling windows, and their stride unless told otherwise.
         pool_stride (int, optional): Distance of the pooled samples. Defaults to ``pool_size``.
-        aa_layer (dict, optional): What low-passes before that stride, as
-            ``dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)``; the maximum is then taken at
+        aa_layer (dict, optional): What low-passes before that stride; the maximum is then taken at
             stride 1. With ``pool_size=1`` and ``pool_stride=2`` it takes the place of max pooling.
-        deform (dict, optional): Deformable convolutions, as ``dict(type='mmscale.DeformScaleConv',
-            stages=(False, True, True))``. Other keys are arguments of the layer.
-        kernel (dict, optional): The basis of the kernels, as of :class:`ScaleConv`.
         out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
             the last.
-        norm_cfg (dict): The norm layers: ``'mmscale.ScaleBN'``, which ``'BN'`` stands for, or
-            ``'SyncBN'``.
-        act_cfg (dict): The activation.
-        init_cfg (dict | list[dict], optional): Initialisation. Defaults to PyTorch's own.
-        partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn.
-            Otherwise that is an error.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
@@ -88,14 +73,13 @@ class ScaleConvNet(BaseModule):
         partial_pretrained: bool = False,
         kernel: dict | None = None,
     ):
-        super().__init__(init_cfg)
-        self.partial_pretrained = partial_pretrained
+        super().__init__(init_cfg, partial_pretrained)
         check_channels(channels)
         num_stages = len(channels)
         interactions = per_stage('interaction', interaction, num_stages)
         self.num_convs = per_stage('num_convs', num_convs, num_stages)
         deform = deform_per_stage(deform, num_stages, kernel)
-        norm_cfg = norm_of_all_levels(norm_cfg)
+        self.norm_cfg = norm_of_all_levels(norm_cfg)
         self.grid = ScaleGrid.build(scale_space)
         self.out_indices = check_out_indices(
             (num_stages - 1,) if out_indices is None else out_indices, num_stages
@@ -113,39 +97,19 @@ class ScaleConvNet(BaseModule):
         stages = zip(channels, self.num_convs, interactions, deform, strict=True)
         for out_channels, count, levels, layer in stages:
             conv_cfg = dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=levels)
-            conv_cfg |= {} if kernel is None else dict(kernel=kernel)
+            conv_cfg |= layer or ({} if kernel is None else dict(kernel=kernel))
+            window = dict(kernel_size=kernel_size, padding=kernel_size // 2)
             for _ in range(count):
-                self.convs.append(
-                    build_conv_layer(
-                        dict(conv_cfg, **layer) if layer else conv_cfg,
-                        in_channels,
-                        out_channels,
-                        kernel_size,
-                        padding=kernel_size // 2,
-                    )
-                )
-                self.norms.append(build_norm_layer(norm_cfg, out_channels)[1])
+                self.convs.append(build_conv_layer(conv_cfg, in_channels, out_channels, **window))
+                self.norms.append(build_norm_layer(self.norm_cfg, out_channels)[1])
                 in_channels = out_channels
         self.feat_dim = in_channels
-        check_norms(self, norm_cfg)
-
-    def init_weights(self) -> None:
-        with complete_checkpoint(self):
-            super().init_weights()
-        if not is_pretrained(self.init_cfg):
-            init_offsets(self)
+        check_norms(self)
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
-        """Everything behind the lift.
-
-        Args:
-            x (Tensor | tuple[Tensor, ...]): A scale space of ``in_channels`` channels.
-
-        Returns:
-            tuple: One scale space for each of ``out_indices``.
-        """
+        """Everything behind the lift, as of :class:`ScaleResNet`."""
         check_signal(x, self.grid, self.in_channels)
-        x, outputs, layers = Levels.of(x), [], iter(zip(self.convs, self.norms, strict=True))
+        x, outputs, layers = Levels.of(x), [], zip(self.convs, self.norms, strict=True)
         last_stage = len(self.num_convs) - 1
         for i, count in enumerate(self.num_convs):
             for j in range(1, count + 1):

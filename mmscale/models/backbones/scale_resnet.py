@@ -7,36 +7,22 @@ The names of all parameters are those of MMPretrain's ResNet, so that its checkp
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
-from mmengine.model import BaseModule, constant_init
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.models.layers import ScaleAvgPool2d, ScaleMaxPool2d, ScaleSequential
-from mmscale.models.layers.residual_block import (
-    BasicBlock,
-    Bottleneck,
-    ConvNormAct,
-    ResidualBlock,
-    no_gradient,
-)
+from mmscale.models.layers.residual_block import BasicBlock, Bottleneck, no_gradient
 from mmscale.models.layers.scale_sequential import run
 from mmscale.models.necks import ScaleLevels
 from mmscale.registry import MODELS, is_kind
 from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal
 
-from .arguments import (
-    check_norms,
-    check_out_indices,
-    deform_per_stage,
-    init_offsets,
-    is_pretrained,
-    norm_of_all_levels,
-    per_stage,
-)
+from .arguments import check_norms, deform_per_stage, norm_of_all_levels, per_stage
+from .base import StagedBackbone, is_pretrained
 from .layer_depth import layer_depth
-from .pretrained import complete_checkpoint, rename_keys
+from .pretrained import rename_keys
 
 # depth: (block, its expansion, blocks of each stage)
 ARCHITECTURES = {
@@ -49,7 +35,7 @@ ARCHITECTURES = {
 
 
 @MODELS.register_module()
-class ScaleResNet(BaseModule):
+class ScaleResNet(StagedBackbone):
     """ResNet on a scale space: lift, then the layers of ResNet with scale convolutions.
 
     With ``num_scales=1`` it is the ResNet of the same depth, weight for weight, and checkpoints of
@@ -73,46 +59,43 @@ class ScaleResNet(BaseModule):
         num_stages (int): 1 to 4.
         strides (Sequence[int]): Stride of each stage.
         dilations (Sequence[int]): Dilation of each stage, in taps.
-        contract_dilation (bool): Whether the first block of a dilated stage has half the dilation,
-            as in MMSegmentation's ResNet.
+        contract_dilation (bool): Half the dilation in the first block of a dilated stage, as in
+            MMSegmentation's ResNet.
         deform (dict, optional): Deformable convolutions, as ``dict(type='mmscale.DeformScaleConv',
             stages=(False, True, True, True))``: in these stages ``conv2`` of each block is one.
             Other keys are arguments of the layer.
-        kernel (dict, optional): The basis of the kernels, as of :class:`ScaleConv`, with which no
-            checkpoint of ResNet loads but by ``'mmscale.DiscreteBasis'``. All convolutions but
-            those of 1x1 have its support, that of the stem, too.
+        kernel (dict, optional): The basis of all kernels but those of 1x1, as of
+            :class:`ScaleConv`. Checkpoints of ResNet load with ``'mmscale.DiscreteBasis'`` alone.
         out_indices (Sequence[int]): The stages whose outputs are returned.
-        style (str): ``'pytorch'``: the 3x3 convolution of a bottleneck is the strided one;
-            ``'caffe'``: its first 1x1 convolution.
+        style (str): The strided convolution of a bottleneck: ``'pytorch'``, the 3x3 one, or
+            ``'caffe'``, the first 1x1 one.
         deep_stem (bool): Three 3x3 convolutions in place of the 7x7 one (ResNet-V1c).
         avg_down (bool): Average pooling in place of the stride of a shortcut (ResNet-V1d).
         aa_layer (dict, optional): What low-passes before each stride, as
             ``dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)``. A strided convolution then has
             stride 1 and is followed by norm, activation and this layer, max pooling likewise; a
-            shortcut is low-passed before its 1x1 convolution, in place of the pooling of
-            ``avg_down``. Parameters and their names stay as they are. Source: Zhang, Making
-            Convolutional Networks Shift-Invariant Again, ICML 2019.
+            shortcut is low-passed before its 1x1 convolution. Parameters and their names stay.
+            Source: Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019.
         aa_stem (bool): Whether ``aa_layer`` takes over the stride of the stem's convolution, too.
             At stride 1 that convolution, its norm and activation cost four times as much.
         scale_pooling (dict, optional): Pools each output over its levels to the feature map that
-            the ordinary network has at this stage, of the same size, for necks and heads that know
-            no scale: ``mode`` and ``scale_dropout`` of :class:`ScalePooling`, ``dict()`` for its
-            maximum over levels. ``dict(type='mmscale.ScaleLevels')`` keeps the levels of a pyramid
-            apart instead, as maps of further strides. Defaults to None, scale spaces.
+            the ordinary network has at this stage: ``mode`` and ``scale_dropout`` of
+            :class:`ScalePooling`. ``dict(type='mmscale.ScaleLevels')`` keeps the levels of a
+            pyramid apart, as maps of further strides. Defaults to None, scale spaces.
         frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
             counting from 0. -1 freezes nothing.
         norm_cfg (dict): The norms: ``'mmscale.ScaleBN'``, which ``'BN'`` stands for, or
-            ``'SyncBN'``. ``'GN'`` works too, but its statistics change with the levels there are,
-            and equivariance is not exact.
+            ``'SyncBN'``. With ``'GN'``, whose statistics change with the levels there are,
+            equivariance is not exact.
         act_cfg (dict): The activation.
         norm_eval (bool): Keep batch norms in eval mode while training.
         with_cp (bool): Compute blocks again in the backward pass instead of storing them.
         zero_init_residual (bool): Start the last norm of each block at 0.
-        drop_path_rate (float): Stochastic depth of the last block, growing linearly from 0.
+        drop_path_rate (float): Stochastic depth of the last block, growing linearly from 0; one
+            draw a sample for all of its levels.
         init_cfg (dict | list[dict], optional): Initialisation, ``dict(type='Pretrained',
             checkpoint=...)`` included.
-        pretrained (str, optional): A checkpoint, in place of that ``init_cfg``, as configs of
-            MMSegmentation have it.
+        pretrained (str, optional): A checkpoint, in place of that ``init_cfg``.
         partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn, other
             than those of offset branches. Otherwise that is an error.
 
@@ -182,17 +165,11 @@ class ScaleResNet(BaseModule):
                     'give one of them'
                 )
             init_cfg = dict(type='Pretrained', checkpoint=pretrained)
-        super().__init__(list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg)
-        if depth not in ARCHITECTURES:
-            raise ValueError(f'depth must be one of {tuple(ARCHITECTURES)}, got {depth}')
-        if not 1 <= num_stages <= 4:
-            raise ValueError(f'num_stages must be from 1 to 4, got {num_stages}')
+        init_cfg = list(init_cfg) if isinstance(init_cfg, tuple) else init_cfg
+        super().__init__(depth, ARCHITECTURES, num_stages, out_indices, frozen_stages, norm_eval,
+                         zero_init_residual, init_cfg, partial_pretrained)  # fmt: skip
         if style not in ('pytorch', 'caffe'):
             raise ValueError(f"style must be 'pytorch' or 'caffe', got {style!r}")
-        if not -1 <= frozen_stages <= num_stages:
-            raise ValueError(
-                f'frozen_stages must be from -1 to num_stages={num_stages}, got {frozen_stages}'
-            )
         if not 0 <= drop_path_rate < 1:
             raise ValueError(f'drop_path_rate must be from 0 to below 1, got {drop_path_rate}')
         if aa_stem and aa_layer is None:
@@ -201,16 +178,10 @@ class ScaleResNet(BaseModule):
         strides = per_stage('strides', strides, num_stages)
         dilations = per_stage('dilations', dilations, num_stages)
         deform = deform_per_stage(deform, num_stages, kernel)
-        norm_cfg = norm_of_all_levels(norm_cfg)
-
+        self.norm_cfg, self.act_cfg = norm_of_all_levels(norm_cfg), act_cfg
         self.grid = ScaleGrid.build(scale_space)
-        self.depth, self.in_channels, self.kernel = depth, in_channels, kernel
-        self.out_indices = check_out_indices(out_indices, num_stages)
-        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
-        self.deep_stem, self.zero_init_residual = deep_stem, zero_init_residual
-        self.norm_cfg, self.act_cfg = norm_cfg, act_cfg
+        self.in_channels, self.kernel, self.deep_stem = in_channels, kernel, deep_stem
         self.aa_layer, self.aa_stem = aa_layer, aa_stem
-        self.partial_pretrained = partial_pretrained
 
         self.lift = MODELS.build(dict(lift, scale_space=self.grid))
         self._make_stem(in_channels, stem_channels, self._conv_cfg(interactions[0]))
@@ -231,39 +202,24 @@ class ScaleResNet(BaseModule):
                     shortcut = self._make_shortcut(channels, out_channels, stride, avg_down)
                 contracted = contract_dilation and j == 0 and dilations[i] > 1
                 dilation = dilations[i] // 2 if contracted else dilations[i]
+                aa = self._make_aa(stride)
                 blocks.append(
-                    block(
-                        channels,
-                        out_channels,
-                        expansion,
-                        stride,
-                        dilation,
-                        style,
-                        conv_cfg,
-                        norm_cfg,
-                        act_cfg,
-                        downsample=shortcut,
-                        with_cp=with_cp,
-                        drop_path_rate=drop_path_rates.pop(0),
-                        deform_cfg=deform[i],
-                        aa=self._make_aa(stride),
-                    )
-                )
+                    block(channels, out_channels, expansion, stride, dilation, style, conv_cfg,
+                          self.norm_cfg, act_cfg, shortcut, with_cp, drop_path_rates.pop(0),
+                          deform[i], aa)
+                )  # fmt: skip
                 channels = out_channels
             self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
-        self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
         self.feat_dim = channels
         self.scale_pooling = None
         if scale_pooling is not None:
             self.scale_pooling = self._make_scale_pooling(scale_pooling, strides)
-        check_norms(self, norm_cfg)
+        check_norms(self)
         self._freeze_stages()
 
     def _conv_cfg(self, interaction: int) -> dict:
-        basis = {} if self.kernel is None else dict(kernel=self.kernel)
-        return dict(
-            type='mmscale.ScaleConv', scale_space=self.grid, interaction=interaction, **basis
-        )
+        cfg = dict(type='mmscale.ScaleConv', scale_space=self.grid, interaction=interaction)
+        return cfg if self.kernel is None else dict(cfg, kernel=self.kernel)
 
     def _make_scale_pooling(self, scale_pooling: dict, strides: Sequence[int]) -> nn.Module:
         if is_kind(scale_pooling.get('type'), ScaleLevels, MODELS):
@@ -286,19 +242,21 @@ class ScaleResNet(BaseModule):
 
     def _make_stem(self, in_channels: int, stem_channels: int, conv_cfg: dict) -> None:
         stride = 1 if self.aa_stem else 2
+        aa = self._make_aa(2) if self.aa_stem else None
         if self.deep_stem:
-            half = stem_channels // 2
-            widths = [(in_channels, half, stride), (half, half, 1), (half, stem_channels, 1)]
-            self.stem = ScaleSequential()
-            for i, (before, after, stride) in enumerate(widths):
+            self.stem, half = nn.Sequential(), stem_channels // 2
+            for before, after in pairwise((in_channels, half, half, stem_channels)):
                 conv = build_conv_layer(
                     conv_cfg, before, after, 3, stride=stride, padding=1, bias=False
                 )
-                norm = build_norm_layer(self.norm_cfg, after)
-                aa = self._make_aa(2) if self.aa_stem and i == 0 else None
-                self.stem.append(ConvNormAct(conv, norm, self.act_cfg, aa))
+                # The names of MMCV's ConvModule.
+                layers = OrderedDict([('conv', conv), build_norm_layer(self.norm_cfg, after)])
+                layers['activate'] = build_activation_layer(self.act_cfg)
+                layers |= {'aa': aa} if aa else {}
+                self.stem.append(ScaleSequential(layers))
+                stride, aa = 1, None
         else:
-            self.aa_conv = self._make_aa(2) if self.aa_stem else None
+            self.aa_conv = aa
             self.conv1 = build_conv_layer(
                 conv_cfg, in_channels, stem_channels, 7, stride=stride, padding=3, bias=False
             )
@@ -329,26 +287,12 @@ class ScaleResNet(BaseModule):
         """The norm of the 7x7 stem."""
         return getattr(self, self.norm1_name)
 
-    def _freeze_stages(self) -> None:
-        modules = [self.stem] if self.deep_stem else [self.conv1, self.norm1]
-        modules += [getattr(self, name) for name in self.res_layers[: max(self.frozen_stages, 0)]]
-        for module in modules if self.frozen_stages >= 0 else ():
-            module.eval()
-            module.requires_grad_(False)
+    def _stem_layers(self) -> list[nn.Module]:
+        return [self.stem] if self.deep_stem else [self.conv1, self.norm1]
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
         rename_keys(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def init_weights(self) -> None:
-        with complete_checkpoint(self):
-            super().init_weights()
-        if is_pretrained(self.init_cfg):
-            return
-        init_offsets(self)
-        for module in self.modules() if self.zero_init_residual else ():
-            if isinstance(module, ResidualBlock):
-                constant_init(module.last_norm, 0)
 
     def stem_forward(self, x: Levels) -> Levels:
         """The stem, from a scale space to the input of the first stage."""
@@ -361,17 +305,10 @@ class ScaleResNet(BaseModule):
         return self.aa_pool(x) if self.aa_pool else x
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
-        """Everything behind the lift.
+        """Everything behind the lift: from a scale space to one for each of ``out_indices``.
 
-        In eval mode, on an integer base, it commutes with scaling to rounding: pyramids at every
-        level, dense scale spaces where no level is finer than the image. Dense levels below 0
-        are read between their pixels and are approximate.
-
-        Args:
-            x (Tensor | tuple[Tensor, ...]): A scale space of ``in_channels`` channels.
-
-        Returns:
-            tuple: One scale space for each of ``out_indices``.
+        In eval mode, on an integer base, it commutes with scaling to rounding, but for dense levels
+        that are finer than the image, which are read between their pixels.
         """
         check_signal(x, self.grid, self.in_channels)
         x, outputs = self.stem_forward(Levels.of(x)), []
@@ -388,26 +325,13 @@ class ScaleResNet(BaseModule):
         return outputs if self.scale_pooling is None else self.scale_pooling(outputs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The depth of a parameter, for layer-wise learning rates.
+        """The group of a parameter, for layer-wise learning rates, and the number of groups.
 
         Args:
             param_name (str): Name of the parameter in the whole model.
             prefix (str): What precedes the names of the backbone, such as ``'backbone.'``.
-
-        Returns:
-            tuple[int, int]: Its group, the stem being 0, and the number of groups. What is not of
-            the backbone is in the last one.
         """
         return layer_depth(self.depth, ARCHITECTURES[self.depth][2], param_name, prefix)
-
-    def train(self, mode: bool = True) -> 'ScaleResNet':
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
 
 
 @MODELS.register_module()

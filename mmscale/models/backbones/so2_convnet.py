@@ -3,7 +3,6 @@
 
 from collections.abc import Sequence
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmscale.models.layers.so2 import (
@@ -17,11 +16,11 @@ from mmscale.models.layers.so2 import (
 from mmscale.registry import MODELS
 
 from .arguments import check_channels, check_out_indices
-from .pretrained import complete_checkpoint
+from .base import Backbone
 
 
 @MODELS.register_module()
-class SO2ConvNet(BaseModule):
+class SO2ConvNet(Backbone):
     """Stages of SO(2) convolution, norm nonlinearity, blur pooling by 2 and norm batch norm.
 
     The counterpart of :class:`ScaleConvNet` for rotation; the last stage does not pool. Fields hold
@@ -36,22 +35,12 @@ class SO2ConvNet(BaseModule):
         channels (Sequence[int]): Channels of each order, one integer a stage.
         kernel_size (int): Taps of every convolution, odd.
         max_order (int): The largest order of the fields.
-        out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
-            the last.
-        init_cfg (dict | list[dict], optional): Initialisation. Defaults to that of the layers.
-        partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn.
-            Otherwise that is an error.
+        out_indices, init_cfg, partial_pretrained: As of :class:`ScaleConvNet`.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
         - Output: a tuple, for each of ``out_indices`` a map ``(N, C * (1 + max_order), H', W')``,
           C being the channels of the stage; sides are halved, rounded up, by each stage that pools.
-
-    Example:
-        >>> import torch
-        >>> from mmscale.models.backbones.so2_convnet import SO2ConvNet
-        >>> SO2ConvNet(channels=(8, 16, 24))(torch.rand(1, 1, 28, 28))[0].shape
-        torch.Size([1, 72, 7, 7])
     """
 
     def __init__(
@@ -64,8 +53,7 @@ class SO2ConvNet(BaseModule):
         init_cfg: dict | list[dict] | None = None,
         partial_pretrained: bool = False,
     ):
-        super().__init__(init_cfg)
-        self.partial_pretrained = partial_pretrained
+        super().__init__(init_cfg, partial_pretrained)
         check_channels(channels)
         check_count('max_order', max_order, 0)
         num_stages = len(channels)
@@ -81,10 +69,6 @@ class SO2ConvNet(BaseModule):
             self.norms.append(SO2BatchNorm(out_channels, max_order))
             in_channels, in_order = out_channels, max_order
         self.feat_dim = in_channels * (1 + max_order)
-
-    def init_weights(self) -> None:
-        with complete_checkpoint(self):
-            super().init_weights()
 
     def fields(self, image: Tensor) -> tuple[Tensor, ...]:
         """The fields of ``out_indices``, ``(N, C * (1 + 2 * max_order), H', W')``, which turn."""

@@ -4,7 +4,7 @@
 from collections.abc import Sequence
 
 import torch.utils.checkpoint as cp
-from mmengine.model import BaseModule, constant_init
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmscale.models.layers.so2 import (
@@ -17,8 +17,8 @@ from mmscale.models.layers.so2 import (
 )
 from mmscale.registry import MODELS
 
-from .arguments import check_out_indices, is_pretrained, per_stage
-from .pretrained import complete_checkpoint
+from .arguments import per_stage
+from .base import StagedBackbone
 
 # depth: (kernel size and relative width of each convolution of a block, blocks of each stage)
 ARCHITECTURES = {
@@ -32,15 +32,7 @@ class SO2ResidualBlock(BaseModule):
     """``act(branch(x) + shortcut(x))``, the block of ResNet on fields.
 
     With a stride of 2 the input is blur-pooled once, for branch and shortcut; all convolutions
-    have stride 1.
-
-    Args:
-        in_channels (int): Channels of each order of the input.
-        layout (list[tuple]): The convolutions of the branch, each as ``(kernel_size,
-            out_channels)``.
-        max_order (int): The largest order.
-        stride (int): 1 or 2.
-        with_cp (bool): Compute the block again in the backward pass instead of storing it.
+    have stride 1. ``layout`` lists them, each as ``(kernel_size, out_channels)``.
     """
 
     def __init__(
@@ -84,7 +76,7 @@ class SO2ResidualBlock(BaseModule):
 
 
 @MODELS.register_module()
-class SO2ResNet(BaseModule):
+class SO2ResNet(StagedBackbone):
     """ResNet whose fields turn with the image, and whose outputs are only moved by rotation.
 
     The layers of ResNet, with convolutions between fields of orders 0 to ``max_order``, norm
@@ -104,18 +96,10 @@ class SO2ResNet(BaseModule):
             ``max_order=2``, 39 gives depths 18 and 34 about the parameters that 64 gives ResNet,
             32 gives them to depth 50.
         max_order (int): The largest order of the fields.
-        num_stages (int): 1 to 4.
         strides (Sequence[int]): Stride of each stage, 1 or 2.
-        out_indices (Sequence[int]): The stages whose outputs are returned.
-        frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
-            counting from 0. -1 freezes nothing.
-        norm_eval (bool): Keep batch norms in eval mode while training.
-        with_cp (bool): Compute blocks again in the backward pass instead of storing them.
-        zero_init_residual (bool): Start the last norm of each block at 0.
-        init_cfg (dict | list[dict], optional): Initialisation, ``dict(type='Pretrained',
-            checkpoint=...)`` included. Defaults to that of the layers.
-        partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn.
-            Otherwise that is an error.
+        num_stages, out_indices, frozen_stages, norm_eval, with_cp, zero_init_residual, init_cfg,
+            partial_pretrained: As of :class:`ScaleResNet`. ``init_cfg`` defaults to that of the
+            layers.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
@@ -124,14 +108,9 @@ class SO2ResNet(BaseModule):
 
     Raises:
         ValueError: If an argument is out of range.
-
-    Example:
-        >>> import torch
-        >>> from mmscale.models.backbones.so2_resnet import SO2ResNet
-        >>> model = SO2ResNet(depth=18, stem_channels=8, base_channels=8)
-        >>> model(torch.rand(1, 3, 64, 64))[0].shape
-        torch.Size([1, 192, 2, 2])
     """
+
+    stem_size = 7
 
     def __init__(
         self,
@@ -150,28 +129,19 @@ class SO2ResNet(BaseModule):
         init_cfg: dict | list[dict] | None = None,
         partial_pretrained: bool = False,
     ):
-        super().__init__(init_cfg)
-        self.partial_pretrained = partial_pretrained
-        if depth not in ARCHITECTURES:
-            raise ValueError(f'depth must be one of {tuple(ARCHITECTURES)}, got {depth}')
-        if num_stages not in range(1, 5):
-            raise ValueError(f'num_stages must be from 1 to 4, got {num_stages}')
-        if frozen_stages not in range(-1, num_stages + 1):
-            raise ValueError(
-                f'frozen_stages must be from -1 to num_stages={num_stages}, got {frozen_stages}'
-            )
+        super().__init__(depth, ARCHITECTURES, num_stages, out_indices, frozen_stages, norm_eval,
+                         zero_init_residual, init_cfg, partial_pretrained)  # fmt: skip
         strides = per_stage('strides', strides, num_stages)
         if not set(strides) <= {1, 2}:
             raise ValueError(f'strides must be 1 or 2, got {strides}')
         check_count('stem_channels', stem_channels, 1)
         check_count('base_channels', base_channels, 1)
         check_count('max_order', max_order, 0)
-        self.depth, self.max_order = depth, max_order
-        self.out_indices = check_out_indices(out_indices, num_stages)
-        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
-        self.zero_init_residual = zero_init_residual
+        self.max_order = max_order
 
-        self._make_stem(in_channels, stem_channels)
+        self.conv1 = SO2Conv(in_channels, stem_channels, self.stem_size, 0, max_order, bias=False)
+        self.norm1 = SO2BatchNorm(stem_channels, max_order)
+        self.act1 = SO2NormReLU(stem_channels, max_order)
         convs, stage_blocks = ARCHITECTURES[depth]
         channels = stem_channels
         for i, num_blocks in enumerate(stage_blocks[:num_stages]):
@@ -182,29 +152,11 @@ class SO2ResNet(BaseModule):
                 blocks.append(SO2ResidualBlock(channels, layout, max_order, stride, with_cp))
                 channels = layout[-1][1]
             self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
-        self.res_layers = [f'layer{i + 1}' for i in range(num_stages)]
         self.feat_dim = channels * (1 + max_order)
         self._freeze_stages()
 
-    def _make_stem(self, in_channels: int, stem_channels: int, kernel_size: int = 7) -> None:
-        self.conv1 = SO2Conv(in_channels, stem_channels, kernel_size, 0, self.max_order, bias=False)
-        self.norm1 = SO2BatchNorm(stem_channels, self.max_order)
-        self.act1 = SO2NormReLU(stem_channels, self.max_order)
-
-    def _freeze_stages(self) -> None:
-        modules = [self.conv1, self.norm1, self.act1]
-        modules += [getattr(self, name) for name in self.res_layers[: max(self.frozen_stages, 0)]]
-        for module in modules if self.frozen_stages >= 0 else ():
-            module.eval()
-            module.requires_grad_(False)
-
-    def init_weights(self) -> None:
-        with complete_checkpoint(self):
-            super().init_weights()
-        if self.zero_init_residual and not is_pretrained(self.init_cfg):
-            for module in self.modules():
-                if isinstance(module, SO2ResidualBlock):
-                    constant_init(module.last_norm, 0)
+    def _stem_layers(self) -> list[nn.Module]:
+        return [self.conv1, self.norm1, self.act1]
 
     def stem_forward(self, image: Tensor) -> Tensor:
         """The stem, from an image to the field that enters the first stage."""
@@ -222,15 +174,6 @@ class SO2ResNet(BaseModule):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(so2_magnitudes(x, self.max_order) for x in self.fields(image))
 
-    def train(self, mode: bool = True) -> 'SO2ResNet':
-        super().train(mode)
-        self._freeze_stages()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, SO2BatchNorm):
-                    module.eval()
-        return self
-
 
 @MODELS.register_module()
 class SO2ResNet_CIFAR(SO2ResNet):
@@ -240,8 +183,7 @@ class SO2ResNet_CIFAR(SO2ResNet):
     ``max_order`` is at most 2, all that a 3x3 kernel can make of an image.
     """
 
-    def _make_stem(self, in_channels: int, stem_channels: int, kernel_size: int = 3) -> None:
-        super()._make_stem(in_channels, stem_channels, kernel_size)
+    stem_size = 3
 
     def stem_forward(self, image: Tensor) -> Tensor:
         return self.act1(self.norm1(self.conv1(image)))

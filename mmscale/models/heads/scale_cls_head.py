@@ -24,11 +24,11 @@ POOLS = (*MIXTURES, 'max', 'mean', 'logsumexp')
 class ScaleClsHead(BaseModule):
     """Runs a classification head on each level's own vector and combines what the levels answer.
 
-    A maximum of features over levels makes a chimera of them: one feature of the finest level
-    beside another of the coarsest. Here each level answers by itself, with one set of weights, and
-    the answer is that of a mixture, ``p(y) = sum_k pi_k p_k(y)``. The weights ``pi`` are a softmax
-    over the levels of one linear unit of the same vectors, so an object of another size gets the
-    same answer from another level. The unit starts at 0, where all levels weigh the same.
+    A maximum of features over levels makes a chimera of them. Here each level answers by itself,
+    with one set of weights, and the answer is that of a mixture, ``p(y) = sum_k pi_k p_k(y)``. The
+    weights ``pi`` are a softmax over the levels of one linear unit of the same vectors, so an
+    object of another size gets the same answer from another level. The unit starts at 0, where all
+    levels weigh the same.
 
     The output is logits, of which the head makes losses and predictions as of its own: the
     logarithm of the mixture where it has a softmax, ``log p - log(1 - p)`` of each label where it
@@ -115,9 +115,9 @@ class ScaleClsHead(BaseModule):
 
         Returns:
             list[DataSample]: With ``pred_level``, the level that says most for the predicted label,
-            counted from 0, the finest, ``(1,)``, and ``pred_level_score``, its share from 0 to 1
-            among all levels: of a mixture the probability of the level, given image and label. Of
-            a multi-label head both are those of each class, ``(num_classes,)``.
+            counted from the finest, ``(1,)``, and ``pred_level_score``, its share among all levels:
+            of a mixture its probability, given image and label. Of a multi-label head both are
+            those of each class, ``(num_classes,)``.
         """
         scores, log_weights = self._ask(feats)
         samples = self.head._get_predictions(self._combine(scores, log_weights), data_samples)
@@ -143,8 +143,7 @@ class ScaleClsHead(BaseModule):
         else:
             weights = self.gate(vectors).to(dtype)
         if self.training and self.scale_dropout and scores.shape[1] > 1:
-            size = scores.shape[1], scores.shape[0]
-            kept = draw_levels(*size, self.scale_dropout, scores.device)
+            kept = draw_levels(*scores.shape[1::-1], self.scale_dropout, scores.device)
             weights = weights.masked_fill(~kept.T[..., None], -math.inf)
         return scores, weights.log_softmax(1)
 

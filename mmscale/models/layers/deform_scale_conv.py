@@ -17,9 +17,8 @@ class DeformScaleConv(ScaleConv):
 
     A parallel scale convolution, ``conv_offset``, predicts where each tap reads, in tap units. It
     starts at 0, and the layer as its scale convolution. The names of its parameters are those of
-    MMCV's ``DeformConv2dPack``, so that the checkpoints of deformable ResNets load. Use it where
-    MMCV takes a ``conv_cfg``:
-    ``conv_cfg=dict(type='mmscale.DeformScaleConv', scale_space=dict(base=2, num_scales=4))``.
+    MMCV's ``DeformConv2dPack``, so that the checkpoints of deformable ResNets load. Use it as a
+    ``conv_cfg``, as :class:`ScaleConv`.
     Sources: Dai et al., Deformable Convolutional Networks, ICCV 2017; Worrall & Welling, Deep
     Scale-Spaces, NeurIPS 2019.
 
@@ -34,7 +33,6 @@ class DeformScaleConv(ScaleConv):
         As of :class:`ScaleConv`.
 
     Raises:
-        ValueError: If an argument is out of range.
         RuntimeError: If ``backend='mmcv'`` and MMCV was installed without compiled ops.
     """
 
@@ -66,16 +64,9 @@ class DeformScaleConv(ScaleConv):
         self.deform_groups, self.backend = deform_groups, backend
         choose_backend(backend, self.weight.device)
         self.num_offsets = deform_groups * self.kernel_size[0] * self.kernel_size[1]
-        self.conv_offset = ScaleConv(
-            in_channels,
-            self.outputs_per_tap * self.num_offsets,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            interaction=interaction,
-            scale_space=self.grid,
-        )
+        outputs = self.outputs_per_tap * self.num_offsets
+        self.conv_offset = ScaleConv(in_channels, outputs, kernel_size, stride, padding, dilation,
+                                     interaction=interaction, scale_space=self.grid)  # fmt: skip
         self.init_offset()
 
     def init_offset(self) -> None:

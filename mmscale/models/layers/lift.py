@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from mmscale.registry import MODELS
 from mmscale.scale_space import (
     ScaleGrid,
+    Signal,
     bilinear_pyramid_lift,
     gaussian_lift,
     gaussian_pyramid_lift,
@@ -22,6 +23,11 @@ class Lift(nn.Module):
         padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
             ``'circular'``.
 
+    Shape:
+        - Input: ``(N, C, H, W)``.
+        - Output: dense ``(N, C, S, H, W)``, or a pyramid of S tensors
+          ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
+
     Raises:
         ValueError: If an argument is out of range; in ``forward``, if the image is smaller than
             the coarsest level can hold.
@@ -32,6 +38,9 @@ class Lift(nn.Module):
         check_choice('padding', padding, PADDINGS)
         self.grid, self.padding = ScaleGrid.build(scale_space), padding
 
+    def forward(self, image: Tensor) -> Signal:
+        return self.lift(image, self.grid, self.padding)
+
     def extra_repr(self) -> str:
         return f'{self.grid}, padding={self.padding!r}'
 
@@ -40,18 +49,15 @@ class Lift(nn.Module):
 class GaussianLift(Lift):
     """The dense Gaussian scale space ("DSS v1"), :func:`mmscale.scale_space.gaussian_lift`.
 
-    Arguments are those of :class:`Lift`. From ``(N, C, H, W)`` to ``(N, C, S, H, W)``.
+    Arguments and shapes are those of :class:`Lift`.
     """
 
-    def forward(self, image: Tensor) -> Tensor:
-        return gaussian_lift(image, self.grid, self.padding)
+    lift = staticmethod(gaussian_lift)
 
 
 @MODELS.register_module()
 class RepeatLift(Lift):
-    """Every level is the image, :func:`mmscale.scale_space.repeat_lift`.
-
-    From ``(N, C, H, W)`` to ``(N, C, S, H, W)``.
+    """Every level is the image, dense, :func:`mmscale.scale_space.repeat_lift`.
 
     Args:
         scale_space (dict | ScaleGrid): The levels.
@@ -68,12 +74,10 @@ class RepeatLift(Lift):
 class BilinearPyramidLift(Lift):
     """The bilinear pyramid ("DSS v2"), :func:`mmscale.scale_space.bilinear_pyramid_lift`.
 
-    Arguments are those of :class:`Lift`. From ``(N, C, H, W)`` to S tensors
-    ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
+    Arguments and shapes are those of :class:`Lift`.
     """
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return bilinear_pyramid_lift(image, self.grid, self.padding)
+    lift = staticmethod(bilinear_pyramid_lift)
 
 
 @MODELS.register_module()
@@ -81,9 +85,7 @@ class GaussianPyramidLift(Lift):
     """The Gaussian pyramid, :func:`mmscale.scale_space.gaussian_pyramid_lift`.
 
     Arguments are those of :class:`Lift`, whose negative levels are finer than the image, and
-    ``interpolation`` (str), how positions between pixels are read: ``'bicubic'`` or
-    ``'bilinear'``. From ``(N, C, H, W)`` to S tensors
-    ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
+    ``interpolation`` (str), how positions between pixels are read: ``'bicubic'`` or ``'bilinear'``.
     """
 
     def __init__(

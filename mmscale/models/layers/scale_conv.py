@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from mmscale.ops import as_pair, check_window, scale_conv2d
+from mmscale.ops import as_pair, check_window
 from mmscale.ops.scale_conv import convolve, is_integer, kernels_of, synthesise_kernels
 from mmscale.registry import MODELS
 from mmscale.scale_space import (
@@ -36,13 +36,12 @@ class ScaleConv(nn.Module):
     The 4-D weight of an ordinary convolution loads as the one level that it sees, ``l = 0``, with
     zeros elsewhere: ImageNet checkpoints of ResNet load into ScaleResNet, whatever K is.
 
-    With a ``kernel`` basis the weights are ``w(o, c, l, f)`` and the kernel of level ``k`` is
-    ``sum_f w(o, c, l, f) psi_f^k``, on the samples that the basis has there; on pyramids all levels
-    have that of level 0. ``kernel_size`` and ``padding`` then only say what the layer stands for in
-    a network: of 1x1 convolutions the basis is not used, and of all others it decides. A 4-D weight
-    loads where level 0 has its taps (:class:`~mmscale.scale_space.DiscreteBasis`). In eval mode and
-    without gradients the kernels are kept until the weight, or the mode, changes; what is written
-    through ``weight.data``, which PyTorch does not count, is seen from the next ``eval()`` on.
+    With a ``kernel`` basis the kernel of level ``k`` is ``sum_f w(o, c, l, f) psi_f^k``, on the
+    samples that the basis has there; on pyramids all levels have that of level 0. ``kernel_size``
+    and ``padding`` only tell 1x1 convolutions, which do not use it, from others. A 4-D weight loads
+    where level 0 has its taps (:class:`~mmscale.scale_space.DiscreteBasis`). In eval mode and
+    without gradients the kernels are kept; what is written through ``weight.data``, which PyTorch
+    does not count, is seen from the next ``eval()`` on.
 
     Args:
         in_channels (int): Channels of the input.
@@ -134,14 +133,12 @@ class ScaleConv(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Signal) -> Signal:
-        args, basis = (self.bias, self.stride, self.dilation, self.groups), self.kernel is not None
         if not isinstance(x, Levels):
-            if not basis:
-                return scale_conv2d(x, self.weight, *args, scale_space=self.grid)
             check_signal(x, self.grid, self.in_channels)
             return self.forward(Levels.of(x)).to_signal()
-        steps = self._tables[1 if x.dense else 0][2] if basis else None
-        return convolve(x, self._kernels(x.dense), *args, self.grid, steps)
+        steps = None if self.kernel is None else self._tables[x.dense][2]
+        kernels, args = self._kernels(x.dense), (self.bias, self.stride, self.dilation, self.groups)
+        return convolve(x, kernels, *args, self.grid, steps)
 
     def _kernels(self, dense: bool) -> Sequence[Tensor | tuple[Tensor, ...]]:
         """The kernel of each ``l``; without gradients they are kept.
@@ -158,20 +155,18 @@ class ScaleConv(nn.Module):
             or type(weight) is not nn.Parameter
             or (basis and (self.training or weight.is_inference()))  # these have no version
         ):
-            return self._synthesise(weight, dense) if basis else kernels_of(weight)
+            return self._synthesise(weight, dense)
         key = (weight.data_ptr(), weight._version, dense) if basis else weight.data_ptr()
         views = self._views
         if views is None or views[0] != key:
             # Of the weight apart from its graph: autograd lets nobody use views made without
             # gradients once the weight has been changed with gradients.
             with torch.inference_mode(False):
-                weight = weight.detach()
-                kernels = self._synthesise(weight, dense) if basis else kernels_of(weight)
-                self._views = views = key, kernels
+                self._views = views = key, self._synthesise(weight.detach(), dense)
         return views[1]
 
     def _make_tables(self) -> None:
-        """Functions, their sides and distances, of pyramids [0] and of dense signals [1].
+        """Functions, their sides and distances, of pyramids [False] and of dense signals [True].
 
         They come anew from float64 whenever the weight is cast or moved.
         """
@@ -181,18 +176,22 @@ class ScaleConv(nn.Module):
         tables, count = self.kernel.tables(self.grid), self.grid.num_scales
         device = None if self.weight.is_meta else self.weight.device
         with torch.inference_mode(False):
-            self._tables = [
-                (
+            self._tables = {
+                dense: (
                     torch.cat([torch.from_numpy(found.functions).flatten(1) for found in levels], 1)
                     .to(device=device, dtype=self.weight.dtype),
                     [found.functions.shape[-1] for found in levels],
                     [found.distance for found in levels] * (count // len(levels)),
                 )
-                for levels in ([tables[0]], [tables[k] for k in self.grid.levels])
-            ]  # fmt: skip
+                for dense, levels in (
+                    (False, [tables[0]]), (True, [tables[k] for k in self.grid.levels])
+                )
+            }  # fmt: skip
 
     def _synthesise(self, weight: Tensor, dense: bool) -> Sequence[Tensor | tuple[Tensor, ...]]:
-        functions, sides, _ = self._tables[1 if dense else 0]
+        if self.kernel is None:
+            return kernels_of(weight)
+        functions, sides, _ = self._tables[dense]
         if functions.dtype != weight.dtype or functions.device != weight.device:
             functions = functions.to(weight)
         kernels = synthesise_kernels(weight, functions, sides)

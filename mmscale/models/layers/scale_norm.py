@@ -38,8 +38,4 @@ class ScaleBN(_BatchNorm):
         return image.permute(0, 2, 3, 1).flatten(0, 2)  # of an index the gradient is a copy
 
     def _check_input_dim(self, x: Tensor) -> None:
-        channels = x.shape[1] if x.ndim > 1 else 0
-        if channels != self.num_features:
-            raise ValueError(
-                f'expected a tensor (N, {self.num_features}, ...), got one of {channels} channels'
-            )
+        """Any number of axes will do; PyTorch's function names a wrong number of channels."""

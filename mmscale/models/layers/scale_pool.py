@@ -31,11 +31,12 @@ class _ScalePool2d(nn.Module):
         self.grid = ScaleGrid.build(scale_space)
         check_pool(self.kernel_size, self.stride, self.padding)
 
+    def forward(self, x: Signal) -> Signal:
+        return self.pool(x, self.kernel_size, self.stride, self.padding, scale_space=self.grid)
+
     def extra_repr(self) -> str:
-        return (
-            f'kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, '
-            f'{self.grid}'
-        )
+        window = f'kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}'
+        return f'{window}, {self.grid}'
 
 
 @MODELS.register_module()
@@ -54,24 +55,17 @@ class ScaleMaxPool2d(_ScalePool2d):
         - Output: the same form, each side ``ceil(size / stride)``.
     """
 
-    def forward(self, x: Signal) -> Signal:
-        return scale_max_pool2d(
-            x, self.kernel_size, self.stride, self.padding, scale_space=self.grid
-        )
+    pool = staticmethod(scale_max_pool2d)
 
 
 @MODELS.register_module()
 class ScaleAvgPool2d(_ScalePool2d):
     """Average pooling whose windows grow with the level, :func:`mmscale.ops.scale_avg_pool2d`.
 
-    Arguments and shapes are those of :class:`ScaleMaxPool2d`; taps outside the image do not
-    count.
+    Arguments and shapes are those of :class:`ScaleMaxPool2d`; taps outside the image do not count.
     """
 
-    def forward(self, x: Signal) -> Signal:
-        return scale_avg_pool2d(
-            x, self.kernel_size, self.stride, self.padding, scale_space=self.grid
-        )
+    pool = staticmethod(scale_avg_pool2d)
 
 
 @MODELS.register_module()
@@ -88,8 +82,7 @@ class ScaleBlurPool2d(nn.Module):
         scale_space (dict | ScaleGrid): The levels.
 
     Shape:
-        - Input: dense ``(N, C, S, H, W)`` or a pyramid of S tensors ``(N, C, H_k, W_k)``.
-        - Output: the same form, each side ``ceil(size / stride)``.
+        - Input and output: as of :class:`ScaleMaxPool2d`.
 
     Raises:
         ValueError: If an argument is out of range, or neither or both of ``kernel_size`` and

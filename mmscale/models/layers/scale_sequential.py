@@ -7,11 +7,7 @@ from mmscale.scale_space import Levels, Signal
 
 
 def run(layer: nn.Module, x: Levels) -> Levels:
-    """Runs a layer of a network.
-
-    A SyncBatchNorm in training hands its input to a GPU kernel that knows tensors alone: it is
-    given the pixels of all levels as a tensor.
-    """
+    """Runs a layer; SyncBatchNorm in training, whose kernel knows tensors alone, on the pixels."""
     if layer.training and isinstance(layer, nn.SyncBatchNorm):
         return x.map(layer)
     return layer(x)
@@ -26,5 +22,6 @@ class ScaleSequential(nn.Sequential):
     def forward(self, x: Signal) -> Signal:
         levels = Levels.of(x)
         for layer in self:
-            levels = Levels.of(run(layer, levels))
+            y = run(layer, levels)
+            levels = y if isinstance(y, Levels) else Levels.of(y)
         return levels if isinstance(x, Levels) else levels.to_signal()

@@ -32,11 +32,7 @@ def check_count(name: str, value, smallest: int) -> None:
 
 
 def split_orders(x: Tensor, max_order: int) -> tuple[Tensor, Tensor]:
-    """Order 0 ``(N, C, H, W)`` and the pairs of the others ``(N, M, 2, C, H, W)``, as views.
-
-    Raises:
-        ValueError: If the channels are no multiple of ``1 + 2 * max_order``.
-    """
+    """Order 0 ``(N, C, H, W)`` and the pairs of the others ``(N, M, 2, C, H, W)``, as views."""
     size = 1 + 2 * max_order
     if x.ndim != 4 or x.shape[1] % size:
         raise ValueError(
@@ -61,13 +57,8 @@ def _pair_magnitudes(pairs: Tensor) -> Tensor:
 def so2_magnitudes(x: Tensor, max_order: int) -> Tensor:
     """What rotation only moves: order 0 as it is, and the length of every pair.
 
-    Args:
-        x (Tensor): A field ``(N, C * (1 + 2 * max_order), H, W)``.
-        max_order (int): M.
-
-    Returns:
-        Tensor: ``(N, C * (1 + max_order), H, W)``, C channels of each order. A length is
-        ``sqrt(re^2 + im^2 + 1e-6)``, which has a gradient everywhere.
+    From a field ``(N, C * (1 + 2 * max_order), H, W)`` to ``(N, C * (1 + max_order), H, W)``. A
+    length is ``sqrt(re^2 + im^2 + 1e-6)``, which has a gradient everywhere.
     """
     scalars, pairs = split_orders(x, max_order)
     return torch.cat((scalars, _pair_magnitudes(pairs).to(x.dtype).flatten(1, 2)), 1)
@@ -79,13 +70,8 @@ def blur_pool(x: Tensor) -> Tensor:
     An odd side is blurred by (1, 2, 1)/4 and read at 0, 2, 4, ..., an even one by (1, 3, 3, 1)/8
     and read between the pixels, at 0.5, 2.5, 4.5, .... So it commutes with quarter turns for all
     sizes, which a stride of 2 does for odd ones alone. The border is repeated outwards.
+    From ``(N, C, H, W)`` to ``(N, C, ceil(H / 2), ceil(W / 2))``.
     Source of the blur: Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019.
-
-    Args:
-        x (Tensor): ``(N, C, H, W)``.
-
-    Returns:
-        Tensor: ``(N, C, ceil(H / 2), ceil(W / 2))``.
     """
     rows, columns = (binomial(3 if size % 2 else 4).to(x) for size in x.shape[-2:])
     channels = x.shape[1]
@@ -96,14 +82,11 @@ def blur_pool(x: Tensor) -> Tensor:
 class SO2Conv(nn.Module):
     """Convolution that commutes with rotation, from orders 0..``in_order`` to 0..``out_order``.
 
-    Its kernel is a learned sum of the fixed kernels of :func:`~.so2_basis.basis_elements`, made
-    anew at each call and applied as one ordinary convolution of stride 1, padded with zeros to keep
-    the size. It commutes with quarter turns to rounding, and with other angles as far as the image
-    is smooth on the pixels. To halve the resolution use :func:`blur_pool` beside it: a stride would
-    move the centre of images of even size.
-
-    Weights start normal, such that fields of independent values of variance 1 give outputs of
-    variance 1 in every order.
+    Its kernel is a learned sum of the fixed kernels of :func:`~.so2_basis.basis_elements`, applied
+    as one ordinary convolution of stride 1, padded with zeros to keep the size. It commutes with
+    quarter turns to rounding, and with other angles as far as the image is smooth on the pixels. A
+    stride would move the centre of images of even size: :func:`blur_pool` halves the resolution.
+    Weights start such that independent values of variance 1 give outputs of variance 1.
 
     Args:
         in_channels (int): Channels of each order of the input.
@@ -163,10 +146,14 @@ class SO2Conv(nn.Module):
         self.register_buffer('basis', basis, persistent=False)
         self.reset_parameters()
 
+    @property
+    def _orders(self) -> list[tuple[int, int]]:
+        """The orders n of the output and m of the input of each block of the kernel."""
+        return list(product(range(self.out_order + 1), range(self.in_order + 1)))
+
     def _exact_basis(self) -> Tensor:
         """The kernels of all blocks, flat, in float64."""
-        orders = product(range(self.out_order + 1), range(self.in_order + 1))
-        return torch.cat([sampled_basis(self.kernel_size, m, n).flatten() for n, m in orders])
+        return torch.cat([sampled_basis(self.kernel_size, m, n).flatten() for n, m in self._orders])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'SO2Conv':
         super()._apply(fn, recurse)
@@ -177,24 +164,23 @@ class SO2Conv(nn.Module):
         return self
 
     def _blocks(self):
-        """The orders n and m, the weights and the basis of each block of the kernel."""
-        blocks = [(n, m) for n in range(self.out_order + 1) for m in range(self.in_order + 1)]
-        counts = [self.basis_sizes[n][m] for n, m in blocks]
-        shapes = [(field_size(n), field_size(m), self.kernel_size, self.kernel_size)
-                  for n, m in blocks]  # fmt: skip
-        weights = self.weight.split(counts, 2)
-        bases = self.basis.split([b * math.prod(shape) for b, shape in zip(counts, shapes)])
-        for (n, m), shape, weight, basis in zip(blocks, shapes, weights, bases, strict=True):
-            yield n, m, weight, basis.view(-1, *shape)
+        """The order n of the output, the weights and the basis of each block of the kernel."""
+        sides = self.kernel_size, self.kernel_size
+        shapes = [(self.basis_sizes[n][m], field_size(n), field_size(m), *sides)
+                  for n, m in self._orders]  # fmt: skip
+        weights = self.weight.split([shape[0] for shape in shapes], 2)
+        bases = self.basis.split([math.prod(shape) for shape in shapes])
+        for (n, _), shape, weight, basis in zip(self._orders, shapes, weights, bases, strict=True):
+            yield n, weight, basis.view(shape)
 
     def reset_parameters(self) -> None:
         """Draws the weights anew; the bias starts at 0."""
         # What one component of each order sums up if all weights are 1 and inputs independent.
         powers = [0.0] * (self.out_order + 1)
-        for n, _, _, basis in self._blocks():
+        for n, _, basis in self._blocks():
             powers[n] += self.in_channels * basis.square().sum() / field_size(n)
         with torch.no_grad():
-            for n, _, weight, _ in self._blocks():
+            for n, weight, _ in self._blocks():
                 weight.normal_().mul_(powers[n].rsqrt())
             if self.bias is not None:
                 self.bias.zero_()
@@ -202,7 +188,7 @@ class SO2Conv(nn.Module):
     def kernel(self) -> Tensor:
         """The ordinary kernel that the weights make, as ``torch.nn.Conv2d`` takes it."""
         rows = [[] for _ in range(self.out_order + 1)]
-        for n, _, weight, basis in self._blocks():
+        for n, weight, basis in self._blocks():
             # Not einsum: counters of operations would count what no image takes part in.
             block = torch.tensordot(weight, basis, 1).permute(2, 0, 3, 1, 4, 5)
             rows[n].append(block.flatten(0, 1).flatten(1, 2))
@@ -299,11 +285,7 @@ class SO2BatchNorm(_BatchNorm):
     """
 
     def __init__(
-        self,
-        channels: int,
-        max_order: int = 2,
-        momentum: float | None = 0.1,
-        eps: float = 1e-5,
+        self, channels: int, max_order: int = 2, momentum: float | None = 0.1, eps: float = 1e-5
     ):
         check_count('channels', channels, 1)
         check_count('max_order', max_order, 0)

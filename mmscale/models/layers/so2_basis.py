@@ -23,10 +23,10 @@ from mmscale.scale_space.resample import keep_constants
 
 
 class Element(NamedTuple):
-    """One kernel of the basis between two orders.
+    """One kernel of the basis from order m to n.
 
-    ``order`` is that of its harmonic, negative where n < m; ``is_reflection`` tells whether the
-    pairs are mirrored (orders n + m) or only turned (n - m); ``phase`` is 0 or 1.
+    ``order`` is that of its harmonic, n + m if the pairs are mirrored (``is_reflection``), else
+    n - m; ``phase`` is 0, or 1 for the harmonic turned by a quarter of its period.
     """
 
     ring: int
@@ -49,19 +49,10 @@ def ring_width(kernel_size: int, ring: int) -> float:
 
 
 def basis_elements(kernel_size: int, in_order: int, out_order: int) -> list[Element]:
-    """The basis of the kernels from one order to another.
+    """The basis of the kernels from one order to another; empty if the kernel is too small.
 
     Rings have the radii 0, 1, ..., ``kernel_size // 2``. The ring of radius r carries harmonics up
-    to order 2r: more repeat what others say already, or vanish on the pixels. So orders above 0
-    vanish at the centre, and 3x3 kernels carry orders up to 2.
-
-    Args:
-        kernel_size (int): Taps of a side, odd.
-        in_order (int): Order m of the input.
-        out_order (int): Order n of the output.
-
-    Returns:
-        list[Element]: Empty if the kernel resolves neither ``n - m`` nor ``n + m``.
+    to order 2r: more repeat what others say already, or vanish on the pixels.
     """
     if in_order and out_order:
         harmonics = ((out_order - in_order, False), (out_order + in_order, True))
@@ -79,17 +70,10 @@ def basis_elements(kernel_size: int, in_order: int, out_order: int) -> list[Elem
 
 
 def harmonic(x: Tensor, y: Tensor, ring: int, order: int, width: float) -> tuple[Tensor, Tensor]:
-    """A circular harmonic on a ring, at any points.
-
-    Args:
-        x (Tensor): Positions to the right of the centre, in pixels.
-        y (Tensor): Positions above it, of the same shape.
-        ring (int): Radius of the ring.
-        order (int): Periods of the harmonic around the circle; negative ones run backwards.
-        width (float): Standard deviation of the Gaussian profile, in pixels.
+    """A circular harmonic on a ring, at points x to the right of the centre and y above it.
 
     Returns:
-        tuple[Tensor, Tensor]: The profile times the cosine, and times the sine.
+        tuple[Tensor, Tensor]: The profile of the ring times the cosine, and times the sine.
     """
     radius, angle = torch.hypot(x, y), torch.atan2(y, x)
     profile = torch.exp(-((radius - ring) ** 2) / (2 * width**2))
@@ -106,11 +90,6 @@ def sampled_harmonic(kernel_size: int, ring: int, order: int) -> tuple[Tensor, T
     that. The multiple of harmonic s - 4 on the same ring that does so is subtracted, which leaves
     quarter turns exact and lets the error of other angles vanish as images get smoother.
 
-    Args:
-        kernel_size (int): Taps of a side, odd.
-        ring (int): Radius of the ring.
-        order (int): Order of the harmonic, from ``-2 * ring`` to ``2 * ring``.
-
     Returns:
         tuple[Tensor, Tensor]: Cosine and sine part, ``(kernel_size, kernel_size)`` in float64.
     """
@@ -121,9 +100,7 @@ def sampled_harmonic(kernel_size: int, ring: int, order: int) -> tuple[Tensor, T
     cosine, sine = harmonic(x, y, ring, size, width)
     if size >= 2:
         alias_cosine, alias_sine = harmonic(x, y, ring, size - 4, width)
-        profile = torch.hypot(*harmonic(x, y, ring, size, width)) * torch.hypot(x, y) ** abs(
-            size - 4
-        )
+        profile = torch.hypot(cosine, sine) * torch.hypot(x, y) ** abs(size - 4)
         share = (profile * torch.cos(4 * torch.atan2(y, x))).sum() / profile.sum()
         at_centre = (x == 0) & (y == 0)
         cosine = cosine - share * alias_cosine.masked_fill(at_centre, 0)
@@ -134,19 +111,7 @@ def sampled_harmonic(kernel_size: int, ring: int, order: int) -> tuple[Tensor, T
 
 def intertwiner(cosine: Tensor, sine: Tensor, in_order: int, out_order: int, is_reflection: bool,
                 phase: int) -> Tensor:  # fmt: skip
-    """The kernel between two orders that a harmonic makes.
-
-    Args:
-        cosine (Tensor): Cosine part of the harmonic, of any shape ``(...)``.
-        sine (Tensor): Sine part.
-        in_order (int): Order m of the input.
-        out_order (int): Order n of the output.
-        is_reflection (bool): Whether the harmonic is of order n + m rather than n - m.
-        phase (int): 0, or 1 for the harmonic turned by a quarter of its period.
-
-    Returns:
-        Tensor: ``(field_size(n), field_size(m), ...)``.
-    """
+    """The kernel ``(field_size(n), field_size(m), ...)`` between two orders of a harmonic."""
     if phase:
         cosine, sine = -sine, cosine
     sign = 1 if is_reflection else -1
@@ -156,16 +121,10 @@ def intertwiner(cosine: Tensor, sine: Tensor, in_order: int, out_order: int, is_
 
 @keep_constants
 def sampled_basis(kernel_size: int, in_order: int, out_order: int) -> Tensor:
-    """The kernels of :func:`basis_elements` on the pixels.
-
-    Args:
-        kernel_size (int): Taps of a side, odd.
-        in_order (int): Order m of the input.
-        out_order (int): Order n of the output.
+    """The kernels of :func:`basis_elements` on the pixels, to be shared and not written to.
 
     Returns:
-        Tensor: ``(B, field_size(n), field_size(m), kernel_size, kernel_size)`` in float64, to
-        be shared and not written to.
+        Tensor: ``(B, field_size(n), field_size(m), kernel_size, kernel_size)`` in float64.
     """
     kernels = [
         intertwiner(

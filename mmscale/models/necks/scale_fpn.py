@@ -15,22 +15,19 @@ from mmscale.scale_space import ScaleGrid, Signal, check_signal, is_pyramid, spl
 class ScaleFPN(BaseModule):
     """Runs a feature pyramid network on each level of pyramids, with one set of weights.
 
-    Pooling over scale loses the level, which is the size of an object, and a detector predicts
-    that. Here level k of all stages goes through an FPN of its own, which gives the map that is
-    ``base**k`` times as coarse as that of level 0, and the head, which RetinaNet and most others
-    share over the maps of an FPN, finds an object of half the size on the next finer map, with the
-    same scores: backbone, neck and head together are equivariant to the base. The coarsest level
-    gives the maps beyond, too. With three levels of base 2 and stages of strides 8, 16 and 32, five
-    maps have the strides 8 (level 0), 16 (level 1), 32, 64 and 128 (level 2), those of the ordinary
-    network.
+    Level k of all stages gives the map that is ``base**k`` times as coarse as that of level 0, and
+    a head that is shared over the maps finds an object of half the size on the next finer map, with
+    the same scores: backbone, neck and head together are equivariant to the base. The coarsest
+    level gives the maps beyond, too. With three levels of base 2 and stages of strides 8, 16 and
+    32, five maps have the strides 8 (level 0), 16 (level 1), 32, 64 and 128 (level 2), those of the
+    ordinary network.
 
     With a base of 2^(1/m) the maps lie as close as the levels, and the m coarsest levels give those
     beyond in turn: five levels of base sqrt(2) give nine maps of strides 8, 8 sqrt(2), 16, ... and
     128. The head of an ordinary detector would take them for others, so a config hands the
     ``strides`` of its head to the neck, too, which checks them.
 
-    It has the parameters of the FPN, and checkpoints of that load; where they have convolutions
-    for maps that the levels give here, those are left over.
+    It has the parameters of the FPN, and checkpoints of that load.
 
     Source of one network on an image pyramid: Singh & Davis, An Analysis of Scale Invariance in
     Object Detection (SNIP), CVPR 2018; of the FPN: Lin et al., CVPR 2017.
@@ -50,9 +47,8 @@ class ScaleFPN(BaseModule):
           of which the first S are the levels of one scale space.
 
     Raises:
-        ValueError: If the base is no root of 2, level 0 is not the first, there are fewer maps than
-            levels, more than the levels and fewer levels than an octave has, the strides are not
-            those of the maps, or the inputs are no pyramids.
+        ValueError: If the base is no root of 2, level 0 is not the first, the number of maps or the
+            strides do not fit the levels, or the inputs are no pyramids.
     """
 
     def __init__(

@@ -69,10 +69,9 @@ class ScalePooling(BaseModule):
     """Pools each scale space over its levels to an ordinary feature map.
 
     The map of a pyramid has the stride of the level it is brought to: ``base**k`` times that of an
-    ordinary network. Heads with anchors must know it, and FPNs want ``'image'``, whose strides are
-    those of an ordinary network. Ordinary necks and heads follow unchanged:
-    ``neck=[dict(type='mmscale.ScalePooling'), dict(type='GlobalAveragePooling')]``. A backbone
-    with ``scale_pooling`` does the same itself, and its neck stays as it is.
+    ordinary network. FPNs and heads with anchors want ``'image'``, the ordinary strides. Ordinary
+    necks follow: ``neck=[dict(type='mmscale.ScalePooling'), dict(type='GlobalAveragePooling')]``. A
+    backbone with ``scale_pooling`` does the same itself.
 
     Args:
         mode (str): ``'max'`` or ``'avg'`` over levels.
@@ -134,12 +133,10 @@ class ScalePooling(BaseModule):
 class ScaleLevels(BaseModule):
     """Keeps the levels of pyramids apart: one feature map for each stride, from fine to coarse.
 
-    Pooling to one map loses the level, which is the size of an object, and a detector predicts
-    that. Here what two stages have at one stride, the earlier one at a coarser level, lies side by
-    side in the channels, the later stage first: stages of strides 8, 16 and 32 with three levels of
-    base 2 give maps of strides 8, 16, 32, 64 and 128, and an FPN of ``num_outs=5`` takes all of
-    them as they are. With ResNet-50's 512, 1024 and 2048 channels its ``in_channels`` are 512,
-    1536, 3584, 3072 and 2048.
+    What two stages have at one stride, the earlier one at a coarser level, lies side by side in the
+    channels, the later stage first: stages of strides 8, 16 and 32 with three levels of base 2 give
+    maps of strides 8, 16, 32, 64 and 128. With ResNet-50's 512, 1024 and 2048 channels the
+    ``in_channels`` of an FPN behind them are 512, 1536, 3584, 3072 and 2048.
 
     Args:
         strides (Sequence[int]): Of the inputs at level 0, in pixels, growing.
@@ -195,10 +192,7 @@ class ScaleGlobalPooling(BaseModule):
             invariant one.
         output_size (int): Cells along each side that are kept apart: 1 is global pooling; 2 gives
             the four quarters of the image, as the MNIST-Scale networks have it.
-        scale_dropout (float): In training, each level is left out with this probability, drawn for
-            each sample; at least one stays. A maximum over levels otherwise learns to rely on those
-            that the sizes in the training data happen to fill. With ``scale='none'`` the head drops
-            levels.
+        scale_dropout (float): As of :class:`ScalePooling`; with ``scale='none'`` the head has it.
 
     Shape:
         - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids; or the one feature map

@@ -13,8 +13,11 @@ SMALL = dict(
     base_channels=4, stem_channels=4, interaction=2, deep_stem=True, avg_down=True, num_stages=1,
     strides=(2,), dilations=(1,), out_indices=(0,),
 )  # fmt: skip
-LIFTS = ['GaussianLift', 'GaussianPyramidLift', 'BilinearPyramidLift']
-GRIDS = [('GaussianLift', 2), ('GaussianLift', 2**0.5), ('GaussianPyramidLift', 2**0.5)]
+GRIDS = [
+    ('GaussianLift', 2), ('GaussianLift', 2**0.5), ('GaussianPyramidLift', 2**0.5),
+    ('BilinearPyramidLift', 2),
+]  # fmt: skip
+BLUR = dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)
 
 
 def network(lift, base, size, **kwargs):
@@ -25,23 +28,25 @@ def network(lift, base, size, **kwargs):
 
 
 @pytest.mark.parametrize('lift, base', GRIDS)
-def test_compiles_to_one_graph(lift, base):
+@pytest.mark.parametrize(
+    'options', [{}, dict(interaction=1), dict(interaction=1, aa_layer=BLUR, aa_stem=True)], ids=str
+)
+def test_compiles_exports_and_traces(lift, base, options, nothing_kept):
+    """PyTorch traces a second time, and compares the graphs."""
     torch._dynamo.reset()
-    model, image = network(lift, base, (33, 38))
-    found = torch.compile(model, fullgraph=True, backend='aot_eager')(image)
-    assert largest_difference(found, model(image)) < 1e-5
-
-
-@pytest.mark.parametrize('lift', LIFTS)
-def test_a_compiled_network_trains(lift):
-    torch._dynamo.reset()
-    model = ScaleConvNet(dict(num_scales=2), dict(type=f'mmscale.{lift}'), channels=(4, 4, 4))
-    compiled = torch.compile(model.train(), fullgraph=True, backend='aot_eager')
-    outputs = compiled(torch.randn(2, 1, 19, 17))
-    sum(level.square().mean() for level in split_levels(outputs[0])).backward()
-    grads = [p.grad for p in model.parameters()]
-    assert all(g is not None and g.isfinite().all() for g in grads)
-    assert all(g.abs().sum() > 0 for g in grads[:2])
+    model, image = network(lift, base, (34, 41), **options)
+    images = [image.repeat(2, 1, 1, 1), torch.randn(3, *image.shape[1:])]
+    any_batch = dict(dynamic_shapes=({0: torch.export.Dim('batch', min=2, max=64)},))
+    if not options:
+        images, any_batch = [image, torch.randn_like(image)], {}
+    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
+    program = torch.export.export(model, (images[0],), **any_batch)
+    traced = torch.jit.trace(model, image)
+    expected = model(images[1])
+    for run in (compiled, program.module(), traced):
+        assert largest_difference(run(images[1]), expected) < 1e-5
+    # What tracing left in a cache must serve eager training afterwards.
+    sum(y.sum() for y in model.train()(image)).backward()
 
 
 @pytest.mark.parametrize('lift', ['GaussianLift', 'GaussianPyramidLift'])
@@ -70,35 +75,6 @@ def test_a_compiled_resnet_trains_as_the_eager_one_and_compiles_once(lift):
         assert largest_difference(value, state[name]) < 1e-8 * (1 + state[name].abs().max()), name
 
 
-@pytest.mark.parametrize('lift, base', GRIDS)
-def test_networks_with_blurs_compile_export_and_trace(lift, base):
-    torch._dynamo.reset()
-    blur = dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)
-    model, image = network(lift, base, (34, 41), interaction=1, aa_layer=blur, aa_stem=True)
-    expected = model(image)
-    compiled = torch.compile(model, fullgraph=True, backend='aot_eager')
-    assert largest_difference(compiled(image), expected) < 1e-5
-    batch = torch.export.Dim('batch', min=2, max=64)
-    program = torch.export.export(model, (image.repeat(2, 1, 1, 1),), dynamic_shapes=({0: batch},))
-    traced = torch.jit.trace(model, image)
-    images = torch.randn(3, *image.shape[1:])
-    expected = model(images)
-    assert largest_difference(program.module()(images), expected) < 1e-5
-    assert largest_difference(traced(images), expected) < 1e-5
-
-
-@pytest.mark.parametrize('lift, base', GRIDS)
-def test_exports_and_traces_for_any_batch(lift, base):
-    model, image = network(lift, base, (36, 39), interaction=1)
-    batch = torch.export.Dim('batch', min=2, max=64)
-    program = torch.export.export(model, (image.repeat(2, 1, 1, 1),), dynamic_shapes=({0: batch},))
-    traced = torch.jit.trace(model, image)
-    images = torch.randn(3, *image.shape[1:])
-    expected = model(images)
-    assert largest_difference(program.module()(images), expected) < 1e-5
-    assert largest_difference(traced(images), expected) < 1e-5
-
-
 def test_is_compiled_ahead_of_time_for_any_batch(tmp_path):
     backbone = ScaleConvNet(
         dict(num_scales=2), dict(type='mmscale.GaussianPyramidLift'), channels=(4,)
@@ -121,22 +97,3 @@ def test_is_compiled_for_as_many_sizes_as_the_limit_allows():
         for side in range(10, 20):
             image = torch.randn(1, 1, side, 40 - side)
             assert largest_difference(compiled(image), model(image)) < 1e-5
-
-
-@pytest.mark.parametrize('lift, base', GRIDS)
-def test_exports(lift, base):
-    model, image = network(lift, base, (35, 31))
-    program = torch.export.export(model, (image,))
-    expected = model(image)
-    assert not isinstance(expected[0], torch._subclasses.FakeTensor)
-    assert largest_difference(program.module()(image), expected) < 1e-5
-
-
-@pytest.mark.parametrize('lift', LIFTS)
-def test_traces(lift, nothing_kept):  # PyTorch traces a second time, and compares the graphs
-    model, image = network(lift, 2, (37, 34))
-    traced = torch.jit.trace(model, image)
-    other = torch.randn_like(image)
-    assert largest_difference(traced(other), model(other)) < 1e-5
-    # What tracing left in a cache must serve eager training afterwards.
-    sum(y.sum() for y in model.train()(image)).backward()

@@ -1,28 +1,23 @@
 # Copyright (c) mmscale contributors.
 """Whoever hooks a layer sees levels, and changes nothing by it."""
 
-import copy
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 import torchinfo
-from mmengine.analysis import FlopAnalyzer
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from naive import largest_difference
-from networks import as_if_trained, small_backbones
+from networks import as_if_trained
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.utils.image import scale_cam_image
 from torch import nn
 
-from mmscale.evaluation import equivariance_error
 from mmscale.models import (
     ScaleBN,
     ScaleConv,
     ScalePooling,
-    ScaleResNet,
     ScaleResNet_CIFAR,
     ScaleSequential,
 )
@@ -30,9 +25,7 @@ from mmscale.registry import MODELS
 from mmscale.scale_space import Levels, is_pyramid, map_levels, split_levels
 from mmscale.visualization import levels_as_channels
 
-BACKBONES = {name: net for name, net in small_backbones().items() if hasattr(net, 'grid')}
 LIFTS = ('GaussianLift', 'GaussianPyramidLift')
-SYNC_BN = dict(type='SyncBN')
 
 
 def cifar_resnet(lift, **kwargs):
@@ -67,35 +60,6 @@ def equal(found, expected):
     return all(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize('name', BACKBONES)
-def test_every_layer_shows_levels_and_computes_what_it_did(name):
-    backbone, x = as_if_trained(BACKBONES[name]), images(3, 20)
-    expected, seen = backbone(x), {}
-    pyramid = is_pyramid(expected[-1])
-    layers = {
-        key: module
-        for key, module in backbone.named_modules()
-        if key and not key.startswith('lift') and not isinstance(module, nn.Identity)
-    }
-    handles = [
-        module.register_forward_hook(
-            lambda _, args, output, key=key: seen.setdefault(key, []).append((args[0], output))
-        )
-        for key, module in layers.items()
-    ]
-    assert equal(backbone(x), expected)
-    for handle in handles:
-        handle.remove()
-    unseen = set(layers) - set(seen)
-    assert all(isinstance(layers[key], nn.ModuleList) for key in unseen), unseen
-    for key, calls in seen.items():
-        for levels in (part for call in calls for part in call):
-            assert isinstance(levels, Levels) and levels.dense == (not pyramid), key
-            assert all(level.ndim == 4 and len(level) == 3 for level in levels), key
-    again = pickle.loads(pickle.dumps(backbone))
-    assert equal(again(x), expected)
-
-
 @pytest.mark.parametrize('lift', LIFTS)
 def test_threads_with_a_hook_do_not_disturb_one_another(lift):
     net, x, seen = cifar_resnet(lift), images(2), []
@@ -104,23 +68,6 @@ def test_threads_with_a_hook_do_not_disturb_one_another(lift):
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: net(x), range(60)))
     assert len(seen) == 60 and all(equal(outputs, expected) for outputs in found)
-    net.relu._forward_hooks.clear()
-    assert equal(pickle.loads(pickle.dumps(net))(x), expected)
-
-
-@pytest.mark.parametrize('lift', LIFTS)
-def test_a_copy_made_in_a_hook_is_a_network_of_its_own(lift):
-    net, x, copies = cifar_resnet(lift), images(1), []
-    handle = net.relu.register_forward_hook(lambda *_: copies.append(copy.deepcopy(net)))
-    expected = net(x)
-    handle.remove()
-    other = copies[0]
-    other.relu._forward_hooks.clear()
-    assert equal(other(x), expected)
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.zero_()
-    assert equal(other(x), expected) and not equal(net(x), expected)
 
 
 class Squeeze(nn.Module):
@@ -155,28 +102,6 @@ def test_a_layer_of_the_users_own_between_ours(lift, plain):
     assert equal([body(Levels.of(signal))], [body[4](expected)])
 
 
-@pytest.mark.parametrize('norm_cfg', [dict(type='mmscale.ScaleBN'), SYNC_BN])
-@pytest.mark.parametrize('lift', LIFTS)
-def test_the_error_of_a_layer_is_that_of_the_function_up_to_it(lift, norm_cfg):
-    net, x = cifar_resnet(lift, norm_cfg=norm_cfg), images()
-    same = cifar_resnet(lift)
-
-    def up_to_norm(image):
-        return same.bn1(same.conv1(same.lift(image)))
-
-    def up_to_relu(image):
-        return map_levels(torch.relu, up_to_norm(image))
-
-    def up_to_stage(image):
-        return same.layer1(up_to_relu(image))
-
-    found = equivariance_error(net, x, (2,), layers=['bn1', 'relu', 'layer1'])
-    for name, phi in dict(bn1=up_to_norm, relu=up_to_relu, layer1=up_to_stage).items():
-        expected = equivariance_error(phi, x, (2,), scale_space=net.grid).per_sample
-        assert found[name].per_sample.shape == (1, 4)
-        assert (found[name].per_sample - expected).abs().max() < 1e-12, name
-
-
 @pytest.mark.parametrize('module', ['layer1', 'layer2', 'layer1.0'])
 @pytest.mark.parametrize('lift', LIFTS)
 def test_checkpointing_that_would_cut_off_the_gradient_is_refused(lift, module):
@@ -188,7 +113,7 @@ def test_checkpointing_that_would_cut_off_the_gradient_is_refused(lift, module):
         net(x)
 
 
-@pytest.mark.parametrize('layer', ['conv1', 'bn1', 'relu', 'layer1', 'layer2.0.downsample'])
+@pytest.mark.parametrize('layer', ['conv1', 'layer1', 'layer2.0.downsample'])
 @pytest.mark.parametrize('lift', LIFTS)
 def test_hooks_see_the_gradient_and_may_replace_what_passes(lift, layer):
     net, x, seen = cifar_resnet(lift), images(2), {}
@@ -222,106 +147,38 @@ def test_hooks_see_the_gradient_and_may_replace_what_passes(lift, layer):
     assert not equal(twice, nothing) and not equal(twice, net(x)) and not equal(nothing, net(x))
 
 
-def test_a_hooked_pyramid_can_be_copied_and_saved():
-    seen, net = [], cifar_resnet('GaussianPyramidLift')
-    net.relu.register_forward_hook(lambda _, args, output: seen.append(output))
-    with torch.no_grad():
-        net(images(1))
-    again = pickle.loads(pickle.dumps(seen[0]))
-    assert type(again) is Levels and not again.requires_grad
-    assert largest_difference(tuple(again), tuple(seen[0])) == 0
-
-
-def test_a_forward_of_the_users_own_stays():
-    net, x = cifar_resnet('GaussianPyramidLift'), images(1)
-    conv, calls = net.layer1[0].conv1, []
-
-    def forward(signal):
-        calls.append(1)
-        return ScaleConv.forward(conv, signal)
-
-    conv.forward = forward
-    conv.register_forward_hook(lambda *_: None)
-    net(x)
-    assert conv.forward is forward and calls == [1]
-
-
-@pytest.mark.parametrize('pooling', ['neck', 'backbone'])
-@pytest.mark.parametrize('layer', ['relu', 'layer1', 'layer2'])
+@pytest.mark.parametrize('layer', ['relu', 'layer2'])
 @pytest.mark.parametrize('lift', LIFTS)
-def test_grad_cam(lift, layer, pooling):
+def test_grad_cam(lift, layer):
     """Against its formula: activations, weighted by their mean gradient a channel and level."""
-    options = dict(scale_pooling=dict()) if pooling == 'backbone' else {}
-    model = Classifier(cifar_resnet(lift, **options)).eval()
-    if pooling == 'backbone':
-        model.neck = nn.Identity()
-    backbone = model.backbone
-    target = backbone.get_submodule(layer)
+    model = Classifier(cifar_resnet(lift)).eval()
+    target = model.backbone.get_submodule(layer)
     x, seen = images(2), []
     with GradCAM(
         model,
         [target],
-        reshape_transform=lambda signal: levels_as_channels(signal, backbone.grid),
+        reshape_transform=lambda signal: levels_as_channels(signal, model.backbone.grid),
     ) as cam:
         found = cam(x, targets=None)
-    assert found.shape == (2, 16, 16)
 
     handle = target.register_forward_hook(lambda _, args, output: seen.append(output))
     scores = model(x)
     handle.remove()
     (grads,) = torch.autograd.grad(scores.max(1).values.sum(), seen[0].rows)
-    pyramid = is_pyramid(seen[0])
     grads = seen[0].map(lambda _: grads)
-    if pyramid:
-        # Levels at the samples of the finest one: sample j reads 2**-k j, its border repeated.
-        maps, grads = (
-            [
-                level if k == 0 else naive_read(level, 2.0**-k, seen[0][0].shape[-1])
-                for k, level in enumerate(levels)
-            ]
-            for levels in (seen[0], grads)
-        )
-    else:
-        maps = tuple(seen[0])
+    step = 0.5 if is_pyramid(seen[0]) else 1
+    # Levels at the samples of the finest one: sample j reads 2**-k j, its border repeated.
+    maps, grads = (
+        [naive_read(level, step**k, seen[0][0].shape[-1]) for k, level in enumerate(levels)]
+        for levels in (seen[0], grads)
+    )
     weights = [grad.mean((2, 3), keepdim=True) for grad in grads]
-    check_cam(found, weights, maps)
-
-
-def check_cam(found, weights, maps):
     parts = [weight * level for weight, level in zip(weights, maps, strict=True)]
     expected = sum(part.sum(1) for part in parts).relu().detach().numpy()
     assert all(other.max() > 0 for other in expected)  # else there is nothing to compare
     # GradCAM brings a map to the range from 0 to 1 before and after it enlarges it.
-    expected = scale_cam_image(scale_cam_image(expected, found.shape[:0:-1]))
+    expected = scale_cam_image(scale_cam_image(expected, (16, 16)))
     assert np.abs(found - expected).max() < 1e-5
-
-
-class LastMap(nn.Module):
-    """GradCAM reads tensors, and MMPretrain's backbones and necks return tuples of them."""
-
-    def __init__(self, *layers):
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, image):
-        return self.layers(image)[-1]
-
-
-@pytest.mark.parametrize('pooling', ['neck', 'backbone'])
-@pytest.mark.parametrize('lift', LIFTS)
-def test_grad_cam_behind_scale_pooling(lift, pooling):
-    """Where it is an ordinary map, as in any network."""
-    if pooling == 'backbone':
-        features = LastMap(cifar_resnet(lift, scale_pooling=dict()))
-    else:
-        features = LastMap(cifar_resnet(lift), ScalePooling())
-    head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5).double())
-    model, x = nn.Sequential(features, head).eval(), images(2)
-    with GradCAM(model, [features]) as cam:
-        found = cam(x, targets=None)
-    maps = features(x)
-    (grad,) = torch.autograd.grad(head(maps).max(1).values.sum(), maps)
-    check_cam(found, [grad.mean((2, 3), keepdim=True)], [maps])
 
 
 def naive_read(level, factor, side):
@@ -345,57 +202,3 @@ def test_torchinfo_lists_every_layer(lift):
     assert info.total_params == expected
     listed = {entry.var_name for entry in info.summary_list if entry.executed}
     assert {'conv1', 'bn1', 'layer1', 'layer2', 'downsample'} <= listed
-
-
-@pytest.mark.parametrize('lift', LIFTS)
-def test_flops_are_those_of_the_convolutions(lift):
-    """MMEngine's counter hooks every layer; multiply-adds of kernels that no map cuts off."""
-    torch.manual_seed(0)
-    args = dict(scale_space=dict(base=2, num_scales=2), base_channels=4, stem_channels=4)
-    args |= dict(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,))
-    net = ScaleResNet_CIFAR(18, lift=dict(type=f'mmscale.{lift}'), **args).eval()
-    expected = {}
-
-    def count(name):
-        def hook(module, args, output):
-            pixels = sum(level[0, 0].numel() for level in split_levels(output))
-            expected[name] = module.weight.numel() * pixels
-
-        return hook
-
-    for name, module in net.named_modules():
-        if isinstance(module, ScaleConv):
-            module.register_forward_hook(count(name))
-    found = FlopAnalyzer(net, torch.randn(1, 3, 24, 24)).by_module()
-    assert len(expected) == 5
-    assert {name: found[name] for name in expected} == expected
-
-
-def test_resnet_with_the_large_stem_is_hooked_too():
-    torch.manual_seed(0)
-    net = ScaleResNet(18, dict(base=2, num_scales=2), base_channels=4, stem_channels=4,
-                      deep_stem=True).eval()  # fmt: skip
-    seen = []
-    net.maxpool.register_forward_hook(
-        lambda _, args, output: seen.append((output.channels, output.sizes))
-    )
-    net(torch.randn(2, 3, 64, 64))
-    assert seen == [(4, ((16, 16), (8, 8)))]
-
-
-@pytest.mark.parametrize('aa_stem', [False, True])
-def test_a_deep_stem_is_hooked_as_a_whole_and_layer_by_layer(aa_stem):
-    """MMPretrain's calls its modules, so that hooks of them run."""
-    torch.manual_seed(0)
-    blur = dict(type='mmscale.ScaleBlurPool2d', kernel_size=3)
-    net = ScaleResNet(18, dict(base=2, num_scales=2), base_channels=4, stem_channels=4,
-                      deep_stem=True, aa_stem=aa_stem, aa_layer=blur).eval()  # fmt: skip
-    seen = {}
-    for name, module in net.stem.named_modules(prefix='stem'):
-        module.register_forward_hook(lambda _, args, y, name=name: seen.update({name: y}))
-    net(torch.randn(2, 3, 32, 32))
-    assert set(seen) == {name for name, _ in net.stem.named_modules(prefix='stem')}
-    assert [(seen[f'stem.{i}'].channels, seen[f'stem.{i}'].sizes[1]) for i in range(3)] == [
-        (2, (8, 8)), (2, (8, 8)), (4, (8, 8))
-    ]  # fmt: skip
-    assert seen['stem'] is seen['stem.2'] and (seen['stem.2'].rows >= 0).all()

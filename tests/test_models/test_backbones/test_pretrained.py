@@ -65,14 +65,6 @@ def test_a_deep_stem_is_not_left_random_by_a_checkpoint_of_the_plain_one(tmp_pat
         pooled(network=ScaleResNetV1c, init_cfg=init_cfg).init_weights()
 
 
-def test_offset_branches_may_start_at_zero(tmp_path):
-    init_cfg = save(tmp_path / 'a.pth', pooled())
-    deform = dict(type='mmscale.DeformScaleConv', stages=(False, False, False, True))
-    net = pooled(deform=deform, init_cfg=init_cfg)
-    net.init_weights()
-    assert largest_difference(net(images()), pooled()(images())) <= 1e-12
-
-
 @pytest.mark.parametrize(
     'network, args',
     [(ScaleConvNet, dict(CNN, scale_space=GRID)), (SO2ConvNet, CNN), (SO2ResNet, RESNET)],

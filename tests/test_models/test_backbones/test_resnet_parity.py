@@ -37,8 +37,9 @@ def pair(variant, pyramid=False):
     lift = dict(type='mmscale.GaussianPyramidLift' if pyramid else 'mmscale.GaussianLift')
     ours = ours(scale_space=dict(num_scales=1), lift=lift, **variant)
     theirs = as_if_trained(theirs(**variant)).float()
-    result = ours.load_state_dict(theirs.state_dict(), strict=True)
-    assert not result.missing_keys and not result.unexpected_keys
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    # The order matters too: optimizers store their state by it.
+    assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
     return theirs, ours.eval()
 
 
@@ -74,18 +75,10 @@ def test_outputs_and_gradients(variant, pyramid, train, dtype, tolerance):
         assert largest_difference(buffers[name].double(), buffer.double()) < tolerance, name
 
 
-@pytest.mark.parametrize('variant', VARIANTS, ids=str)
-def test_every_variant_has_the_parameters_of_resnet_in_their_order(variant):
-    """The order matters too: optimizers store their state by it."""
-    theirs, ours = pair(variant)
-    assert [name for name, _ in ours.named_parameters()] == [
-        name for name, _ in theirs.named_parameters()
-    ]
-    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
-
-
-@pytest.mark.parametrize('variant', [dict(depth=18), dict(depth=50, deep_stem=True, avg_down=True)])
-@pytest.mark.parametrize('interaction', [1, 2])
+@pytest.mark.parametrize(
+    'variant, interaction',
+    [(dict(depth=18), 1), (dict(depth=50, deep_stem=True, avg_down=True), 2)],
+)
 def test_an_imagenet_checkpoint_loads_by_init_cfg(variant, interaction, tmp_path):
     """As MMPretrain saves classifiers: the backbone under a prefix, beside a head."""
     theirs, _ = pair(variant)
@@ -100,16 +93,12 @@ def test_an_imagenet_checkpoint_loads_by_init_cfg(variant, interaction, tmp_path
     )
     model.init_weights()
     expected, loaded = theirs.state_dict(), model.state_dict()
-    assert list(loaded) == list(expected)
-    inflated = 0
     for name, value in expected.items():
         if value.ndim == 4:
             assert torch.equal(loaded[name][:, :, 0], value), name
             assert (loaded[name][:, :, 1:] == 0).all(), name
-            inflated += loaded[name].shape[2] > 1
         else:
             assert torch.equal(loaded[name], value), name
-    assert (inflated > 0) == (interaction > 1)
     # Level 0 of the network is the ordinary network then.
     image = torch.randn(1, 3, 64, 64)
     for a, b in zip(theirs(image), model.eval()(image), strict=True):
@@ -171,12 +160,8 @@ def test_contracted_dilation(depth):
 def test_takes_the_norm_cfg_of_ordinary_backbones(bn):
     """With its arguments, and norms of the parameters that an ordinary checkpoint has."""
     norm_cfg = dict(type=bn, requires_grad=False, eps=1e-3, momentum=0.02)
-    options = dict(scale_space=dict(num_scales=2))
-    for model in (
-        ScaleResNet(18, norm_cfg=norm_cfg, **options, **SMALL),
-        ScaleResNet_CIFAR(18, norm_cfg=norm_cfg, **options, **SMALL),
-        ScaleConvNet(norm_cfg=norm_cfg, **options),
-    ):
+    options = dict(scale_space=dict(num_scales=2), norm_cfg=norm_cfg)
+    for model in (ScaleResNet(18, **options, **SMALL), ScaleConvNet(**options)):
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
         assert len(norms) >= 3 and all(type(norm) is ScaleBN for norm in norms)
         assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-3, 0.02)}
@@ -185,22 +170,19 @@ def test_takes_the_norm_cfg_of_ordinary_backbones(bn):
 
 def test_pretrained_is_a_checkpoint(tmp_path):
     """As configs of MMSegmentation name one; ``pretrained=None`` is what they write without."""
-    theirs = as_if_trained(ResNet(18, **SMALL)).float()
+    theirs, expected = pair(dict(depth=18))
     path = str(tmp_path / 'resnet.pth')
     save_checkpoint(dict(state_dict=theirs.state_dict()), path)
     options = dict(depth=18, scale_space=dict(num_scales=1), **SMALL)
     loaded = ScaleResNet(pretrained=path, **options)
     loaded.init_weights()
-    state = theirs.state_dict()
-    assert all(torch.equal(value.reshape(state[name].shape), state[name])
-               for name, value in loaded.state_dict().items())  # fmt: skip
+    assert all(map(torch.equal, loaded.parameters(), expected.parameters()))
     assert ScaleResNet(pretrained=None, **options).init_cfg == ScaleResNet(**options).init_cfg
 
 
 @pytest.mark.parametrize('names', ['MMSegmentation', 'timm'])
 @pytest.mark.parametrize('avg_down', [False, True])
-@pytest.mark.parametrize('prefix', ['', 'backbone.'])
-def test_deep_stems_of_others_load(names, avg_down, prefix):
+def test_deep_stems_of_others_load(names, avg_down):
     """ResNet-V1c and -V1d of MMSegmentation, resnet50c and resnet50d of timm.
 
     They list conv, norm, ReLU, conv, ....
@@ -219,10 +201,7 @@ def test_deep_stems_of_others_load(names, avg_down, prefix):
             # An identity comes first where the shortcut has stride 1.
             position, rest = name.removeprefix('layer1.0.downsample.').split('.')
             name = f'layer1.0.downsample.{int(position) + 1}.{rest}'
-        renamed[prefix + name] = value
-    assert len(renamed) == len(theirs.state_dict())
+        renamed[f'backbone.{name}'] = value
     fresh = ScaleResNet(50, dict(num_scales=1), deep_stem=True, avg_down=avg_down, **SMALL)
-    model = nn.ModuleDict({'backbone': fresh}) if prefix else fresh
-    model.load_state_dict(renamed, strict=True)
-    assert all(torch.equal(value, ours.state_dict()[name])
-               for name, value in fresh.state_dict().items())  # fmt: skip
+    nn.ModuleDict(dict(backbone=fresh)).load_state_dict(renamed, strict=True)
+    assert all(map(torch.equal, fresh.state_dict().values(), ours.state_dict().values()))

@@ -85,15 +85,6 @@ def test_levels_are_brought_to_that_of_the_image():
     assert torch.equal(found, torch.stack([finer, levels[1], coarser]).amax(0))
 
 
-def test_without_finer_levels_it_is_the_largest():
-    levels = tuple(torch.rand(1, 2, n, n, dtype=torch.float64) for n in (16, 8, 4))
-    grid = dict(base=2, num_scales=3)
-    results = [
-        ScalePooling(align=align, scale_space=grid)((levels,))[0] for align in ('image', 'largest')
-    ]
-    assert torch.equal(*results)
-
-
 def test_a_grid_without_the_level_of_the_image_has_no_such_maps():
     grid = dict(base=2, num_scales=2, first_level=1)
     with pytest.raises(ValueError, match="align='image' needs level 0"):
@@ -106,11 +97,3 @@ def test_strides_cannot_be_made_others_than_the_ordinary_ones():
     for unknown in (dict(align='smallest'), dict(scale_space=GRIDS[1])):
         with pytest.raises(ValueError, match=f'scale_pooling takes .* got {next(iter(unknown))}'):
             pooled(scale_pooling=unknown)
-
-
-def test_the_equivariance_of_the_body_is_not_touched():
-    """``body`` still gives scale spaces, and a network with pooling loads one without."""
-    net = pooled()
-    other = pooled(scale_pooling=None)
-    assert net.state_dict().keys() == other.state_dict().keys()
-    assert all(isinstance(y, tuple) for y in net.body(net.lift(images())))

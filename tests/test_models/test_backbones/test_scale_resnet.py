@@ -5,18 +5,18 @@ import pytest
 import torch
 from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.registry import MODELS
+from mmpretrain.models import ResNet
 from naive import largest_difference
 from networks import as_if_trained
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmscale.models import ScaleConv, ScaleResNet, ScaleResNet_CIFAR, ScaleResNetV1c
+from mmscale.models import ScaleBN, ScaleConv, ScaleResNet, ScaleResNet_CIFAR, ScaleResNetV1c
 from mmscale.scale_space import split_levels
 
 GRID = dict(base=2, num_scales=3)
 SMALL = dict(scale_space=GRID, base_channels=4, stem_channels=4)
 DENSE, PYRAMID = dict(type='mmscale.GaussianLift'), dict(type='mmscale.GaussianPyramidLift')
-BILINEAR = dict(type='mmscale.BilinearPyramidLift')
 lifts = pytest.mark.parametrize('lift', [DENSE, PYRAMID], ids=['dense', 'pyramid'])
 
 
@@ -26,10 +26,6 @@ def image(batch=2, size=(40, 33), dtype=torch.float32):
 
 def loss_of(outputs):
     return sum(level.square().mean() for x in outputs for level in split_levels(x))
-
-
-def gradients_of(model):
-    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
 @pytest.mark.parametrize('depth', [18, 34, 50, 101, 152])
@@ -45,22 +41,11 @@ def test_every_depth_builds_and_runs(depth):
         assert output.shape == (1, 4 * 2**i * expansion, 3, *size)
 
 
-@pytest.mark.parametrize('lift', [PYRAMID, BILINEAR])
-def test_pyramid_outputs(lift):
-    outputs = ScaleResNet(18, lift=lift, out_indices=(0, 2), **SMALL).eval()(image())
-    assert isinstance(outputs, tuple) and all(isinstance(x, tuple) for x in outputs)
-    assert [tuple(level.shape) for level in outputs[0]] == [
-        (2, 4, 10, 9), (2, 4, 5, 5), (2, 4, 3, 3)
-    ]  # fmt: skip
-    assert [level.shape[1:] for level in outputs[1]] == [(16, 3, 3), (16, 2, 2), (16, 1, 1)]
-
-
-@lifts
-def test_out_indices_choose_among_the_same_stages(lift):
-    model = ScaleResNet(18, lift=lift, out_indices=(0, 1, 2, 3), **SMALL).eval()
+def test_out_indices_choose_among_the_same_stages():
+    model = ScaleResNet(18, out_indices=(0, 1, 2, 3), **SMALL).eval()
     every = model(image())
     for indices in ((3,), (1, 3), [0, 2]):
-        some = ScaleResNet(18, lift=lift, out_indices=indices, **SMALL).eval()
+        some = ScaleResNet(18, out_indices=indices, **SMALL).eval()
         some.load_state_dict(model.state_dict())
         outputs = some(image())
         assert len(outputs) == len(indices)
@@ -68,12 +53,12 @@ def test_out_indices_choose_among_the_same_stages(lift):
             assert largest_difference(split_levels(output), split_levels(every[i])) == 0
 
 
-@lifts
-@pytest.mark.parametrize('deep_stem', [False, True])
-@pytest.mark.parametrize('frozen', [-1, 0, 2, 4])
-def test_frozen_stages(lift, deep_stem, frozen):
+@pytest.mark.parametrize(
+    'deep_stem, frozen', [(False, -1), (False, 0), (True, 0), (True, 2), (False, 4)]
+)
+def test_frozen_stages(deep_stem, frozen):
     model = ScaleResNet(
-        18, lift=lift, deep_stem=deep_stem, frozen_stages=frozen, out_indices=(0, 1, 2, 3), **SMALL
+        18, deep_stem=deep_stem, frozen_stages=frozen, out_indices=(0, 1, 2, 3), **SMALL
     )
     assert model.train() is model
     before = copy.deepcopy(model.state_dict())
@@ -91,10 +76,8 @@ def test_frozen_stages(lift, deep_stem, frozen):
         assert unchanged == name.startswith(tuple(frozen_names)), name
 
 
-@lifts
-def test_norm_eval_keeps_statistics_but_trains_parameters(lift):
-    model = ScaleResNet(18, lift=lift, norm_eval=True, **SMALL).train()
-    assert model.training and model.layer1[0].training
+def test_norm_eval_keeps_statistics_but_trains_parameters():
+    model = ScaleResNet(18, norm_eval=True, **SMALL).train()
     before = {n: b.clone() for n, b in model.named_buffers()}
     loss_of(model(image())).backward()
     assert all(torch.equal(before[n], b) for n, b in model.named_buffers())
@@ -103,29 +86,33 @@ def test_norm_eval_keeps_statistics_but_trains_parameters(lift):
 
 
 @lifts
-@pytest.mark.parametrize('depth', [18, 50])
-@pytest.mark.parametrize('drop_path_rate', [0.0, 0.5])
-def test_checkpointing_changes_no_gradient(lift, depth, drop_path_rate):
+@pytest.mark.parametrize('depth, drop_path_rate', [(18, 0.5), (50, 0.0)])
+def test_checkpointing_changes_no_gradient_and_stores_less(lift, depth, drop_path_rate):
     args = dict(depth=depth, lift=lift, drop_path_rate=drop_path_rate, interaction=2, **SMALL)
     plain, saving = ScaleResNet(**args).double(), ScaleResNet(**args, with_cp=True).double()
     saving.load_state_dict(plain.state_dict())
-    results = []
+    results, stored = [], []
     for model in (plain.train(), saving.train()):
+        count = 0
+
+        def pack(x):
+            nonlocal count
+            count += x.numel()
+            return x
+
         torch.manual_seed(0)
         x = image(dtype=torch.float64).requires_grad_()
-        loss = loss_of(model(x))
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            loss = loss_of(model(x))
         loss.backward()
-        results.append((loss, x.grad, gradients_of(model)))
-    (loss, x, grads), (other_loss, other_x, other_grads) = results
-    assert loss == other_loss and loss > 0
-    assert largest_difference(x, other_x) < 1e-14
-    assert grads.keys() == other_grads.keys() == dict(plain.named_parameters()).keys()
-    for name, grad in grads.items():
-        assert largest_difference(grad, other_grads[name]) < 1e-12, name
+        stored.append(count)
+        results.append([loss, x.grad, *(p.grad for p in model.parameters())])
+    for expected, found in zip(*results, strict=True):
+        assert largest_difference(expected, found) < 1e-12
+    assert stored[1] < 0.6 * stored[0]
 
 
-@lifts
-def test_checkpointing_repeats_the_random_numbers_of_the_device(lift, monkeypatch):
+def test_checkpointing_repeats_the_random_numbers_of_the_device(monkeypatch):
     """PyTorch finds the GPUs whose generators it has to restore by the tensors it is given."""
     found, checkpoint = [], torch.utils.checkpoint.checkpoint
 
@@ -134,26 +121,9 @@ def test_checkpointing_repeats_the_random_numbers_of_the_device(lift, monkeypatc
         return checkpoint(fn, *args, **kwargs)
 
     monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', spy)
-    model = ScaleResNet(18, lift=lift, with_cp=True, drop_path_rate=0.5, **SMALL)
+    model = ScaleResNet(18, with_cp=True, drop_path_rate=0.5, **SMALL)
     model(image())
     assert found == [{torch.device('cpu')}] * 8
-
-
-@lifts
-def test_checkpointing_stores_less(lift):
-    stored = []
-    for with_cp in (False, True):
-        model, count = ScaleResNet(50, lift=lift, with_cp=with_cp, **SMALL).train(), 0
-
-        def pack(x):
-            nonlocal count
-            count += x.numel()
-            return x
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-            model(image().requires_grad_())
-        stored.append(count)
-    assert stored[1] < 0.6 * stored[0]
 
 
 @lifts
@@ -178,9 +148,8 @@ def test_stochastic_depth_is_one_draw_a_sample_for_all_its_levels(lift):
 
 
 @pytest.mark.parametrize('interaction', [2, (1, 2, 3, 1)])
-@pytest.mark.parametrize('model', [ScaleResNet, ScaleResNet_CIFAR])
-def test_interaction_per_stage_pointwise_layers_apart(interaction, model):
-    model = model(50, interaction=interaction, **SMALL)
+def test_interaction_per_stage_pointwise_layers_apart(interaction):
+    model = ScaleResNet(50, interaction=interaction, **SMALL)
     per_stage = (2,) * 4 if interaction == 2 else interaction
     assert model.conv1.interaction == per_stage[0]
     for i, expected in enumerate(per_stage, start=1):
@@ -195,90 +164,43 @@ def test_all_layers_share_the_grid_of_the_backbone():
     assert len(grids) > 55 and all(grid is model.grid for grid in grids)
 
 
-def test_an_own_activation_and_norm():
+@lifts
+def test_an_own_activation_and_norm(lift):
     norm_cfg = dict(type='GN', num_groups=2)
-    model = ScaleResNet(18, norm_cfg=norm_cfg, act_cfg=dict(type='GELU'), **SMALL)
+    model = ScaleResNet(18, lift=lift, norm_cfg=norm_cfg, act_cfg=dict(type='GELU'), **SMALL)
     assert isinstance(model.layer2[1].gn2, nn.GroupNorm)
-    for lift in (DENSE, PYRAMID):
-        model = ScaleResNet(18, lift=lift, norm_cfg=norm_cfg, act_cfg=dict(type='GELU'), **SMALL)
-        outputs = model(image())
-        assert all(level.isfinite().all() for level in split_levels(outputs[0]))
+    assert all(level.isfinite().all() for level in split_levels(model(image())[0]))
 
 
 @lifts
-def test_synchronised_norms(lift):
-    """As distributed training makes them: in eval on one process they are the norms they were."""
-    model = as_if_trained(ScaleResNet(18, lift=lift, **SMALL)).float()
-    synced = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model)).eval()
-    assert isinstance(synced.bn1, nn.SyncBatchNorm)
-    assert not any(type(m).__name__ == 'ScaleBN' for m in synced.modules())
-    assert list(synced.state_dict()) == list(model.state_dict())
-    a, b = (split_levels(m(image())[0]) for m in (model, synced))
-    assert largest_difference(a, b) < 1e-6
-    built = ScaleResNet(18, lift=lift, norm_cfg=dict(type='SyncBN'), **SMALL).eval()
-    built.load_state_dict(model.state_dict())
-    assert largest_difference(split_levels(built(image())[0]), a) < 1e-6
-
-
-@lifts
-def test_mmengine_synchronises_norms_and_takes_it_back(lift):
+def test_synchronised_norms_and_back(lift):
     """``sync_bn='torch'`` of a config does the first; whoever loads such a model the second."""
     model = as_if_trained(ScaleResNet(18, lift=lift, **SMALL))
     expected = split_levels(model(image(dtype=torch.float64))[0])
-    norms = sum(isinstance(m, _BatchNorm) for m in model.modules())
-    model = convert_sync_batchnorm(model)
-    assert sum(isinstance(m, nn.SyncBatchNorm) for m in model.modules()) == norms > 0
-    model = revert_sync_batchnorm(model).eval()
-    assert not any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
-    found = split_levels(model(image(dtype=torch.float64))[0])
-    assert largest_difference(found, expected) < 1e-12
+    names, norms = list(model.state_dict()), sum(isinstance(m, ScaleBN) for m in model.modules())
+    built = ScaleResNet(18, lift=lift, norm_cfg=dict(type='SyncBN'), **SMALL).double()
+    built.load_state_dict(model.state_dict())
+    for synced in (convert_sync_batchnorm(model), built):
+        assert sum(isinstance(m, nn.SyncBatchNorm) for m in synced.modules()) == norms > 0
+        assert list(synced.state_dict()) == names
+        for network in (synced.eval(), revert_sync_batchnorm(synced).eval()):
+            found = split_levels(network(image(dtype=torch.float64))[0])
+            assert largest_difference(found, expected) < 1e-12
 
 
-@lifts
-def test_the_state_does_not_depend_on_the_mode(lift):
-    model = ScaleResNet(50, lift=lift, frozen_stages=1, **SMALL)
-    train = list(model.train().state_dict())
-    model(image())
-    assert train == list(model.eval().state_dict())
-
-
-@lifts
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_mixed_precision(lift, dtype):
-    model = ScaleResNet(50, lift=lift, interaction=2, deep_stem=True, avg_down=True, **SMALL)
-    # Maps of two pixels and more: PyTorch 2.11's bfloat16 gradient of a 3x3 convolution of stride 2
-    # is undefined on the CPU where the input is one pixel wide.
-    with torch.autocast('cpu', dtype=dtype):
-        outputs = model.train()(image(size=(96, 80)))
-        loss = loss_of(outputs)
-    loss.backward()
-    assert all(level.isfinite().all() for level in split_levels(outputs[0]))
-    assert all(g.dtype == torch.float32 and g.isfinite().all()
-               for g in gradients_of(model).values())  # fmt: skip
-
-
-@pytest.mark.parametrize('model', [ScaleResNet, ScaleResNet_CIFAR])
 @pytest.mark.parametrize(
     'change, message',
     [
         (dict(depth=19), r'depth must be one of \(18, 34, 50, 101, 152\), got 19'),
         (dict(num_stages=5), 'num_stages must be from 1 to 4, got 5'),
-        (dict(num_stages=0), 'num_stages must be from 1 to 4, got 0'),
         (dict(style='torch'), "style must be 'pytorch' or 'caffe', got 'torch'"),
         (dict(frozen_stages=5), 'frozen_stages must be from -1 to num_stages=4, got 5'),
         (dict(frozen_stages=-2), 'frozen_stages must be from -1 .*, got -2'),
-        (
-            dict(out_indices=(4,)),
-            r'out_indices must be a sequence of stages from 0 to 3, got \(4,\)',
-        ),
-        (
-            dict(out_indices=(-1,)),
-            r'out_indices must be a sequence of stages from 0 to 3, got \(-1,\)',
-        ),
+        (dict(out_indices=(4,)), r'out_indices must be .* stages from 0 to 3, got \(4,\)'),
+        (dict(out_indices=(-1,)), r'out_indices must .*\(-1,\)'),
         (dict(out_indices=()), r'out_indices must be a sequence of stages from 0 to 3, got \(\)'),
         (dict(out_indices=3), 'out_indices must .*3'),
         (dict(strides=(1, 2)), r'strides must be .* for each .*, got \(1, 2\)'),
-        (dict(dilations=(1,)), r'dilations must be .* for each .*, got \(1,\)'),
         (dict(interaction=(1, 2)), r'interaction must be .* .*, got \(1, 2\)'),
         (dict(interaction=4), 'interaction must be an integer from 1 to num_scales=3, got 4'),
         (dict(interaction=1.5), 'interaction must .*1.5'),
@@ -286,30 +208,22 @@ def test_mixed_precision(lift, dtype):
         (dict(strides=(1, 2, 2, True)), 'strides must .*True'),
         (dict(out_indices=(True,)), 'out_indices must .*True'),
         (dict(drop_path_rate=1.5), 'drop_path_rate must .*1.5'),
-        (dict(drop_path_rate=-0.1), 'drop_path_rate must .*-0.1'),
         (dict(norm_cfg=dict(type='BN1d')), "norm_cfg=.*'BN1d'.* use .*mmscale.ScaleBN"),
         (
             dict(pretrained='a.pth', init_cfg=dict(type='Pretrained', checkpoint='b.pth')),
             "pretrained='a.pth' and .*'b.pth'.* give one",
         ),
-        (dict(norm_cfg=dict(type='BN3d')), 'norm_cfg=.*BN3d.* use .*mmscale.ScaleBN'),
-        (dict(scale_space=dict(base=1)), 'base must be .*, got 1'),
-        (dict(scale_space=dict(scales=1)), "scale_space has no 'scales'"),
-        (dict(lift=dict(type='mmscale.GaussianLift', padding='same')), 'padding must be one of'),
     ],
     ids=str,
 )
-def test_wrong_arguments_are_named_with_their_value(model, change, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        model(**{'depth': 18, **SMALL, **change})
+def test_wrong_arguments_are_named_with_their_value(change, message):
+    with pytest.raises(ValueError, match=message):
+        ScaleResNet(**{'depth': 18, **SMALL, **change})
 
 
-def test_scale_resnet_v1c_takes_the_argument_that_it_sets():
+def test_a_deep_stem_is_the_default_of_v1c_and_refused_for_small_images():
     for options in ({}, dict(deep_stem=True)):
         assert ScaleResNetV1c(18, **options, **SMALL).deep_stem
-
-
-def test_a_deep_stem_is_refused_for_small_images():
     with pytest.raises(ValueError, match='deep_stem must be False'):
         ScaleResNet_CIFAR(18, deep_stem=True, **SMALL)
 
@@ -322,12 +236,10 @@ def test_images_too_small_for_the_grid(lift):
     assert model.eval()(image(size=(4, 4)))[0][0].isfinite().all()
 
 
-def test_layer_depths_for_layer_wise_learning_rates():
+@pytest.mark.parametrize('depth', [34, 50, 152])
+def test_layer_depths_for_layer_wise_learning_rates(depth):
     """What MMPretrain's LearningRateDecayOptimWrapperConstructor asks of a ResNet."""
-    from mmpretrain.models import ResNet
-
-    theirs = ResNet(50, base_channels=4, stem_channels=4)
-    ours = ScaleResNet(50, **SMALL)
-    for name, _ in theirs.named_parameters():
-        full = f'backbone.{name}'
-        assert ours.get_layer_depth(full, 'backbone.') == theirs.get_layer_depth(full, 'backbone.')
+    theirs, ours = ResNet(depth, base_channels=4, stem_channels=4), ScaleResNet(depth, **SMALL)
+    for name in [f'backbone.{name}' for name, _ in theirs.named_parameters()] + ['head.fc.weight']:
+        expected = theirs.get_layer_depth(name, 'backbone.')
+        assert ours.get_layer_depth(name, 'backbone.') == expected

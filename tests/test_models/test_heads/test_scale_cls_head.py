@@ -5,7 +5,6 @@ import mmpretrain.models  # noqa: F401  registers classifiers, heads and losses
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from mmengine.registry import DefaultScope
 from mmpretrain.structures import DataSample
 from naive import largest_difference
@@ -23,18 +22,11 @@ HEADS = dict(
         num_classes=5, in_channels=4, mid_channels=[6], head_type='mmpretrain.StackedLinearClsHead'
     ),
 )
-BINARY = dict(type='CrossEntropyLoss', use_sigmoid=True)
 
 
 @pytest.fixture(autouse=True)
 def scope():
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        yield
-
-
-@pytest.fixture
-def no_gradients():
-    with torch.no_grad():
         yield
 
 
@@ -136,8 +128,7 @@ class TestEveryPool:
             assert torch.equal(a.pred_label, b.pred_label)
             assert not a.pred_level.any() and (a.pred_level_score == 1).all()
 
-    @pytest.mark.parametrize('levels', [1, 3])
-    def test_gradients(self, pool, kind, levels):
+    def test_gradients(self, pool, kind):
         head = make_head(pool, kind, scale_dropout=0.5).train()
         names = [name for name, _ in head.named_parameters()]
 
@@ -145,7 +136,7 @@ class TestEveryPool:
             torch.manual_seed(0)  # the same levels each time
             return torch.func.functional_call(head, dict(zip(names, parameters)), ((x,),))
 
-        leaves = [vectors(levels)[0], *head.parameters()]
+        leaves = [vectors()[0], *head.parameters()]
         leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
         assert torch.autograd.gradcheck(answer, leaves)
 
@@ -188,23 +179,7 @@ class TestEveryPool:
         assert head.eval().predict(vectors(batch=0), []) == []
 
 
-@pytest.mark.usefixtures('no_gradients')
 class TestPredictions:
-    @pytest.mark.parametrize('pool', POOLS)
-    @pytest.mark.parametrize('loss', [dict(type='CrossEntropyLoss'), BINARY], ids=str)
-    def test_scores_sum_to_one(self, pool, loss):
-        samples = make_head(pool, loss=loss).predict(vectors(), labelled())
-        assert len(samples) == 6
-        for i, sample in enumerate(samples):
-            assert sample.gt_label == i % 5
-            assert sample.pred_score.sum() == pytest.approx(1, abs=1e-12)
-            assert sample.pred_label == sample.pred_score.argmax()
-
-    def test_scores_are_those_of_the_mixture(self):
-        head = make_head('gate')
-        found = torch.stack([sample.pred_score for sample in head.predict(vectors())])
-        assert largest_difference(found, naive(head, vectors())) < 1e-12
-
     @pytest.mark.parametrize('pool', ['gate', 'prob'])
     def test_the_level_is_the_probable_one_given_image_and_label(self, pool):
         """Bayes' rule, from what single levels answer."""
@@ -218,7 +193,7 @@ class TestPredictions:
             joint = weights[i] * alone[i, :, sample.pred_label[0]]
             share, level = (joint / joint.sum()).max(0)
             assert sample.pred_level.tolist() == [level]
-            assert sample.pred_level_score.tolist() == pytest.approx([float(share.detach())])
+            assert sample.pred_level_score.tolist() == pytest.approx([share.item()])
 
     def test_the_level_of_a_maximum_is_where_it_is(self):
         head = make_head('max')
@@ -245,14 +220,7 @@ class TestPredictions:
         assert largest_difference(torch.stack([s.pred_score for s in found]), expected) < 1e-12
 
 
-@pytest.mark.usefixtures('no_gradients')
 class TestLosses:
-    def test_cross_entropy_is_that_of_the_mixture(self):
-        head = make_head('gate')
-        found = head.loss(vectors(), labelled())['loss']
-        expected = -np.log(naive(head, vectors())[range(6), [i % 5 for i in range(6)]]).mean()
-        assert float(found) == pytest.approx(expected, abs=1e-12)
-
     def test_label_smoothing_and_soft_labels(self):
         smooth = dict(type='LabelSmoothLoss', label_smooth_val=0.1, num_classes=5)
         head = make_head('gate', loss=smooth)
@@ -264,16 +232,13 @@ class TestLosses:
         assert float(found) == pytest.approx(expected, abs=1e-6)  # the loss takes labels in float
 
     @pytest.mark.parametrize(
-        'loss, gamma',
+        'kind, loss, gamma',
         [
-            (BINARY, None),
-            (dict(type='LabelSmoothLoss', label_smooth_val=0.0, num_classes=5, mode='multi_label',
-                  use_sigmoid=True), None),
-            (dict(type='FocalLoss', gamma=2.0, alpha=0.5), 2.0),
+            ('linear', dict(type='CrossEntropyLoss', use_sigmoid=True), None),
+            ('multi_label', dict(type='CrossEntropyLoss', use_sigmoid=True), None),
+            ('linear', dict(type='FocalLoss', gamma=2.0, alpha=0.5), 2.0),
         ],
-        ids=['binary', 'smooth', 'focal'],
-    )  # fmt: skip
-    @pytest.mark.parametrize('kind', ['linear', 'multi_label'])
+    )
     def test_losses_of_a_sigmoid_see_the_mixture_of_each_label(self, kind, loss, gamma):
         head = make_head('gate', kind, loss=loss)
         target = np.eye(5)[[i % 5 for i in range(6)]]
@@ -310,12 +275,6 @@ def test_the_answer_follows_a_shift_of_levels(pool, kind):
     moved = (kept[0].flip(2),)
     assert largest_difference(head(moved), head(kept)) < 1e-12
     assert largest_difference(head((kept[0][:, :, :1],)), head(kept)) > 1e-4
-
-
-def test_the_map_of_an_ordinary_network_is_one_level():
-    head, x = make_head(), torch.randn(2, 4, 7, 5).double()
-    found = head(ScaleGlobalPooling('none')((x,)))
-    assert torch.equal(found, head.head((F.adaptive_avg_pool2d(x, 1).flatten(1),)))
 
 
 class TestWrongArguments:

@@ -7,14 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive import largest_difference
 from rotation import (
+    as_if_trained_so2,
     error_inside,
-    quarter_turn,
     quarter_turn_field,
     smooth_image,
     turn_map,
     turn_pairs,
 )
 from torch import nn
+from torch.func import replace_all_batch_norm_modules_
+from torch.optim.swa_utils import update_bn
 
 from mmscale.models.layers.so2 import (
     SO2BatchNorm,
@@ -22,6 +24,7 @@ from mmscale.models.layers.so2 import (
     SO2NormReLU,
     blur_pool,
     join_orders,
+    so2_magnitudes,
     split_orders,
 )
 from mmscale.models.layers.so2_basis import (
@@ -39,6 +42,16 @@ def field(max_order, channels=2, size=(7, 8), batch=2, seed=0):
     generator = torch.Generator().manual_seed(seed)
     shape = batch, channels * (1 + 2 * max_order), *size
     return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def magnitudes_by_hand(x, max_order):
+    channels = x.shape[1] // (1 + 2 * max_order)
+    parts = [x[:, :channels]]
+    for m in range(max_order):
+        first = channels * (1 + 2 * m)
+        real, imaginary = x[:, first:].split(channels, 1)[:2]
+        parts.append((real**2 + imaginary**2 + 1e-6).sqrt())
+    return parts
 
 
 class TestConv:
@@ -72,6 +85,7 @@ class TestConv:
         ordinary.load_state_dict(dict(weight=conv.kernel(), bias=bias))
         x = field(1)
         assert largest_difference(conv(x), ordinary(x)) < 1e-12
+        assert list(conv.state_dict()) == ['weight', 'bias']
 
     @settings(max_examples=30, deadline=None)
     @given(size=sizes, in_order=max_orders, out_order=max_orders, kernel=st.sampled_from([5, 7]))
@@ -81,19 +95,6 @@ class TestConv:
         x = field(in_order, size=size)
         expected = quarter_turn_field(conv(x), out_order)
         assert largest_difference(conv(quarter_turn_field(x, in_order)), expected) < 1e-12
-
-    def test_commutes_with_quarter_turns_in_single_precision(self):
-        conv, x = SO2Conv(8, 8, 7), field(2, channels=8, size=(14, 15)).float()
-        expected = quarter_turn_field(conv(x), 2)
-        assert largest_difference(conv(quarter_turn_field(x, 2)), expected) < 1e-5
-
-    def test_pointwise_kernels_commute_with_any_angle_of_the_pairs(self):
-        conv, x = SO2Conv(2, 3, 1).double(), field(2)
-        assert conv.weight.shape == (3, 2, 5)
-        for degrees in (15, 77.7, 200):
-            expected = turn_pairs(conv(x), 2, degrees)
-            # The entries of a 1x1 kernel are 0 and 1, exact in single precision too.
-            assert largest_difference(conv(turn_pairs(x, 2, degrees)), expected) < 1e-12
 
     @pytest.mark.parametrize('degrees', [15, 30, 45])
     @pytest.mark.parametrize('kernel_size', [3, 7])
@@ -143,53 +144,27 @@ class TestConv:
 
         assert torch.autograd.gradcheck(run, (x, conv.weight, conv.bias))
 
-    def test_the_state_is_the_weights_alone_in_either_mode(self):
-        conv = SO2Conv(2, 3, 5)
-        before = copy.deepcopy(conv.train().state_dict())
-        outputs = [conv(field(2).float()), conv.eval()(field(2).float())]
-        assert list(before) == list(conv.state_dict()) == ['weight', 'bias']
-        assert all(torch.equal(before[key], value) for key, value in conv.state_dict().items())
-        assert torch.equal(*outputs)
-        assert [name for name, _ in conv.named_buffers()] == ['basis']
-
-    def test_operations_are_those_of_the_ordinary_convolution(self):
-        from mmengine.analysis import get_model_complexity_info
-
-        x = torch.randn(1, 4 * 5, 12, 9)
-        ours = get_model_complexity_info(SO2Conv(4, 6, 7), inputs=x)
-        ordinary = get_model_complexity_info(nn.Conv2d(20, 30, 7, padding=3), inputs=x)
-        assert ours['flops'] == ordinary['flops'] == 20 * 30 * 49 * 12 * 9
-        assert ours['params'] == 4 * 6 * 74 + 6
-
     @pytest.mark.parametrize(
         'change, message',
         [
             (dict(in_channels=0), 'in_channels must be an integer of at least 1, got 0'),
             (dict(out_channels=2.5), 'out_channels must be an integer of at least 1, got 2.5'),
             (dict(kernel_size=4), 'kernel_size must be an odd integer, got 4'),
-            (dict(kernel_size=(3, 3)), r'kernel_size must be an odd integer, got \(3, 3\)'),
-            (dict(in_order=-1), 'in_order must be an integer of at least 0, got -1'),
             (dict(out_order='2'), "out_order must be an integer of at least 0, got '2'"),
             (
                 dict(in_order=0, out_order=4),
                 'out_order must be less than 3 with kernel_size=3 and in_order=0, .*, got 4',
             ),
-            (dict(kernel_size=1, in_order=0), 'out_order must be less than 1 with kernel_size=1'),
         ],
         ids=str,
     )
     def test_wrong_arguments_are_named_with_their_value(self, change, message):
-        arguments = dict(in_channels=2, out_channels=3, kernel_size=3)
-        SO2Conv(**arguments)
         with pytest.raises(ValueError, match=message):
-            SO2Conv(**{**arguments, **change})
+            SO2Conv(**dict(in_channels=2, out_channels=3, kernel_size=3) | change)
 
     def test_wrong_fields_are_named(self):
         with pytest.raises(ValueError, match=r'in_channels=2 .* in_order=2, \(N, 10, H, W\)'):
             SO2Conv(2, 3, 3)(torch.randn(1, 9, 8, 8))
-
-    def test_says_what_it_is(self):
-        assert '2, 3, kernel_size=5, in_order=0, out_order=1' in repr(SO2Conv(2, 3, 5, 0, 1))
 
 
 class TestBlurPool:
@@ -220,17 +195,6 @@ class TestBlurPool:
         expected = quarter_turn_field(blur_pool(x), 2)
         assert largest_difference(blur_pool(quarter_turn_field(x, 2)), expected) < 1e-13
 
-    def test_a_stride_does_not_where_sides_are_even(self):
-        x = field(0, size=(8, 8))
-        strided = nn.functional.avg_pool2d(x, 3, 2, 1)
-        turned = nn.functional.avg_pool2d(quarter_turn(x), 3, 2, 1)
-        assert largest_difference(turned, quarter_turn(strided)) > 0.1
-
-    @pytest.mark.parametrize('size', [6, 7])
-    def test_keeps_constants(self, size):
-        found = blur_pool(torch.full((1, 3, size, size), 2.0))
-        assert found.shape[-1] == -(-size // 2) and (found - 2).abs().max() < 1e-6
-
 
 def test_orders_split_and_join():
     x = field(2, channels=3)
@@ -249,3 +213,138 @@ def test_compiles_in_one_graph():
     compiled = torch.compile(copy.deepcopy(layers), fullgraph=True, backend='aot_eager')
     x = torch.randn(2, 1, 6, 7)
     assert largest_difference(compiled(x), layers(x)) < 1e-6
+
+
+class TestNormReLU:
+    def test_is_its_formula(self):
+        act, x = as_if_trained_so2(SO2NormReLU(3, 2)), field(2, channels=3)
+        found = act(x)
+        assert torch.equal(found[:, :3], x[:, :3].relu())
+        for m, length in enumerate(magnitudes_by_hand(x, 2)[1:]):
+            factor = (length + act.bias.view(2, 3)[m, :, None, None]).clamp(min=0) / length
+            for first in (3 + 6 * m, 6 + 6 * m):
+                expected = factor * x[:, first : first + 3]
+                assert largest_difference(found[:, first : first + 3], expected) < 1e-14
+        # Some are cut off, some lengthened, some shortened.
+        assert (found[:, 3:] == 0).any() and (act.bias > 0).any() and (act.bias < 0).any()
+
+    def test_gradients(self):
+        act = as_if_trained_so2(SO2NormReLU(2, 2))
+        x = field(2, size=(3, 2), batch=1).requires_grad_()
+        # Away from the bends of ReLU, where differences say nothing.
+        lengths = torch.cat(magnitudes_by_hand(x, 2)[1:], 1) + act.bias[:, None, None]
+        assert lengths.abs().min() > 1e-4 and x[:, :2].abs().min() > 1e-4
+
+        def run(x, bias):
+            return torch.func.functional_call(act, dict(bias=bias), (x,))
+
+        assert torch.autograd.gradcheck(run, (x, act.bias))
+
+    @pytest.mark.parametrize('dtype', [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+    @pytest.mark.parametrize('bias', [-0.5, 0.0, 0.5])
+    def test_gradients_are_finite_at_zero(self, dtype, bias):
+        act = SO2NormReLU(2, 2)
+        nn.init.constant_(act.bias, bias)
+        for fn in (act, lambda x: so2_magnitudes(x, 2)):
+            x = torch.zeros(1, 10, 3, 3, dtype=dtype, requires_grad=True)
+            y = fn(x)
+            y.sum().backward()
+            assert y.dtype == dtype and y.isfinite().all() and x.grad.isfinite().all()
+
+    @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+    def test_large_values_in_half_precision(self, dtype):
+        """The square of 1000 is beyond float16."""
+        x = torch.full((1, 10, 2, 2), 1000.0, dtype=dtype)
+        assert largest_difference(SO2NormReLU(2, 2)(x).float(), x.float()) < 8
+        assert so2_magnitudes(x, 2)[:, 2:].sub(2**0.5 * 1000).abs().max() < 8
+        norm = SO2BatchNorm(2, 2).train()
+        assert norm(x).isfinite().all() and norm.running_var.isfinite().all()
+
+
+class TestBatchNorm:
+    def test_order_0_is_an_ordinary_batch_norm(self):
+        ours, ordinary = SO2BatchNorm(3, 2).double().train(), nn.BatchNorm2d(3).double().train()
+        for seed in range(3):
+            x = field(2, channels=3, seed=seed)
+            assert largest_difference(ours(x)[:, :3], ordinary(x[:, :3])) < 1e-12
+        assert largest_difference(ours.running_mean[:3], ordinary.running_mean) < 1e-14
+        assert largest_difference(ours.running_var[:3], ordinary.running_var) < 1e-14
+        x = field(2, channels=3, seed=9)
+        assert largest_difference(ours.eval()(x)[:, :3], ordinary.eval()(x[:, :3])) < 1e-12
+
+    def test_pairs_are_divided_by_their_root_mean_square_length(self):
+        norm = as_if_trained_so2(SO2BatchNorm(3, 2)).train()
+        before = norm.running_var.view(3, 3)[1:].clone()
+        x = field(2, channels=3)
+        found = norm(x)
+        for m in range(2):
+            first = 3 + 6 * m
+            real, imaginary = x[:, first:].split(3, 1)[:2]
+            power = (real**2 + imaginary**2).mean((0, 2, 3))
+            factor = norm.weight.view(3, -1)[m + 1] / (power + 1e-5).sqrt()
+            for part, start in ((real, first), (imaginary, first + 3)):
+                expected = part * factor[:, None, None]
+                assert largest_difference(found[:, start : start + 3], expected) < 1e-12
+            expected = 0.9 * before[m] + 0.1 * power
+            assert largest_difference(norm.running_var.view(3, 3)[m + 1], expected) < 1e-12
+        factors = (norm.weight / (norm.running_var + 1e-5).sqrt()).view(3, 3)[1:]
+        expected = x.unflatten(1, (5, 3))[:, 1:] * factors.repeat_interleave(2, 0)[..., None, None]
+        assert largest_difference(norm.eval()(x)[:, 3:], expected.flatten(1, 2)) < 1e-12
+
+    def test_gradients(self):
+        norm = as_if_trained_so2(SO2BatchNorm(2, 2)).train()
+        x = field(2, size=(3, 2)).requires_grad_()
+        assert torch.autograd.gradcheck(norm, (x,))
+        for parameter in norm.parameters():
+            assert parameter.grad is None
+        norm(x).square().sum().backward()
+        assert all(p.grad.abs().min() > 0 for p in norm.parameters())
+
+    def test_statistics_of_a_mean_over_batches_and_of_none(self):
+        """As ``swa_utils.update_bn`` and ``torch.func.replace_all_batch_norm_modules_`` ask."""
+        norm, batches = SO2BatchNorm(2, 2), [field(2, seed=seed).float() for seed in range(3)]
+        update_bn(batches, norm)
+        each = SO2BatchNorm(2, 2, momentum=1.0)
+        found = []
+        for batch in batches:
+            each(batch)
+            found.append((each.running_mean.clone(), each.running_var.clone()))
+        means, variances = (torch.stack(parts).mean(0) for parts in zip(*found, strict=True))
+        torch.testing.assert_close(norm.running_mean, means)
+        torch.testing.assert_close(norm.running_var, variances)
+        assert (means[:2] != 0).all() and (means[2:] == 0).all() and (variances != 1).all()
+        replace_all_batch_norm_modules_(norm)
+        torch.testing.assert_close(norm.eval()(batches[0]), SO2BatchNorm(2, 2)(batches[0]))
+
+    def test_a_norm_over_processes_is_refused(self):
+        with pytest.raises(AttributeError, match='SO2BatchNorm cannot be converted to SyncBatch'):
+            nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(SO2BatchNorm(2, 2)))
+
+    def test_statistics_of_older_checkpoints(self):
+        norm = as_if_trained_so2(SO2BatchNorm(3, 2))
+        state = norm.state_dict()
+        old = dict(state, running_mean=state['running_mean'][:3], weight=state['weight'].view(3, 3))
+        old.update(running_var=state['running_var'][:3], running_power=state['running_var'][3:])
+        old['running_power'] = old['running_power'].view(2, 3)
+        del old['num_batches_tracked']
+        other = SO2BatchNorm(3, 2).double().eval()
+        other.load_state_dict(old)
+        x = field(2, channels=3)
+        assert torch.equal(other(x), norm(x))
+
+
+@pytest.mark.parametrize('kind, is_training', [(SO2NormReLU, True), (SO2BatchNorm, True),
+                                               (SO2BatchNorm, False)])  # fmt: skip
+@settings(max_examples=20, deadline=None)
+@given(size=sizes, max_order=max_orders, degrees=st.floats(-360, 360))
+def test_pointwise_layers_commute_with_any_angle(kind, is_training, size, max_order, degrees):
+    layer = as_if_trained_so2(kind(2, max_order)).train(is_training)
+    other, x = copy.deepcopy(layer), field(max_order, size=size)
+    y, turned = layer(x), other(turn_pairs(x, max_order, degrees))
+    assert largest_difference(turned, turn_pairs(y, max_order, degrees)) < 1e-12
+    for a, b in zip(layer.buffers(), other.buffers(), strict=True):
+        assert largest_difference(a, b) < 1e-12 if a.numel() else True
+    # Lengths do not see the angle.
+    lengths = so2_magnitudes(y, max_order)
+    assert largest_difference(so2_magnitudes(turned, max_order), lengths) < 1e-12
+    assert largest_difference(lengths, torch.cat(magnitudes_by_hand(y, max_order), 1)) < 1e-14

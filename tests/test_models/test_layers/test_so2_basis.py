@@ -37,35 +37,6 @@ def turned_values(kernel, in_order, out_order, angle):
 
 
 @orders
-@kernels
-def test_counts(kernel_size, in_order, out_order):
-    """The rings of radius r carry orders up to 2r, each order in two phases."""
-
-    def rings(order):
-        return max(kernel_size // 2 - math.ceil(abs(order) / 2) + 1, 0)
-
-    if in_order == out_order == 0:
-        expected = rings(0)
-    elif in_order == 0 or out_order == 0:
-        expected = 2 * rings(in_order + out_order)
-    else:
-        expected = 2 * rings(out_order - in_order) + 2 * rings(out_order + in_order)
-    elements = basis_elements(kernel_size, in_order, out_order)
-    assert len(elements) == len(set(elements)) == expected
-    assert len(sampled_basis(kernel_size, in_order, out_order)) == expected
-
-
-def test_counts_of_the_usual_kernels():
-    totals = {
-        size: sum(len(basis_elements(size, m, n)) for m in range(3) for n in range(3))
-        for size in (1, 3, 5, 7)
-    }
-    assert totals == {1: 5, 3: 24, 5: 49, 7: 74}
-    # All 25 pairs of components have a kernel each on a ring that resolves order 4.
-    assert totals[7] - totals[5] == totals[5] - totals[3] == 25
-
-
-@orders
 def test_complete_on_every_ring_that_resolves_all_orders(in_order, out_order):
     """A solution is fixed by its value at one point: as many are independent as it has entries."""
     ring = 3
@@ -173,8 +144,3 @@ def test_both_phases_of_order_2_answer_alike(kernel_size):
         cosine, sine = sampled_harmonic(kernel_size, ring, 2)
         straight, diagonal = (cosine * (x**2 - y**2)).sum(), (sine * 2 * x * y).sum()
         assert straight.item() == pytest.approx(diagonal.item(), rel=1e-12)
-
-
-def test_kernels_too_small_have_no_elements():
-    assert basis_elements(1, 0, 1) == basis_elements(3, 0, 3) == []
-    assert sampled_basis(3, 0, 3).shape == (0, 2, 1, 3, 3)
