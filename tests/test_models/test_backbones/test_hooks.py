@@ -1,6 +1,8 @@
 # Copyright (c) mmscale contributors.
 """Whoever hooks a layer sees levels, and changes nothing by it."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -68,6 +70,31 @@ def test_threads_with_a_hook_do_not_disturb_one_another(lift):
     with ThreadPoolExecutor(3) as pool:
         found = list(pool.map(lambda _: net(x), range(60)))
     assert len(seen) == 60 and all(equal(outputs, expected) for outputs in found)
+    net.relu._forward_hooks.clear()
+    assert equal(pickle.loads(pickle.dumps(net))(x), expected)
+
+
+@pytest.mark.parametrize('lift', LIFTS)
+def test_a_copy_made_in_a_hook_is_a_network_of_its_own(lift):
+    net, x, copies = cifar_resnet(lift), images(1), []
+    handle = net.relu.register_forward_hook(lambda *_: copies.append(copy.deepcopy(net)))
+    expected = net(x)
+    handle.remove()
+    other = copies[0]
+    other.relu._forward_hooks.clear()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+    assert equal(other(x), expected) and not equal(net(x), expected)
+
+
+@torch.no_grad()
+def test_what_a_hook_has_seen_can_be_saved():
+    seen, net = [], cifar_resnet('GaussianPyramidLift')
+    net.relu.register_forward_hook(lambda _, args, output: seen.append(output))
+    net(images(1))
+    again = pickle.loads(pickle.dumps(seen[0]))
+    assert type(again) is Levels and equal([again], [seen[0]])
 
 
 class Squeeze(nn.Module):
