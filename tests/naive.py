@@ -12,7 +12,8 @@ import torch
 
 
 def randn(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
 def signal_of(grid, channels, size, pyramid, batch=1, stride=(1, 1), seed=0, dtype=torch.float64):
