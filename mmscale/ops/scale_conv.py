@@ -32,10 +32,8 @@ def check_window(kernel_size, stride, padding, dilation) -> None:
 
     All arguments are pairs (height, width), in taps; ``stride`` in samples.
     """
-    for axis, (kernel, step, pad, dil) in enumerate(
-        zip(kernel_size, stride, padding, dilation, strict=True)
-    ):
-        name = ('height', 'width')[axis]
+    axes = ('height', 'width'), kernel_size, stride, padding, dilation
+    for name, kernel, step, pad, dil in zip(*axes, strict=True):
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f'kernel_size must be odd, got {kernel} ({name})')
         if step < 1:

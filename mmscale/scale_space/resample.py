@@ -131,8 +131,6 @@ def resampling_matrix(
     Returns:
         Tensor: ``(len(positions), size)``, to be shared and not written to.
     """
-    check_choice('interpolation', interpolation, INTERPOLATIONS)
-    check_choice('padding', padding, PADDINGS)
     kernel, reach = _KERNELS[interpolation]
     where = torch.tensor(positions, dtype=torch.float64)[:, None]
     columns = where.floor().long() + torch.arange(1 - reach, reach + 1)
@@ -249,12 +247,11 @@ def resample(
             return x[..., : len(rows), : len(columns)]
     if not x.is_floating_point():
         raise TypeError(f'images must be of a floating dtype, got {x.dtype}')
-    args = (variance, interpolation, padding, x.dtype, x.device)
     # Autocast would round the weights of images that are not in half precision themselves.
     with full_precision(x):
         across, along = (
-            resampling_matrix(height, rows, *args),
-            resampling_matrix(width, columns, *args),
+            resampling_matrix(size, where, variance, interpolation, padding, x.dtype, x.device)
+            for size, where in ((height, rows), (width, columns))
         )
         return apply_along_axes(across, x, along)
 
