@@ -57,10 +57,12 @@ def conv_levels(
         return x.map(
             lambda level: _conv_level(level, kernel, bias, stride, dilation, groups, steps[0])
         )
-    if kernel.shape[2] == kernel.shape[3] == 1:
+    if kernel.shape[2] == kernel.shape[3] == groups == 1:
+        # A matrix product of the rows. oneDNN's own (3.10) takes up to four times as long where the
+        # number of pixels has a large prime factor, which the sum over levels often has.
         if stride != (1, 1):
             x = x.map_maps(lambda level, _: level[:, :, :: stride[0], :: stride[1]], steps)
-        return x.map(lambda rows: _mix_channels(rows, kernel, bias, groups))
+        return x.map(lambda rows: F.linear(rows, kernel.flatten(1), bias))
     # Channels last, once and not at each level anew: convolutions of a CPU take that order best,
     # and the maps of levels have it.
     kernel = kernel.contiguous(memory_format=torch.channels_last)
@@ -159,20 +161,6 @@ def _crop_unseen(weight, distance, size) -> tuple[Tensor, list[int]]:
             radius = seen
         padding[axis] = step * radius
     return weight, padding
-
-
-def _mix_channels(rows, weight, bias, groups) -> Tensor:
-    """A 1x1 convolution of rows ``(P, C)`` as a matrix product.
-
-    oneDNN's own (3.10) takes up to four times as long where the number of pixels has a large prime
-    factor, which the sum over the levels of a pyramid often has.
-    """
-    weight = weight.flatten(1)
-    if groups == 1:
-        return F.linear(rows, weight, bias)
-    rows, weight = rows.unflatten(1, (groups, -1)), weight.unflatten(0, (groups, -1))
-    y = torch.einsum('pgc,goc->pgo', rows, weight).flatten(1)
-    return y if bias is None else y + bias
 
 
 def _conv_gathered(rows, batch_size, sizes, weight, bias, stride, dilation):

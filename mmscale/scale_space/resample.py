@@ -74,20 +74,18 @@ def _make_constant(key, fn, args, kwargs) -> Tensor:
             constant = fn(*args, **kwargs)
     finally:
         torch._C._set_tracing_state(tracing)
-    # Of a mode that simulates tensors, or so large that it would take the place of all others.
-    if type(constant) is not Tensor or _num_bytes(constant) > KEPT_BYTES:
+    if type(constant) is not Tensor:  # but of a mode that simulates tensors
+        return constant
+    size = constant.untyped_storage().nbytes()
+    if size > KEPT_BYTES:  # it would take the place of all others
         return constant
     with _lock:  # threads that serve images of many sizes
         if key not in _kept:
             _kept[key] = constant
-            _kept_bytes += _num_bytes(constant)
+            _kept_bytes += size
         while _kept_bytes > KEPT_BYTES:
-            _kept_bytes -= _num_bytes(_kept.pop(next(iter(_kept))))
+            _kept_bytes -= _kept.pop(next(iter(_kept))).untyped_storage().nbytes()
     return constant
-
-
-def _num_bytes(constant: Tensor) -> int:
-    return constant.untyped_storage().nbytes()
 
 
 def _scatter(columns: Tensor, weights: Tensor, size: int, padding: str) -> Tensor:
@@ -173,14 +171,11 @@ def fourier_matrix(
     amplitudes[0] = 1
     if abs(half - size / (2 * factor)) < 1e-9:
         amplitudes[half] = 1
-    where = torch.tensor(positions, dtype=torch.float64)
-    angles = [
-        2 * math.pi / size * torch.outer(at, waves)
-        for at in (where, torch.arange(size, dtype=torch.float64))
-    ]
-    matrix = (amplitudes * angles[0].cos()) @ angles[1].cos().T
-    matrix += (amplitudes * angles[0].sin()) @ angles[1].sin().T
-    return (matrix / size).to(device, dtype)
+    where, samples = (
+        torch.polar(torch.ones(()).double(), 2 * math.pi / size * torch.outer(at, waves))
+        for at in (torch.tensor(positions, dtype=torch.float64), torch.arange(size).double())
+    )
+    return ((amplitudes * where) @ samples.mH).real.div(size).to(device, dtype)
 
 
 def full_precision(x: Tensor) -> torch.autocast:
