@@ -48,7 +48,7 @@ def published_basis(size, scales, effective_size, max_order=None, mult=1.4):
     count = effective_size**2
     basis = np.zeros((count, len(scales), size, size))
     for s, scale in enumerate(scales):
-        side = int(size * scale / max(scales)) // 2 * 2 + 1
+        side = int(size * scale / max(scales) + 1e-9) // 2 * 2 + 1
         first, x = (size - side) // 2, np.linspace(-(side // 2), side // 2, side)
         f, n, top = 0, 0, effective_size - 1 if max_order is None else max_order
         while f < count:
