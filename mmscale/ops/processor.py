@@ -30,20 +30,14 @@ def conv_levels(
     groups: int,
     steps: Sequence[float],
 ) -> Levels:
-    """Convolves every level by itself with one kernel.
+    """Convolves every level by itself with one kernel, or with its own.
 
     Args:
-        x (Levels): Of ``C_in`` channels.
         kernel (Tensor | tuple[Tensor, ...]): ``(C_out, C_in / groups, kh, kw)``, odd sides; or
             one for each level.
-        bias (Tensor, optional): ``(C_out,)``.
         stride (tuple[int, int]): In samples.
         dilation (tuple[int, int]): Of all levels, in taps.
-        groups (int): As in ``F.conv2d``.
         steps (Sequence[float]): Distance of neighbouring taps at each level, in samples.
-
-    Returns:
-        Levels: Of ``C_out`` channels, each side ``ceil(size / stride)``.
     """
     if isinstance(kernel, tuple):
         return x.map_maps(
@@ -198,14 +192,8 @@ def splat_kernel(weight: Tensor, distance: tuple[float, float]) -> Tensor:
     """Spreads taps at real distances onto the integer kernel that reads the same values.
 
     Reading an image between its pixels by bilinear interpolation and weighting what was read is
-    the transpose of spreading the weight over those pixels.
-
-    Args:
-        weight (Tensor): ``(..., kh, kw)``, odd sizes.
-        distance (tuple[float, float]): Distance of neighbouring taps, in pixels.
-
-    Returns:
-        Tensor: ``(..., 2 ceil(distance (kh // 2)) + 1, likewise)``.
+    the transpose of spreading the weight ``(..., kh, kw)`` over those pixels: each side becomes
+    ``2 ceil(distance (k // 2)) + 1``.
     """
     matrices = []
     for count, step in zip(weight.shape[-2:], distance, strict=True):

@@ -124,10 +124,8 @@ def synthesise_kernels(
 ) -> list[tuple[Tensor, ...]]:
     """K times a kernel ``(C_out, C_in / groups, n_k, n_k)`` for each level, channels last.
 
-    Args:
-        weight (Tensor): ``(C_out, C_in / groups, K, F)``.
-        functions (Tensor): Those of all levels side by side, ``(F, sum of n_k**2)``.
-        sides (Sequence[int]): ``n_k``.
+    Of weights ``(C_out, C_in / groups, K, F)`` and the functions of all levels side by side,
+    ``(F, sum of n_k**2)``, whose ``sides`` are ``n_k``.
     """
     # The taps come first, so that each level has rows of its own. Autocast would round the sum;
     # counters of operations would count an einsum, in which no image takes part.

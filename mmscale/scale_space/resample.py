@@ -114,20 +114,10 @@ def resampling_matrix(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = 'cpu',
 ) -> Tensor:
-    """The matrix that blurs a signal and then reads it at real positions.
+    """The matrix ``(len(positions), size)`` that blurs a signal and then reads it.
 
-    Args:
-        size (int): Samples of the signal.
-        positions (tuple[float, ...]): Where to read, in samples from the first one.
-        variance (float): Variance of the discrete Gaussian blur, in samples². 0 does not blur.
-        interpolation (str): ``'bilinear'`` or ``'bicubic'`` (Keys, a = -1/2).
-        padding (str): What lies outside: ``'zeros'``, ``'replicate'``, ``'reflect'`` (without
-            repeating the border) or ``'circular'``.
-        dtype (torch.dtype): Of the matrix returned.
-        device (torch.device | str): Of the matrix returned.
-
-    Returns:
-        Tensor: ``(len(positions), size)``, to be shared and not written to.
+    ``positions`` are in samples from the first one, ``variance`` is that of the discrete Gaussian
+    in samples², ``'reflect'`` does not repeat the border. Shared: not to be written to.
     """
     kernel, reach = _KERNELS[interpolation]
     where = torch.tensor(positions, dtype=torch.float64)[:, None]
@@ -152,17 +142,8 @@ def fourier_matrix(
     """Reads a periodic signal anywhere, without its frequencies above ``1 / (2 factor)``.
 
     The ideal resampling of a signal that shrinks by ``factor``: what remains is band-limited to
-    the new sampling and interpolated by the trigonometric polynomial through its samples.
-
-    Args:
-        size (int): Samples of the signal, one period.
-        positions (tuple[float, ...]): Where to read, in samples.
-        factor (float): At least 1.
-        dtype (torch.dtype): Of the matrix returned.
-        device (torch.device | str): Of the matrix returned.
-
-    Returns:
-        Tensor: ``(len(positions), size)``, to be shared and not written to.
+    the new sampling and interpolated by the trigonometric polynomial through its samples. Shapes
+    are those of :func:`resampling_matrix`.
     """
     half = math.floor(size / (2 * factor) + 1e-9)
     waves = torch.arange(half + 1, dtype=torch.float64)
@@ -184,16 +165,7 @@ def full_precision(x: Tensor) -> torch.autocast:
 
 
 def apply_along_axes(across: Tensor, x: Tensor, along: Tensor) -> Tensor:
-    """``across @ x @ along.T`` on the last two axes, in the order in memory that ``x`` has.
-
-    Args:
-        across (Tensor): ``(H', H)``.
-        x (Tensor): ``(..., H, W)``.
-        along (Tensor): ``(W', W)``.
-
-    Returns:
-        Tensor: ``(..., H', W')``.
-    """
+    """``across @ x @ along.T`` on the last two axes, in the order in memory that ``x`` has."""
     if x.ndim == 4 and x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last):
         # The same products, without a copy into another order.
         x = x.permute(0, 2, 3, 1)

@@ -33,13 +33,18 @@ both_forms = pytest.mark.parametrize('pyramid', [False, True])
     batch=st.integers(1, 2),
     channels=st.sampled_from([2, 12]),
 )
+@example(True, 2, 0, 3, 0, 2, (3, 5), (2, 1), (1, 2), 1, True, (6, 5), 1, 12)  # few pixels
+@example(False, 3.5, 0, 2, 0, 2, (5, 3), (2, 1), (1, 2), 2, True, (6, 5), 2, 12)  # far taps
 @settings(deadline=None, max_examples=150)
 def test_is_the_sum_that_defines_it(
     pyramid, base, first_level, num_scales, missing, interaction, kernel, stride, dilation, groups,
     bias, size, batch, channels,
 ):  # fmt: skip
-    """Tensors, and levels that are rows already; many channels on few pixels have a path of their
-    own, and so have taps far apart between the pixels."""
+    """Tensors, and levels that are rows already.
+
+    Many channels on few pixels have a path of their own, and so have taps far apart that lie
+    between pixels: the examples.
+    """
     x = signal_of(ScaleGrid(base, num_scales, first_level=first_level), channels, size, pyramid,
                   batch)  # fmt: skip
     grid = ScaleGrid(base, num_scales + missing, first_level=first_level)
