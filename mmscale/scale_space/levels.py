@@ -3,7 +3,6 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partialmethod
-from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -141,9 +140,12 @@ class Levels(tuple):
         """
         if len(factors) < len(self.sizes):
             raise ValueError(f'{len(self.sizes)} levels need as many factors, got {factors}')
-        fine = len(self.sizes) - num_coarse
-        levels = groupby(zip(self.sizes[:fine], factors))
-        runs = [(size, factor, len(list(run))) for (size, factor), run in levels]
+        runs, fine = [], len(self.sizes) - num_coarse
+        for size, factor in zip(self.sizes[:fine], factors):  # torch.compile takes no groupby
+            if runs and runs[-1][0] == size and runs[-1][1] == factor:
+                runs[-1][2] += 1
+            else:
+                runs.append([size, factor, 1])
         if self._maps is not None and len(runs) == len(self.sizes):
             return type(self)(*[fn(x, factor) for x, factor in zip(self._maps, factors)])
         *maps, rest = self._split([(size, count) for size, _, count in runs])
