@@ -11,6 +11,27 @@ import numpy as np
 import torch
 
 
+def randn(*shape, seed=0, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def signal_of(grid, channels, size, pyramid, batch=1, stride=(1, 1), seed=0, dtype=torch.float64):
+    """A random signal, or what lies beside the output of a layer of some stride."""
+    levels = []
+    for k in grid.levels:
+        sides = [grid.level_size(side, k) if pyramid else side for side in size]
+        sides = [-(-side // step) for side, step in zip(sides, stride)]
+        levels.append(randn(batch, channels, *sides, seed=seed + k + 9, dtype=dtype))
+    return tuple(levels) if pyramid else torch.stack(levels, 2)
+
+
+def to_levels(x):
+    """Float64 arrays of the levels of a dense signal or a pyramid."""
+    levels = x if isinstance(x, tuple) else x.unbind(2)
+    return [level.detach().double().numpy() for level in levels]
+
+
 def read(image, row, column, outside='zeros'):
     """Bilinear read of ``(..., H, W)`` at one real position; outside are zeros or the border."""
     total = np.zeros(image.shape[:-2])
@@ -25,45 +46,58 @@ def read(image, row, column, outside='zeros'):
     return total
 
 
-def to_levels(x):
-    """Float64 arrays of the levels of a dense signal or a pyramid."""
-    levels = x if isinstance(x, tuple) else x.unbind(2)
-    return [level.detach().double().numpy() for level in levels]
+def seen_at(k, levels, interaction, base, pyramid):
+    """Levels ``k, k + 1, ...`` at the grid of level ``k``, as far as there are any."""
+    found = levels[k : k + interaction]
+    if not pyramid:
+        return found
+    height, width = levels[k].shape[2:]
+    for shift, level in enumerate(found):
+        pixels = [[read(level, y * base**-shift, x * base**-shift, 'border') for x in range(width)]
+                  for y in range(height)]  # fmt: skip
+        found[shift] = np.moveaxis(np.array(pixels), (0, 1), (2, 3))
+    return found
 
 
-def scale_conv(levels, weight, bias=None, stride=(1, 1), dilation=(1, 1), groups=1, *, base,
-               first_level=0, pyramid=False, dilations=None):  # fmt: skip
-    """y(o, k, z) = sum over l, c, u of w(o, c, l, u) x(c, k + l, z + a^k u), term by term."""
-    out_channels, per_group, interaction, kh, kw = weight.shape
+def convolve(sources, weight, factor=1, stride=(1, 1), dilation=(1, 1), groups=1, offset=None,
+             modulation=None):  # fmt: skip
+    """Sum over l, c, u of w(o, c, l, u) m(z, u) x_l(c, z + factor (dilation u + offset(z, u)))."""
+    batch, channels, height, width = sources[0].shape
+    out_channels, _, _, kh, kw = weight.shape
+    deform_groups = 1 if offset is None else offset.shape[1] // (2 * kh * kw)
+    block = channels // deform_groups
+    weight = weight[:, :, : len(sources)].reshape(groups, -1, *weight[0, :, : len(sources)].shape)
+    rows, columns = range(0, height, stride[0]), range(0, width, stride[1])
+    y = np.zeros((batch, out_channels, len(rows), len(columns)))
+    seen = np.zeros((batch, channels, len(sources), kh, kw))
+    for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
+        for n, g, u, v in itertools.product(
+            range(batch), range(deform_groups), range(kh), range(kw)
+        ):
+            tap, own = (g * kh + u) * kw + v, slice(g * block, (g + 1) * block)
+            dy, dx = (0, 0) if offset is None else offset[n, 2 * tap : 2 * tap + 2, i, j]
+            at = (
+                row + factor * (dilation[0] * (u - kh // 2) + dy),
+                column + factor * (dilation[1] * (v - kw // 2) + dx),
+            )
+            term = 1 if modulation is None else modulation[n, tap, i, j]
+            for shift, source in enumerate(sources):
+                seen[n, own, shift, u, v] = term * read(source[n, own], *at)
+        grouped = seen.reshape(batch, groups, -1, *seen.shape[2:])
+        y[:, :, i, j] = np.einsum('ngcluv,gocluv->ngo', grouped, weight).reshape(batch, -1)
+    return y
+
+
+def scale_conv(levels, weight, bias=None, stride=(1, 1), dilation=(1, 1), groups=1, offsets=None,
+               modulations=None, *, base, first_level=0, pyramid=False):  # fmt: skip
+    """y(o, k, z) = sum over l, c, u of w(o, c, l, u) x(c, k + l, z + a^k u); deformable or not."""
     outputs = []
-    for k, level in enumerate(levels):
-        batch, _, height, width = level.shape
+    for k in range(len(levels)):
         factor = 1 if pyramid else base ** (first_level + k)
-        if dilations is not None and not pyramid:
-            factor = dilations[k]
-        rows, columns = range(0, height, stride[0]), range(0, width, stride[1])
-        y = np.zeros((batch, out_channels, len(rows), len(columns)))
-        for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
-            for shift, u, v in itertools.product(range(interaction), range(kh), range(kw)):
-                if k + shift >= len(levels):
-                    continue
-                at = (
-                    row + factor * dilation[0] * (u - kh // 2),
-                    column + factor * dilation[1] * (v - kw // 2),
-                )
-                if not pyramid:
-                    value = read(levels[k + shift], *at)
-                elif 0 <= at[0] < height and 0 <= at[1] < width:
-                    finer = base**-shift
-                    value = read(levels[k + shift], at[0] * finer, at[1] * finer, 'border')
-                else:
-                    continue
-                for o in range(out_channels):
-                    first = o // (out_channels // groups) * per_group
-                    y[:, o, i, j] += value[:, first : first + per_group] @ weight[o, :, shift, u, v]
-        if bias is not None:
-            y += bias[:, None, None]
-        outputs.append(y)
+        sources = seen_at(k, levels, weight.shape[2], base, pyramid)
+        moved = [None if parts is None else parts[k] for parts in (offsets, modulations)]
+        y = convolve(sources, weight, factor, stride, dilation, groups, *moved)
+        outputs.append(y if bias is None else y + bias[:, None, None])
     return outputs
 
 
@@ -74,78 +108,11 @@ def basis_scale_conv(levels, weight, tables, bias=None, stride=(1, 1), dilation=
     ``tables`` has of each level the functions, and the distance of their taps.
     """
     outputs = []
-    for k, level in enumerate(levels):
-        functions, distance = tables[k]
+    for k, (functions, distance) in zip(range(len(levels)), tables):
         kernel = np.einsum('oclf,fuv->ocluv', weight, functions)
-        if pyramid:
-            seen = [level]
-            for shift in range(1, min(weight.shape[2], len(levels) - k)):
-                finer = base**-shift
-                rows = [
-                    [
-                        read(levels[k + shift], y * finer, x * finer, 'border')
-                        for x in range(level.shape[3])
-                    ]
-                    for y in range(level.shape[2])
-                ]
-                seen.append(np.moveaxis(np.array(rows), (0, 1), (2, 3)))
-        else:
-            seen = levels[k:]
-        (y,) = scale_conv([np.zeros_like(level)], kernel[:, :, :1], bias, stride, groups=groups,
-                          base=base)  # fmt: skip
-        spread = [distance * step for step in dilation]
-        for shift in range(min(weight.shape[2], len(seen))):
-            y = y + scale_conv([seen[shift]], kernel[:, :, shift : shift + 1], None, stride, spread,
-                               groups, base=base)[0]  # fmt: skip
-        outputs.append(y)
-    return outputs
-
-
-def deform_scale_conv(levels, offsets, weight, bias=None, stride=(1, 1), dilation=(1, 1), groups=1,
-                      modulations=None, *, base, first_level=0, pyramid=False):  # fmt: skip
-    """The same with taps at z + a^k (u + offset(k, z, u)), each times its modulation."""
-    out_channels, per_group, interaction, kh, kw = weight.shape
-    outputs = []
-    for k, level in enumerate(levels):
-        batch, channels, height, width = level.shape
-        factor = 1 if pyramid else base ** (first_level + k)
-        deform_groups = offsets[k].shape[1] // (2 * kh * kw)
-        block = channels // deform_groups
-        sources = [levels[k]]
-        for shift in range(1, min(interaction, len(levels) - k)):
-            source = levels[k + shift]
-            if pyramid:
-                finer = base**-shift
-                source = np.stack(
-                    [
-                        [read(source, y * finer, x * finer, 'border') for x in range(width)]
-                        for y in range(height)
-                    ]
-                )
-                source = np.moveaxis(source, (0, 1), (2, 3))
-            sources.append(source)
-        rows, columns = range(0, height, stride[0]), range(0, width, stride[1])
-        y = np.zeros((batch, out_channels, len(rows), len(columns)))
-        for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
-            for n, c, u, v in itertools.product(
-                range(batch), range(channels), range(kh), range(kw)
-            ):
-                tap = ((c // block) * kh + u) * kw + v
-                dy, dx = offsets[k][n, 2 * tap : 2 * tap + 2, i, j]
-                at = (
-                    row + factor * (dilation[0] * (u - kh // 2) + dy),
-                    column + factor * (dilation[1] * (v - kw // 2) + dx),
-                )
-                term = 1 if modulations is None else modulations[k][n, tap, i, j]
-                group = c // per_group
-                first = group * (out_channels // groups)
-                for o in range(first, first + out_channels // groups):
-                    for shift, source in enumerate(sources):
-                        value = term * read(source[n, c], *at)
-                        y[n, o, i, j] += value * weight[o, c - group * per_group, shift, u, v]
-        if bias is not None:
-            y += bias[:, None, None]
-        outputs.append(y)
+        sources = seen_at(k, levels, weight.shape[2], base, pyramid)
+        y = convolve(sources, kernel, distance, stride, dilation, groups)
+        outputs.append(y if bias is None else y + bias[:, None, None])
     return outputs
 
 
@@ -167,22 +134,7 @@ def scale_pool(levels, kernel, stride, padding, *, factors, reduce):
     return outputs
 
 
-def scale_blur(levels, taps, stride, *, factors):
-    """Sum of h(u) h(v) x(k, s j + a^k (u, v)), zeros outside the level, term by term."""
-    radius, outputs = len(taps) // 2, []
-    for level, factor in zip(levels, factors):
-        height, width = level.shape[-2:]
-        rows, columns = range(0, height, stride[0]), range(0, width, stride[1])
-        y = np.zeros((*level.shape[:2], len(rows), len(columns)))
-        for (i, row), (j, column) in itertools.product(enumerate(rows), enumerate(columns)):
-            for u, v in itertools.product(range(len(taps)), repeat=2):
-                at = row + factor * (u - radius), column + factor * (v - radius)
-                y[:, :, i, j] += taps[u] * taps[v] * read(level, *at)
-        outputs.append(y)
-    return outputs
-
-
-def scaled(x, base, shift, first_level=0):
+def scaled(x, base, shift):
     """L_s for s = base**shift by slicing: level k + shift at every base**shift-th pixel."""
     if isinstance(x, tuple):
         return x[shift:]

@@ -34,7 +34,7 @@ def as_if_trained(model: nn.Module, seed: int = 0) -> nn.Module:
                 module.running_mean.copy_(torch.randn(shape, generator=generator) * 0.1)
                 module.running_var.copy_(torch.rand(shape, generator=generator) + 0.5)
                 module.weight.copy_(torch.rand(shape, generator=generator) + 0.5)
-                module.bias.copy_(torch.randn(shape, generator=generator) * 0.1)
+                module.bias.copy_(torch.randn(module.bias.shape, generator=generator) * 0.1)
     return model
 
 

@@ -90,15 +90,15 @@ def deform_scale_conv2d(
         if found != deform_groups:
             raise ValueError(f'modulation has {found} deformable groups, offset {deform_groups}')
     levels, where = Levels.of(x), Levels.of(offset)
-    conv = {'mmcv': _conv_mmcv, 'native': _conv_native}[choose_backend(backend, levels.device)]
+    conv = _conv_mmcv if choose_backend(backend, levels.device) == 'mmcv' else _conv_native
     taps = tap_distances(levels, grid)
     signals = [where.map_maps(lambda y, a: _displace(y, weight.shape[3:], dilation, a), taps)]
     if modulation is not None:
         signals.append(Levels.of(modulation))
     y = None
     for shift, kernel in enumerate(kernels_of(weight)[: len(levels)]):
-        term = _conv_levels(conv, [coarser_levels(levels, shift, grid), *signals], kernel, stride,
-                            groups)  # fmt: skip
+        seen = [coarser_levels(levels, shift, grid), *signals]
+        term = _conv_levels(conv, seen, kernel, stride, groups)
         y = term if y is None else y.add_finest(term)
     if bias is not None:
         y = y.map(lambda pixels: pixels + bias.to(pixels.dtype).view(-1, *[1] * (pixels.ndim - 2)))
@@ -143,11 +143,11 @@ def _check_offset(name, offset, x, stride, channels_a_group, grid) -> int:
     if len(levels) != len(inputs):
         raise ValueError(f'{name} has {len(levels)} levels, the signal {len(inputs)}')
     for found, size in zip(levels.sizes, inputs.sizes, strict=True):
-        sides = tuple(-(-side // step) for side, step in zip(size, stride))
-        if (levels.batch_size, *found) != (inputs.batch_size, *sides):
+        shape = (inputs.batch_size, *(-(-side // step) for side, step in zip(size, stride)))
+        if (levels.batch_size, *found) != shape:
             raise ValueError(
-                f'{name} must have a level of shape ({inputs.batch_size}, ..., {sides[0]}, '
-                f'{sides[1]}), got ({levels.batch_size}, {levels.channels}, {found[0]}, {found[1]})'
+                f'{name} must have a level of shape ({shape[0]}, ..., {shape[1]}, {shape[2]}), '
+                f'got ({levels.batch_size}, {levels.channels}, {found[0]}, {found[1]})'
             )
     # Sizes are tensors while torch.jit traces.
     deform_groups = int(levels.channels) // int(channels_a_group)
@@ -173,10 +173,7 @@ def _conv_levels(conv: Callable, signals, weight, stride, groups) -> Levels:
 
 
 def _displace(offset: Tensor, kernel_size, dilation, factor: float) -> Tensor:
-    """How far from its output each tap reads, in samples, ``(N, 2 taps G, H, W)`` as ``offset``.
-
-    Always of at least single precision.
-    """
+    """How far from its output each tap reads, in samples, at least in single precision."""
     offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
     return factor * (_taps(kernel_size, dilation, offset) + offset)
 
@@ -331,10 +328,8 @@ def _conv_mmcv(signals, weight, stride, groups) -> Tensor:
             args = stride, padding, 1, groups, num_groups, False, part
             return deform_conv2d(x, offset, weight, *args).to(given)
         # The plain op refuses images smaller than the kernel, the modulated one does not.
-        modulation = modulation or [
-            offset.new_ones(len(x), offset.shape[1] // 2, *offset.shape[2:])
-        ]
-        modulation = modulation[0].to(offset.dtype).contiguous()
+        ones = offset.new_ones(len(x), offset.shape[1] // 2, *offset.shape[2:])
+        modulation = modulation[0].to(offset.dtype).contiguous() if modulation else ones
         args = None, stride, padding, 1, groups, num_groups
         return modulated_deform_conv2d(x, offset, modulation, weight, *args).to(given)
 

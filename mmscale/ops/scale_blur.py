@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmscale.scale_space import ScaleGrid, Signal, check_signal, discrete_gaussian
-from mmscale.scale_space.resample import apply_along_axes, keep_constants, resampling_matrix
+from mmscale.scale_space.resample import apply_along_axes, keep_constants
 
-from .processor import splat_kernel
+from .processor import splat_kernel, tap_matrices
 from .scale_conv import as_pair
 from .scale_pool import check_pool, map_dilated
 
@@ -104,17 +104,8 @@ def _kernel(low_pass, dilation, dtype, device) -> Tensor:
 def _matrix(size, low_pass, stride, dilation, dtype, device) -> Tensor:
     """Blurs and decimates along one axis, ``(ceil(size / stride), size)``."""
     taps = _taps(*low_pass)
-    radius = len(taps) // 2
-    matrix = sum(
-        tap
-        * resampling_matrix(
-            size,
-            tuple(z + dilation * u for z in range(0, size, stride)),
-            dtype=torch.float64,
-        )
-        for u, tap in zip(range(-radius, radius + 1), taps.tolist())
-    )
-    return matrix.to(device, dtype)
+    read = tap_matrices(size, len(taps), stride, len(taps) // 2, dilation)
+    return torch.tensordot(taps, read, 1).to(device, dtype)
 
 
 def _blur_level(x, low_pass, stride, dilation) -> Tensor:

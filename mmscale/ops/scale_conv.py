@@ -32,10 +32,8 @@ def check_window(kernel_size, stride, padding, dilation) -> None:
 
     All arguments are pairs (height, width), in taps; ``stride`` in samples.
     """
-    for axis, (kernel, step, pad, dil) in enumerate(
-        zip(kernel_size, stride, padding, dilation, strict=True)
-    ):
-        name = ('height', 'width')[axis]
+    axes = ('height', 'width'), kernel_size, stride, padding, dilation
+    for name, kernel, step, pad, dil in zip(*axes, strict=True):
         if kernel < 1 or kernel % 2 == 0:
             raise ValueError(f'kernel_size must be odd, got {kernel} ({name})')
         if step < 1:
@@ -126,10 +124,8 @@ def synthesise_kernels(
 ) -> list[tuple[Tensor, ...]]:
     """K times a kernel ``(C_out, C_in / groups, n_k, n_k)`` for each level, channels last.
 
-    Args:
-        weight (Tensor): ``(C_out, C_in / groups, K, F)``.
-        functions (Tensor): Those of all levels side by side, ``(F, sum of n_k**2)``.
-        sides (Sequence[int]): ``n_k``.
+    Of weights ``(C_out, C_in / groups, K, F)`` and the functions of all levels side by side,
+    ``(F, sum of n_k**2)``, whose ``sides`` are ``n_k``.
     """
     # The taps come first, so that each level has rows of its own. Autocast would round the sum;
     # counters of operations would count an einsum, in which no image takes part.

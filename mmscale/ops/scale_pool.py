@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """Max and average pooling with windows that grow with the level."""
 
+import itertools
 import math
 from collections.abc import Callable
 
@@ -9,18 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal
-from mmscale.scale_space.resample import keep_constants, resample, resampling_matrix
+from mmscale.scale_space.resample import keep_constants, resample
 
+from .processor import tap_matrices, tap_positions
 from .scale_conv import as_pair, tap_distances
 
 
 def check_pool(kernel_size: tuple, stride: tuple, padding: tuple) -> None:
     """Raises ``ValueError`` unless every window holds its own origin."""
-    for axis in (0, 1):
-        name, kernel, step, pad = (
-            ('height', 'width')[axis],
-            *(pair[axis] for pair in (kernel_size, stride, padding)),
-        )
+    axes = ('height', 'width'), kernel_size, stride, padding
+    for name, kernel, step, pad in zip(*axes, strict=True):
         if kernel < 1:
             raise ValueError(f'kernel_size must be at least 1, got {kernel} ({name})')
         if step < 1:
@@ -78,11 +77,8 @@ def scale_avg_pool2d(
 
 
 def _pool_levels(pool_level, x, kernel_size, stride, padding, scale_space) -> Signal:
-    window = (
-        as_pair('kernel_size', kernel_size),
-        as_pair('stride', stride),
-        as_pair('padding', padding),
-    )
+    given = dict(kernel_size=kernel_size, stride=stride, padding=padding)
+    window = [as_pair(name, value) for name, value in given.items()]
     check_pool(*window)
     grid = ScaleGrid.build(scale_space)
     check_signal(x, grid)
@@ -112,33 +108,24 @@ def _max_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
     return F.max_pool2d(x, kernel_size, stride, dilation=dilation)
 
 
-def _window(size, count, stride, padding, dilation) -> list[list[float]]:
-    """Positions that each tap of the window reads along one axis, one list a tap."""
-    origins = range(0, size, stride)
-    return [[o + dilation * (tap - padding) for o in origins] for tap in range(count)]
-
-
 def _max_pool_between_pixels(x, kernel_size, stride, padding, dilation) -> Tensor:
-    height, width = x.shape[-2:]
-    windows = [
-        _window(size, kernel_size[axis], stride[axis], padding[axis], dilation)
-        for axis, size in enumerate((height, width))
-    ]
-    y = None
-    for rows in windows[0]:
-        for columns in windows[1]:
-            read = resample(x, tuple(rows), tuple(columns), padding='replicate')
-            outside = torch.tensor([not 0 <= r < height for r in rows], device=x.device)[:, None]
-            outside = outside | torch.tensor([not 0 <= c < width for c in columns]).to(x.device)
-            read = read.masked_fill(outside, -math.inf)
-            y = read if y is None else torch.maximum(y, read)
+    sizes, y = x.shape[-2:], None
+    windows = [tap_positions(*axis, dilation) for axis in zip(sizes, kernel_size, stride, padding)]
+    for taps in itertools.product(*windows):
+        rows, columns = (
+            torch.tensor([not 0 <= p < size for p in tap], device=x.device)
+            for size, tap in zip(sizes, taps)
+        )
+        read = resample(x, *taps, padding='replicate')
+        read = read.masked_fill(rows[:, None] | columns, -math.inf)
+        y = read if y is None else torch.maximum(y, read)
     return y
 
 
 def _avg_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
     rows, columns = (
-        _mean_matrix(int(size), kernel_size[axis], stride[axis], padding[axis], dilation).to(x)
-        for axis, size in enumerate(x.shape[-2:])
+        _mean_matrix(int(size), *axis, dilation).to(x)
+        for size, *axis in zip(x.shape[-2:], kernel_size, stride, padding)
     )
     return rows @ x @ columns.mT
 
@@ -146,10 +133,9 @@ def _avg_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
 @keep_constants
 def _mean_matrix(size, count, stride, padding, dilation) -> Tensor:
     """Reads the mean of each window along one axis; the mean over both is their product."""
-    window = _window(size, count, stride, padding, dilation)
-    inside = torch.tensor([[0 <= p < size for p in tap] for tap in window], device='cpu')
-    taps = [
-        resampling_matrix(size, tuple(tap), 0.0, 'bilinear', 'replicate', torch.float64)
-        for tap in window
-    ]
-    return (torch.stack(taps) * inside[..., None]).sum(0) / inside.sum(0)[:, None]
+    window = size, count, stride, padding, dilation
+    inside = torch.tensor(
+        [[0 <= p < size for p in tap] for tap in tap_positions(*window)], device='cpu'
+    )
+    read = tap_matrices(*window, 'replicate') * inside[..., None]
+    return read.sum(0) / inside.sum(0)[:, None]

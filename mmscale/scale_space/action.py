@@ -10,9 +10,10 @@ import math
 
 from torch import Tensor
 
-from .grid import ScaleGrid
-from .levels import Signal, check_signal, is_pyramid, stack_levels
+from .grid import ScaleGrid, snap
+from .levels import Signal, check_signal, is_pyramid
 from .resample import check_choice, fourier_matrix, grid_positions, resample
+from .signals import split_levels, stack_levels
 
 CANVASES = ('shrink', 'keep')
 BETWEEN_LEVELS = ('linear', 'cubic')
@@ -24,14 +25,9 @@ def _check(factor: float, canvas: str) -> None:
         raise ValueError(f'factor must be a finite number of at least 1, got {factor}')
 
 
-def _read_positions(
-    size: int, factor: float, canvas: str, centre: float | None
-) -> tuple[float, ...]:
-    """Where a scaled axis of ``size`` pixels reads the original one."""
-    if canvas == 'shrink':
-        return grid_positions(math.ceil(size / factor - 1e-9), factor)
-    centre = (size - 1) / 2 if centre is None else centre
-    return tuple(factor * (i - centre) + centre for i in range(size))
+def _positions(size: int, factor: float, centre: float, step: float = 1.0) -> tuple[float, ...]:
+    """Where an axis scaled about ``centre`` is read, in pixels; its samples lie ``step`` apart."""
+    return tuple(factor * step * i + (1 - factor) * centre for i in range(size))
 
 
 def scale_image(
@@ -73,15 +69,22 @@ def scale_image(
     _check(factor, canvas)
     if not zero_scale > 0:
         raise ValueError(f'zero_scale must be a number greater than 0, got {zero_scale}')
-    rows, columns = (
-        _read_positions(size, factor, canvas, None if centre is None else centre[axis])
-        for axis, size in enumerate(image.shape[-2:])
-    )
+    sizes = image.shape[-2:]
+    if canvas == 'shrink':
+        axes = [grid_positions(math.ceil(size / factor - 1e-9), factor) for size in sizes]
+    else:
+        middle = [(size - 1) / 2 for size in sizes] if centre is None else centre
+        axes = [_positions(size, factor, at) for size, at in zip(sizes, middle)]
     if interpolation == 'ideal':
-        return _read_ideal(image, rows, columns, factor)
+        return _read_ideal(image, *axes, factor)
     if variance is None:
         variance = zero_scale**2 * (factor**2 - 1)
-    return _read_scaled(image, rows, columns, variance, padding, interpolation, canvas)
+    if canvas == 'keep' and padding != 'zeros':
+        # Only the blur may see the padding: what the canvas gains outside the image is zero.
+        still = [grid_positions(size, 1) for size in sizes]
+        image = resample(image, *still, variance, padding=padding)
+        variance, padding = 0.0, 'zeros'
+    return resample(image, *axes, variance, interpolation, padding)
 
 
 def _read_ideal(image, rows, columns, factor: float = 1.0) -> Tensor:
@@ -92,15 +95,6 @@ def _read_ideal(image, rows, columns, factor: float = 1.0) -> Tensor:
         inside = [-0.5 <= p < size for p in positions]
         matrices.append(matrix if all(inside) else matrix * matrix.new_tensor(inside)[:, None])
     return matrices[0] @ image @ matrices[1].mT
-
-
-def _read_scaled(image, rows, columns, variance, padding, interpolation, canvas) -> Tensor:
-    if canvas == 'keep' and padding != 'zeros':
-        # Only the blur may see the padding: what the canvas gains outside the image is zero.
-        still = tuple(tuple(float(i) for i in range(size)) for size in image.shape[-2:])
-        image = resample(image, *still, variance, padding=padding)
-        variance, padding = 0.0, 'zeros'
-    return resample(image, rows, columns, variance, interpolation, padding)
 
 
 def scale_scale_space(
@@ -145,49 +139,42 @@ def scale_scale_space(
     grid = ScaleGrid.build(scale_space)
     check_signal(signal, grid)
     check_choice('between_levels', between_levels, BETWEEN_LEVELS)
-    shift = _snap_index(grid.shift(factor) - offset)
+    shift = snap(grid.shift(factor) - offset)
     if shift < 0:
         raise ValueError(
             f'offset must be at most log_base(factor)={grid.shift(factor):.3g}, got {offset}'
         )
-    count = len(signal) if is_pyramid(signal) else signal.shape[2]
+    pyramid, levels = is_pyramid(signal), split_levels(signal)
+    count = len(levels)
     remaining = count - math.ceil(shift)
     if remaining < 1:
         raise ValueError(
             f'factor {factor} shifts by {shift:.3g} levels and leaves none of the {count}'
         )
-
-    levels = signal if is_pyramid(signal) else signal.unbind(2)
-    targets = grid.factors if is_pyramid(signal) else (1,) * count
-    steps = [step * grid.base**offset for step in targets] if is_pyramid(signal) else targets
+    targets = grid.factors if pyramid else (1,) * count
+    steps = [step * grid.base**offset for step in targets] if pyramid else targets
+    middle = (0, 0)
+    if canvas == 'keep':
+        # Of the largest canvas that has this many samples: the one there is, for finer levels.
+        sides = [math.floor(side * steps[0] + 1e-9) for side in levels[0].shape[-2:]]
+        middle = [(side - 1) / 2 for side in sides] if centre is None else centre
     scaled = []
     for k in range(remaining):
-        finer = k + math.floor(shift)
+        sizes = levels[k].shape[-2:]
         if canvas == 'shrink':
+            finer = k + math.floor(shift)
             ratio = steps[finer] / (factor * targets[k])
             sizes = [math.ceil(side * ratio - 1e-9) for side in levels[finer].shape[-2:]]
-        else:
-            sizes = levels[k].shape[-2:]
-        positions = [
-            _level_positions(
-                sizes[axis],
-                factor,
-                targets[k],
-                canvas,
-                _centre(levels[0].shape[axis - 2], steps[0]) if centre is None else centre[axis],
-            )
-            for axis in (0, 1)
-        ]
-        parts = [
-            (weight, _read_level(levels[j], positions, steps[j], interpolation))
-            for j, weight in level_weights(k + shift, count, between_levels).items()
-        ]
-        weight, level = parts[0]
-        level = level if weight == 1 else weight * level
-        for weight, part in parts[1:]:
-            level = level.add(part, alpha=weight)
+        axes = [_positions(size, factor, at, targets[k]) for size, at in zip(sizes, middle)]
+        level = None
+        for j, weight in level_weights(k + shift, count, between_levels).items():
+            part = _read_level(levels[j], axes, steps[j], interpolation)
+            if level is None:
+                level = part if weight == 1 else weight * part
+            else:
+                level = level.add(part, alpha=weight)
         scaled.append(level)
-    return tuple(scaled) if is_pyramid(signal) else stack_levels(scaled)
+    return tuple(scaled) if pyramid else stack_levels(scaled)
 
 
 def level_weights(position: float, count: int, between_levels: str = 'cubic') -> dict[int, float]:
@@ -225,27 +212,9 @@ def level_weights(position: float, count: int, between_levels: str = 'cubic') ->
     }
 
 
-def _centre(size: int, step: float) -> float:
-    """Centre of the canvas in pixels of level 0, of which the finest level has every ``step``.
-
-    The canvas is the largest that has this many samples: the one there is, for finer levels.
-    """
-    return (math.floor(size * step + 1e-9) - 1) / 2
-
-
-def _level_positions(size, factor, step, canvas, centre) -> list[float]:
-    """Where a scaled level reads, in pixels of level 0."""
-    shift = (1 - factor) * centre if canvas == 'keep' else 0.0
-    return [factor * step * i + shift for i in range(size)]
-
-
-def _read_level(level, positions, step, interpolation) -> Tensor:
-    rows, columns = (tuple(_snap_index(p / step) for p in axis) for axis in positions)
+def _read_level(level, axes, step, interpolation) -> Tensor:
+    # Without the rounding of ``base**k``, so that whole samples are read and not interpolated.
+    rows, columns = (tuple(snap(position / step) for position in axis) for axis in axes)
     if interpolation == 'ideal':
         return _read_ideal(level, rows, columns)
     return resample(level, rows, columns, interpolation=interpolation)
-
-
-def _snap_index(position: float) -> float:
-    """Removes the rounding of ``base**k``, so that whole samples are read and not interpolated."""
-    return float(round(position)) if abs(position - round(position)) < 1e-9 else position

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from numbers import Integral, Real
 
 
-def _snap(value: float) -> float | int:
-    """Returns the nearest integer where ``value`` is one up to rounding, as ``sqrt(2)**2`` is."""
+def snap(value: float) -> float | int:
+    """The nearest integer where ``value`` is one up to rounding, as ``sqrt(2)**2`` is."""
     nearest = round(value)
     return nearest if abs(value - nearest) < 1e-9 * max(1.0, abs(value)) else value
 
@@ -75,10 +75,10 @@ class ScaleGrid:
                 f'zero_scale must be a finite number greater than 0, got {self.zero_scale}'
             )
 
-        powers = [_snap(float(self.base) ** k) for k in self.levels]
-        truncated = [int(f) if self.truncate_dilation and f > 1 else f for f in powers]
         # Once, and not at every layer of every forward pass.
-        object.__setattr__(self, 'factors', tuple(powers))
+        powers = tuple(snap(float(self.base) ** k) for k in self.levels)
+        truncated = (int(f) if self.truncate_dilation and f > 1 else f for f in powers)
+        object.__setattr__(self, 'factors', powers)
         object.__setattr__(self, 'dilations', tuple(truncated))
 
     @classmethod
@@ -114,11 +114,11 @@ class ScaleGrid:
         """Number of levels by which a scaling by ``factor`` shifts, ``log_base(factor)``."""
         if not factor > 0:
             raise ValueError(f'factor must be greater than 0, got {factor}')
-        return _snap(math.log(factor) / math.log(self.base))
+        return snap(math.log(factor) / math.log(self.base))
 
     def level_size(self, size: int, level: int) -> int:
         """Samples that ``size`` pixels have at ``level`` of a pyramid, ``ceil(size / base**k)``."""
-        return math.ceil(size / _snap(float(self.base) ** level) - 1e-9)
+        return math.ceil(size / snap(float(self.base) ** level) - 1e-9)
 
     def check_image_size(self, height: int, width: int) -> None:
         """Raises ``ValueError`` if an image is smaller than one sample of the coarsest level."""

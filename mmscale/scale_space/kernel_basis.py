@@ -228,8 +228,8 @@ class DiscreteBasis:
         _check(self, ('effective_size',), ('margin',))
         check_choice('images', self.images, IMAGES)
         if self.width is not None:
-            HermiteBasis(self.effective_size, self.effective_size, self.max_order, self.mult,
-                         self.width)  # fmt: skip
+            side = self.effective_size
+            HermiteBasis(side, side, self.max_order, self.mult, self.width)
 
     @property
     def taps(self) -> tuple[int, int] | None:
@@ -243,8 +243,8 @@ class DiscreteBasis:
         if self.width is not None:
             side = self.effective_size
             mixed = hermite_functions(side, self.width, side, self.max_order, self.mult)
-            functions = {k: np.einsum('fyx,yxuv->fuv', mixed, taps.reshape(side, side,
-                         *taps.shape[1:])) for k, taps in functions.items()}  # fmt: skip
+            mixed = mixed.reshape(len(mixed), -1)
+            functions = {k: np.tensordot(mixed, taps, 1) for k, taps in functions.items()}
             norms = np.sqrt((functions[layout[min(layout)][0]] ** 2).sum((1, 2), keepdims=True))
             functions = {k: found / norms for k, found in functions.items()}
         return {k: KernelTable(functions[root], step) for k, (root, step) in layout.items()}
@@ -287,8 +287,10 @@ class DiscreteBasis:
             both = signs[:, None] * taps[index]
             of_finer = np.where(signs[:, None] < 0, both, 0)
             residual[i, j] = (both * (part @ both)).sum() / (of_finer * (part @ of_finer)).sum()
-        own = {k: taps[starts[k] : starts[k] + side**2].T.reshape(count, side, side)
-               for k, side in zip(radii, sides)}  # fmt: skip
+        own = {
+            k: taps[starts[k] : starts[k] + side**2].T.reshape(count, side, side)
+            for k, side in zip(radii, sides)
+        }
         return layout, own, residual
 
 
@@ -299,15 +301,8 @@ def _is_whole(ratio: float) -> bool:
 def _covariance(fine, coarse, factor: float, variance: float, images: str) -> np.ndarray:
     """Covariances of an image read at ``factor z + place``, mean over the integers z.
 
-    Args:
-        fine (ndarray): Places along an axis, in pixels. Those in the image are their square.
-        coarse (ndarray): Others.
-        factor (float): Distance of what is read.
-        variance (float): Of the blur of the image, in pixels².
-        images (str): One of ``IMAGES``.
-
-    Returns:
-        ndarray: Of all places, those of ``fine`` first, relative to their mean variance.
+    ``fine`` and ``coarse`` are places along an axis, in pixels: those in the image are the square
+    of ``fine``, then that of ``coarse``. Relative to the mean variance of all.
     """
     count, phases = 128, factor * np.arange(64) % 1
     waves = 2 * math.pi * np.fft.fftfreq(count)
@@ -325,8 +320,7 @@ def _covariance(fine, coarse, factor: float, variance: float, images: str) -> np
         power = 1 / square
     found = (products.T @ power @ products).real.reshape((len(axis),) * 4)
     found = found.transpose(0, 2, 1, 3).reshape((len(axis) ** 2,) * 2)
-    squares = np.arange(len(axis) ** 2).reshape((len(axis),) * 2)
-    n = len(fine)
+    squares, n = np.arange(len(axis) ** 2).reshape((len(axis),) * 2), len(fine)
     index = np.concatenate([squares[:n, :n].ravel(), squares[n:, n:].ravel()])
     found = found[np.ix_(index, index)]
     return found / found.diagonal().mean()

@@ -1,54 +1,23 @@
 # Copyright (c) mmscale contributors.
-"""The forms of a scale-space signal.
-
-*Dense*: a tensor ``(N, C, S, H, W)``, every level at full resolution. *Pyramid*: a tuple of S
-tensors ``(N, C, H_k, W_k)``, level ``k`` sampled at ``base**k`` times the distance of level 0, from
-the origin pixel. These two stand at the edges of networks. Between the lift and the outputs of a
-backbone there is one form for both, :class:`Levels`.
-"""
+"""The one form that signals have between the lift and the outputs of a backbone."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partialmethod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import register_pytree_node
 
 from .grid import ScaleGrid
-
-TAKERS = (
-    'first the neck ScaleGlobalPooling, ScalePooling or ScaleFPN, or scale_pooling=dict() of the '
-    'backbone, makes ordinary maps of it'
-)
-
-
-class Pyramid(tuple):
-    """The maps of a pyramid; an ordinary layer that takes it for a tensor is told what is missing.
-
-    Raises:
-        TypeError: In functions of tensors.
-        AttributeError: For attributes that tuples do not have.
-    """
-
-    def __getattr__(self, name: str):
-        raise AttributeError(f'a pyramid of {len(self)} levels has no {name!r}: {TAKERS}')
-
-    @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
-        name = getattr(func, '__name__', func)
-        raise TypeError(f'a pyramid cannot go into {name}: {TAKERS}')
-
-
-register_pytree_node(Pyramid, lambda x: (list(x), None), lambda maps, _: Pyramid(maps))
+from .signals import Pyramid, split_levels, stack_levels
 
 
 class Levels(tuple):
     """The levels of a signal as one matrix, whose rows are the pixels of all levels.
 
-    All layers of a network take and give it. Layers of single pixels (1x1 convolutions, norms,
-    activations, sums) work on the rows, in one call for all levels. Layers of neighbourhoods work
-    on the maps of the levels, which are views of the rows. One level alone stays the map
-    ``(N, C, H, W)`` that an ordinary network has.
+    Layers of single pixels (1x1 convolutions, norms, activations, sums) work on the rows, in one
+    call for all levels. Layers of neighbourhoods work on the maps of the levels, which are views of
+    the rows. One level alone stays the map ``(N, C, H, W)`` that an ordinary network has.
 
     It is the tuple of its maps, so that tools that look into the outputs of layers find them:
     ``len``, iteration and indices give maps ``(N, C, H_k, W_k)``, channels last in memory.
@@ -172,7 +141,7 @@ class Levels(tuple):
         if len(factors) < len(self.sizes):
             raise ValueError(f'{len(self.sizes)} levels need as many factors, got {factors}')
         runs, fine = [], len(self.sizes) - num_coarse
-        for size, factor in zip(self.sizes[:fine], factors):
+        for size, factor in zip(self.sizes[:fine], factors):  # torch.compile takes no groupby
             if runs and runs[-1][0] == size and runs[-1][1] == factor:
                 runs[-1][2] += 1
             else:
@@ -244,18 +213,14 @@ class Levels(tuple):
     def __getitem__(self, index: int | slice) -> Tensor | tuple[Tensor, ...]:
         return tuple(iter(self))[index]
 
-    def __add__(self, other: 'Levels | float') -> 'Levels':
-        return self._combine(torch.add, other)
-
-    def __mul__(self, other: 'Levels | float') -> 'Levels':
-        return self._combine(torch.mul, other)
-
-    __radd__, __rmul__ = __add__, __mul__
-
-    def _combine(self, fn, other) -> 'Levels':
+    def _combine(self, fn: Callable[..., Tensor], other: 'Levels | float') -> 'Levels':
         if isinstance(other, Levels):
             return self.map(fn, other)
         return self.map(lambda pixels: fn(pixels, other))
+
+    __add__ = __radd__ = partialmethod(_combine, torch.add)
+    __mul__ = __rmul__ = partialmethod(_combine, torch.mul)
+    __truediv__ = partialmethod(_combine, torch.div)
 
     def __iadd__(self, other: 'Levels') -> 'Levels':
         return self.map(torch.add if self._costly_in_place else Tensor.add_, other)
@@ -267,9 +232,6 @@ class Levels(tuple):
         if pixels is None or not pixels.requires_grad or torch.compiler.is_compiling():
             return False  # a compiler sees to that itself
         return pixels._is_view()
-
-    def __truediv__(self, other: float) -> 'Levels':
-        return self._combine(torch.div, other)
 
     def clamp_(self, *limits: float) -> 'Levels':
         """``Tensor.clamp_`` of all pixels."""
@@ -285,19 +247,23 @@ class Levels(tuple):
         return f'{type(self).__name__}({self.batch_size} x {self.channels}, sizes={self.sizes})'
 
     @property
+    def _any(self) -> Tensor:
+        return self._pixels if self._maps is None else self._maps[0]
+
+    @property
     def channels(self) -> int:
         """C."""
-        return (self._pixels if self._maps is None else self._maps[0]).shape[1]
+        return self._any.shape[1]
 
     @property
     def device(self) -> torch.device:
         """Of all levels."""
-        return (self._pixels if self._maps is None else self._maps[0]).device
+        return self._any.device
 
     @property
     def dtype(self) -> torch.dtype:
         """Of all levels."""
-        return (self._pixels if self._maps is None else self._maps[0]).dtype
+        return self._any.dtype
 
     @property
     def requires_grad(self) -> bool:
@@ -397,38 +363,13 @@ def check_signal(x: Signal, grid: ScaleGrid, channels: int | None = None) -> Non
             raise ValueError(f'the signal has {found} channels, expected {channels}')
     if made or not is_pyramid(x) or torch.jit.is_tracing():
         return  # The sizes of levels were checked where they were made.
-    for axis in (-2, -1):
+    for axis, name in ((-2, 'heights'), (-1, 'widths')):
         sides = [level.shape[axis] for level in levels]
-        sizes = list(zip(sides, grid.factors))
-        smallest = max((side - 1) * factor for side, factor in sizes)
-        if not smallest < min(side * factor for side, factor in sizes):
+        largest = min(side * factor for side, factor in zip(sides, grid.factors))
+        if not all((side - 1) * factor < largest for side, factor in zip(sides, grid.factors)):
             raise ValueError(
-                f'the levels of a pyramid of base {grid.base} cannot have the '
-                f'{"heights" if axis == -2 else "widths"} {sides}'
+                f'the levels of a pyramid of base {grid.base} cannot have the {name} {sides}'
             )
-
-
-def split_levels(x: Signal) -> tuple[Tensor, ...]:
-    """The levels of a signal, each ``(N, C, H_k, W_k)``; ``ValueError`` if it is not one."""
-    if isinstance(x, tuple | list):
-        form, levels = 'a pyramid of tensors (N, C, H_k, W_k)', tuple(x)
-        wrong = [tuple(level.shape) for level in levels if level.ndim != 4]
-    else:
-        form, levels = 'a dense tensor (N, C, S, H, W)', ()
-        wrong = [] if x.ndim == 5 else [tuple(x.shape)]
-    if wrong:
-        raise ValueError(f'a scale-space signal is {form}, got the shape {wrong[0]}')
-    if levels or isinstance(x, tuple | list):
-        return levels
-    # Not unbind, whose views no in-place layer may change.
-    return (x[:, :, 0],) if x.shape[2] == 1 else x.unbind(2)
-
-
-def stack_levels(levels: Sequence[Tensor]) -> Tensor:
-    """A dense signal ``(N, C, S, H, W)``, level-major in memory, from levels of equal size."""
-    levels = tuple(levels)
-    maps = levels[0] if len(levels) == 1 else torch.cat(levels)
-    return maps.unflatten(0, (len(levels), -1)).permute(1, 2, 0, 3, 4)
 
 
 def map_levels(fn: Callable[..., Tensor], *signals: Signal) -> Signal:

@@ -4,8 +4,8 @@
 from torch import Tensor
 
 from .grid import ScaleGrid
-from .levels import stack_levels
 from .resample import PADDINGS, check_choice, grid_positions, resample
+from .signals import stack_levels
 
 
 def _check(image: Tensor, scale_space: dict | ScaleGrid, padding: str) -> ScaleGrid:
@@ -65,20 +65,14 @@ def gaussian_pyramid_lift(
 
     Levels finer than the image (``k < 0``) are the image interpolated up.
 
+    Arguments and errors are those of :func:`gaussian_lift`.
+
     Args:
-        image (Tensor): ``(N, C, H, W)``.
-        scale_space (dict | ScaleGrid): The levels.
-        padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
-            ``'circular'``.
         interpolation (str): How positions between pixels are read: ``'bicubic'`` or
             ``'bilinear'``. Integral factors need none.
 
     Returns:
         tuple[Tensor, ...]: S tensors ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
-
-    Raises:
-        TypeError: If the image is of an integer dtype.
-        ValueError: If the image is smaller than the coarsest level can hold.
     """
     grid = _check(image, scale_space, padding)
     return _sampled_lift(image, grid, grid.variances, padding, interpolation)
@@ -90,20 +84,8 @@ def bilinear_pyramid_lift(
     """The image resized by ``base**-k`` with bilinear interpolation ("DSS v2").
 
     Level ``k`` reads the image at ``base**k z``, from the origin pixel and without a blur. Coarse
-    levels alias: :func:`gaussian_pyramid_lift` is the same pyramid without that fault.
-
-    Args:
-        image (Tensor): ``(N, C, H, W)``.
-        scale_space (dict | ScaleGrid): The levels.
-        padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
-            ``'circular'``.
-
-    Returns:
-        tuple[Tensor, ...]: S tensors ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
-
-    Raises:
-        TypeError: If the image is of an integer dtype.
-        ValueError: If the image is smaller than the coarsest level can hold.
+    levels alias: :func:`gaussian_pyramid_lift` is the same pyramid without that fault, and has
+    these arguments, results and errors.
     """
     grid = _check(image, scale_space, padding)
     return _sampled_lift(image, grid, (0.0,) * grid.num_scales, padding, 'bilinear')

@@ -74,20 +74,18 @@ def _make_constant(key, fn, args, kwargs) -> Tensor:
             constant = fn(*args, **kwargs)
     finally:
         torch._C._set_tracing_state(tracing)
-    # Of a mode that simulates tensors, or so large that it would take the place of all others.
-    if type(constant) is not Tensor or _num_bytes(constant) > KEPT_BYTES:
+    if type(constant) is not Tensor:  # but of a mode that simulates tensors
+        return constant
+    size = constant.untyped_storage().nbytes()
+    if size > KEPT_BYTES:  # it would take the place of all others
         return constant
     with _lock:  # threads that serve images of many sizes
         if key not in _kept:
             _kept[key] = constant
-            _kept_bytes += _num_bytes(constant)
+            _kept_bytes += size
         while _kept_bytes > KEPT_BYTES:
-            _kept_bytes -= _num_bytes(_kept.pop(next(iter(_kept))))
+            _kept_bytes -= _kept.pop(next(iter(_kept))).untyped_storage().nbytes()
     return constant
-
-
-def _num_bytes(constant: Tensor) -> int:
-    return constant.untyped_storage().nbytes()
 
 
 def _scatter(columns: Tensor, weights: Tensor, size: int, padding: str) -> Tensor:
@@ -116,23 +114,11 @@ def resampling_matrix(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = 'cpu',
 ) -> Tensor:
-    """The matrix that blurs a signal and then reads it at real positions.
+    """The matrix ``(len(positions), size)`` that blurs a signal and then reads it.
 
-    Args:
-        size (int): Samples of the signal.
-        positions (tuple[float, ...]): Where to read, in samples from the first one.
-        variance (float): Variance of the discrete Gaussian blur, in samples². 0 does not blur.
-        interpolation (str): ``'bilinear'`` or ``'bicubic'`` (Keys, a = -1/2).
-        padding (str): What lies outside: ``'zeros'``, ``'replicate'``, ``'reflect'`` (without
-            repeating the border) or ``'circular'``.
-        dtype (torch.dtype): Of the matrix returned.
-        device (torch.device | str): Of the matrix returned.
-
-    Returns:
-        Tensor: ``(len(positions), size)``, to be shared and not written to.
+    ``positions`` are in samples from the first one, ``variance`` is that of the discrete Gaussian
+    in samples², ``'reflect'`` does not repeat the border. Shared: not to be written to.
     """
-    check_choice('interpolation', interpolation, INTERPOLATIONS)
-    check_choice('padding', padding, PADDINGS)
     kernel, reach = _KERNELS[interpolation]
     where = torch.tensor(positions, dtype=torch.float64)[:, None]
     columns = where.floor().long() + torch.arange(1 - reach, reach + 1)
@@ -156,17 +142,8 @@ def fourier_matrix(
     """Reads a periodic signal anywhere, without its frequencies above ``1 / (2 factor)``.
 
     The ideal resampling of a signal that shrinks by ``factor``: what remains is band-limited to
-    the new sampling and interpolated by the trigonometric polynomial through its samples.
-
-    Args:
-        size (int): Samples of the signal, one period.
-        positions (tuple[float, ...]): Where to read, in samples.
-        factor (float): At least 1.
-        dtype (torch.dtype): Of the matrix returned.
-        device (torch.device | str): Of the matrix returned.
-
-    Returns:
-        Tensor: ``(len(positions), size)``, to be shared and not written to.
+    the new sampling and interpolated by the trigonometric polynomial through its samples. Shapes
+    are those of :func:`resampling_matrix`.
     """
     half = math.floor(size / (2 * factor) + 1e-9)
     waves = torch.arange(half + 1, dtype=torch.float64)
@@ -175,14 +152,11 @@ def fourier_matrix(
     amplitudes[0] = 1
     if abs(half - size / (2 * factor)) < 1e-9:
         amplitudes[half] = 1
-    where = torch.tensor(positions, dtype=torch.float64)
-    angles = [
-        2 * math.pi / size * torch.outer(at, waves)
-        for at in (where, torch.arange(size, dtype=torch.float64))
-    ]
-    matrix = (amplitudes * angles[0].cos()) @ angles[1].cos().T
-    matrix += (amplitudes * angles[0].sin()) @ angles[1].sin().T
-    return (matrix / size).to(device, dtype)
+    where, samples = (
+        torch.polar(torch.ones(()).double(), 2 * math.pi / size * torch.outer(at, waves))
+        for at in (torch.tensor(positions, dtype=torch.float64), torch.arange(size).double())
+    )
+    return ((amplitudes * where) @ samples.mH).real.div(size).to(device, dtype)
 
 
 def full_precision(x: Tensor) -> torch.autocast:
@@ -191,16 +165,7 @@ def full_precision(x: Tensor) -> torch.autocast:
 
 
 def apply_along_axes(across: Tensor, x: Tensor, along: Tensor) -> Tensor:
-    """``across @ x @ along.T`` on the last two axes, in the order in memory that ``x`` has.
-
-    Args:
-        across (Tensor): ``(H', H)``.
-        x (Tensor): ``(..., H, W)``.
-        along (Tensor): ``(W', W)``.
-
-    Returns:
-        Tensor: ``(..., H', W')``.
-    """
+    """``across @ x @ along.T`` on the last two axes, in the order in memory that ``x`` has."""
     if x.ndim == 4 and x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last):
         # The same products, without a copy into another order.
         x = x.permute(0, 2, 3, 1)
@@ -249,12 +214,11 @@ def resample(
             return x[..., : len(rows), : len(columns)]
     if not x.is_floating_point():
         raise TypeError(f'images must be of a floating dtype, got {x.dtype}')
-    args = (variance, interpolation, padding, x.dtype, x.device)
     # Autocast would round the weights of images that are not in half precision themselves.
     with full_precision(x):
         across, along = (
-            resampling_matrix(height, rows, *args),
-            resampling_matrix(width, columns, *args),
+            resampling_matrix(size, where, variance, interpolation, padding, x.dtype, x.device)
+            for size, where in ((height, rows), (width, columns))
         )
         return apply_along_axes(across, x, along)
 

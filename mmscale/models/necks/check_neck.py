@@ -2,7 +2,7 @@
 from torch import nn
 
 from mmscale.models.layers import GaussianLift
-from mmscale.scale_space.levels import TAKERS
+from mmscale.scale_space.signals import TAKERS
 
 
 def check_neck(model: nn.Module) -> None:
