@@ -218,6 +218,25 @@ def error(conv, images, factor, grid, border=32):
     return ((expected - found).square().sum() / expected.square().sum()).item()
 
 
+@dataclass(frozen=True)
+class BicubicBasis:
+    """A kernel rescaled as images are; and a basis of one's own."""
+
+    side: int
+
+    def tables(self, grid):
+        found, taps = {}, np.arange(self.side) - self.side // 2
+        for k, factor in zip(grid.levels, grid.factors):
+            reach = math.ceil(factor * (self.side // 2 + 1))
+            d = np.abs(np.arange(-reach, reach + 1)[:, None] / factor - taps)
+            keys = np.where(d <= 1, 1.5 * d**3 - 2.5 * d**2 + 1,
+                            np.where(d < 2, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2, 0))  # fmt: skip
+            keys = keys / factor
+            functions = np.einsum('ya,xb->abyx', keys, keys)
+            found[k] = KernelTable(functions.reshape(-1, 2 * reach + 1, 2 * reach + 1))
+        return found
+
+
 def layer_of(kernels, basis, grid):
     """A layer whose level 0 has the given kernels, ``(O, n, n)``."""
     side = kernels.shape[-1]
@@ -243,9 +262,21 @@ def test_discrete_kernels_commute_best_at_half_way_scales(images, spectrum, side
     kernels = randn(8, side, side, seed=1)
     discrete, *others = (
         error(layer_of(kernels, basis, ROOT), images(), 2**0.5, ROOT)
-        for basis in (DiscreteBasis(side, spectrum), None, hermite)
+        for basis in (DiscreteBasis(side, spectrum), None, hermite, BicubicBasis(side))
     )
     assert discrete < 0.75 * min(others)
+
+
+def test_the_error_of_hermite_kernels_falls_with_their_support():
+    """On photographs, base 2: functions that end where they have not decayed do not commute."""
+    grid, errors = ScaleGrid(2, 2), []
+    for size in (7, 11, 15, 19):
+        conv = ScaleConv(1, 16, 7, padding=3, bias=False, kernel=HermiteBasis(size),
+                         scale_space=grid).double()  # fmt: skip
+        conv.weight.data.normal_(generator=torch.Generator().manual_seed(1))
+        errors.append(error(conv, photographs(), 2, grid))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[0] > 4 * errors[-1] and errors[2] < 1.1 * errors[3]
 
 
 @dataclass
