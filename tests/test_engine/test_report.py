@@ -180,20 +180,6 @@ def test_each_model_has_a_colour_of_its_own(count):
     assert len({container.lines[0].get_color() for container in axes.containers}) == count
 
 
-@pytest.mark.parametrize(
-    ('names', 'expected'),
-    [
-        (['backbone.layer1', 'neck'], ['backbone.layer1', 'neck']),
-        (['backbone', 'backbone.layer1'], ['backbone', 'backbone.layer1']),
-        (['backbone.layer1.0', 'backbone.layer1.1'], ['0', '1']),
-    ],
-)
-def test_layers_are_labelled_without_their_common_start(names, expected):
-    curve = make_curve(0.0, 0.1, 0.2)
-    axes = report.draw([make_result('model', dict.fromkeys(names, curve))]).axes[-1]
-    assert [text.get_text() for text in axes.get_xticklabels()] == expected
-
-
 def test_files_are_written_as_a_whole_or_not_at_all(tmp_path):
     path = tmp_path / 'result.json'
     report.write_json(path, dict(mean=[1.0, None]))
