@@ -13,7 +13,7 @@ import json
 import sys
 import time
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -98,16 +98,15 @@ def check_arguments(args: argparse.Namespace) -> Settings:
     except (AssertionError, RuntimeError) as error:
         raise ValueError(f'--device: {args.device} cannot be used ({error})') from error
     args.out = make_folder(args.out)
-    same = ('num_images', 'canvas', 'resampling', 'border', 'batch_size', 'between_levels',
-            'breakdown', 'metric')  # fmt: skip
-    return Settings(
+    same = {field.name for field in fields(Settings)} & vars(args).keys()
+    chosen = dict(
         factors=factors,
         layers=tuple(dict.fromkeys(args.layers)),
         folder=args.images,
         accuracy_images=None if args.no_accuracy or args.images else args.accuracy_images,
         squared=not args.unsquared,
-        **{name: getattr(args, name) for name in same},
     )
+    return Settings(**{name: getattr(args, name) for name in same} | chosen)
 
 
 def load(word: str, layers: tuple, args: argparse.Namespace) -> models.Model:

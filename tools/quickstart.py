@@ -144,8 +144,12 @@ def measure(name: str, seed: int, out: Path) -> dict:
 def table(results: dict[str, list[dict]]) -> str:
     """Means over seeds, a line a model, and how far seeds spread where there are several."""
     lines = []
-
-    def add(title: str, key: str, form: str):
+    for title, key, form in (
+        ('accuracy in %, digits of size', 'accuracy', '.1f'),
+        ('change of the pooled features', 'vector', '.2f'),
+        ('equivariance error, whole network', 'network', '.1e'),
+        ('equivariance error, body alone', 'body', '.1e'),
+    ):
         sizes = ''.join(f'{f"1/{s:g}" if s > 1 else "1":>9}' for s in FACTORS)
         lines.append(f'{title:<34}' + sizes)
         for name, runs in results.items():
@@ -155,11 +159,6 @@ def table(results: dict[str, list[dict]]) -> str:
                 spread = values.std(0, ddof=1)
                 lines.append(f'  {"":<32}' + ''.join(f'{f"±{v:{form}}":>9}' for v in spread))
         lines.append('')
-
-    add('accuracy in %, digits of size', 'accuracy', '.1f')
-    add('change of the pooled features', 'vector', '.2f')
-    add('equivariance error, whole network', 'network', '.1e')
-    add('equivariance error, body alone', 'body', '.1e')
     lines.append('errors over whole feature maps: nothing is left out along the border')
     return '\n'.join(lines)
 
@@ -212,14 +211,14 @@ def main():
             pool.submit(train, *run, args.out, progress, max(1, cores // at_once))
             for run in reversed(runs)
         ]
-        for training in trainings:
-            try:
+        try:
+            for training in trainings:
                 training.result()
-            except BaseException as error:  # an interrupt, too: what waits must not start
-                pool.shutdown(cancel_futures=True)
-                if isinstance(error, RuntimeError):
-                    sys.exit(f'error: {error}')
-                raise
+        except BaseException as error:  # an interrupt, too: what waits must not start
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, RuntimeError):
+                sys.exit(f'error: {error}')
+            raise
     results = {name: [measure(name, seed, args.out) for seed in args.seeds] for name in CONFIGS}
     print(f'\nMeans over {len(args.seeds)} training run(s), seeds {args.seeds}\n')
     print(table(results))

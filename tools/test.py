@@ -66,15 +66,12 @@ def enable_visualization(cfg, args: argparse.Namespace):
         hook.update(enable=True, out_dir=args.show_dir)
         return
     hook.draw = True
-    if args.show_dir is None:
-        return
     kind = find_class(hook.type, HOOKS, cfg.get('default_scope'))
-    if 'test_out_dir' in inspect.signature(kind).parameters:  # MMDetection's
+    if args.show_dir and 'test_out_dir' in inspect.signature(kind).parameters:  # MMDetection's
         # A relative one would lie in the work directory.
         hook.test_out_dir = str(Path(args.show_dir).resolve())
-    elif cfg.get('visualizer') is None:
-        raise ValueError('--show-dir: the config has no visualizer')
-    else:  # MMSegmentation's, whose backends write the images
+    elif args.show_dir:  # MMSegmentation's, whose backends write the images
+        models.check_parts(cfg, args.config, 'visualizer')
         cfg.visualizer.save_dir = args.show_dir
 
 
@@ -86,7 +83,7 @@ def name_by_folder(visualizer, dataset):
     read = getattr(dataset, 'get_data_info', lambda place: {})
     paths = (read(place).get('img_path') for place in range(len(dataset)))
     folders = {os.path.dirname(os.path.realpath(path)) for path in paths if path}
-    root = os.path.commonpath(folders) if folders else ''
+    root = os.path.commonpath(folders) if folders else None
 
     def apart(draw):
         def draw_apart(*args, data_sample=None, out_file=None, **kwargs):
@@ -94,7 +91,7 @@ def name_by_folder(visualizer, dataset):
             name = kwargs.pop('name', None) or args[0]
             known = os.path.basename(data_sample.get('img_path') or name)
             if 'img_path' in data_sample:
-                own = os.path.relpath(os.path.realpath(data_sample.img_path), root or None)
+                own = os.path.relpath(os.path.realpath(data_sample.img_path), root)
             else:
                 own = str(data_sample.get('sample_idx', name))
             if out_file is not None:
@@ -143,7 +140,7 @@ def make_config(args: argparse.Namespace):
     if args.tta:
         enable_tta(cfg)
     launch.merge_arguments(cfg, args, PARTS, ('test_dataloader',))
-    checkpoints.check_checkpoint(cfg)
+    checkpoints.check_file(cfg.load_from)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
     return cfg

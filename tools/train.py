@@ -45,13 +45,13 @@ def make_config(args: argparse.Namespace):
         cfg.resume, cfg.load_from = True, args.resume
     forced = dict(persistent_workers=False) if args.no_persistent_workers else {}
     launch.merge_arguments(cfg, args, PARTS, LOADERS, **forced)
-    if args.resume == 'auto':
+    if args.resume == 'auto' or (cfg.get('resume') and cfg.get('load_from') is None):
         checkpoints.resume_latest(cfg)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     schedules.scale_one_cycle_peak(cfg)
     launch.name_pretrained([cfg.get('model')], cfg.get('default_scope'))
-    checkpoints.check_checkpoint(cfg)
+    checkpoints.check_file(cfg.get('load_from'))
     return cfg
 
 

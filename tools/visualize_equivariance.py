@@ -88,14 +88,9 @@ def make_row(name: str, network: Network, x: Tensor, factor: float, angles: list
 def draw(
     title: str, inputs: list[np.ndarray], symbols: list[str], rows: list[Row], channel: int | None
 ) -> plt.Figure:
-    """The figure.
+    """The figure: the image and its transformations, then a row a network.
 
-    Args:
-        title (str): What stands above it.
-        inputs (list[np.ndarray]): The image and its transformations, as Matplotlib draws them.
-        symbols (list[str]): Of the transformations.
-        rows (list[Row]): The networks.
-        channel (int, optional): Channel to draw.
+    ``symbols`` are those of the transformations; without a ``channel`` the strongest is drawn.
     """
     # The image, and for each transformation a gap and a pair; the scaled pair is smaller.
     small = min(1.0, inputs[1].shape[1] / inputs[0].shape[1] + 0.1)
@@ -107,12 +102,12 @@ def draw(
         top=1 - 0.6 / height, bottom=0.3 / height, wspace=0.06, hspace=0.36,
     )  # fmt: skip
     figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va='top')
-    for i, image in enumerate(inputs):
+    for i, (image, symbol) in enumerate(zip(inputs, ['', *symbols])):
         columns = slice(0, 1) if i == 0 else slice(3 * i - 1, 3 * i + 1)
         axes = figure.add_subplot(grid[0, columns])
         frame = inputs[0].shape[0], inputs[0].shape[1] * sum(ratios[columns])
         show(axes, image, frame, dict(cmap='gray', vmin=0, vmax=1))
-        axes.set_title(f'${"" if i == 0 else symbols[i - 1]} f$', fontsize=11)
+        axes.set_title(f'${symbol} f$', fontsize=11)
     places, labels = [0], [r'$\Phi(f)$']
     for i, symbol in enumerate(symbols):
         places += [3 * i + 2, 3 * i + 3]
@@ -153,15 +148,6 @@ def strongest(feature: Tensor) -> int:
     return int(feature.flatten(1).var(1).argmax())
 
 
-def load(args: argparse.Namespace) -> dict[str, Network]:
-    """The networks by name."""
-    options = dict(args.cfg_options)
-    if args.stage is not None:
-        options['model.backbone.out_indices'] = (args.stage - 1,)
-    networks = [load_network(model, options, args.pretrained) for model in args.models]
-    return dict(zip(models.name_models(networks, args.names), networks))
-
-
 def check_arguments(args: argparse.Namespace) -> None:
     if not 1 <= args.factor < math.inf:
         raise ValueError(f'--factor: must be at least 1, got {args.factor:g}')
@@ -175,8 +161,12 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def make_figure(args: argparse.Namespace) -> plt.Figure:
     image = read_image(args.image, args.size and (args.size * 2)[:2])
-    networks = load(args)
-    side = common_side(list(networks.values()), image)
+    options = dict(args.cfg_options)
+    if args.stage is not None:
+        options['model.backbone.out_indices'] = (args.stage - 1,)
+    loaded = [load_network(model, options, args.pretrained) for model in args.models]
+    networks = dict(zip(models.name_models(loaded, args.names), loaded))
+    side = common_side(loaded, image)
     image, middle = crop(image, side), (side - 1) / 2
     # What turns off the canvas would be lost: beyond a disc the input is 0, as the padding is.
     window = disc(side, middle, middle, edge=0.1 * side)
@@ -208,8 +198,7 @@ def make_figure(args: argparse.Namespace) -> plt.Figure:
 def main():
     args = parse_args()
     check_arguments(args)
-    figure = make_figure(args)
-    write_figure(figure, make_folder(args.out), 'equivariance')
+    write_figure(make_figure(args), make_folder(args.out), 'equivariance')
 
 
 if __name__ == '__main__':

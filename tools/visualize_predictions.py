@@ -47,23 +47,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def check_arguments(args: argparse.Namespace) -> None:
-    for factor in args.factors:
-        if not 1 <= factor < math.inf:
-            raise ValueError(f'--factors: each must be at least 1, got {factor:g}')
-    if not 0 <= args.score_thr <= 1:
-        raise ValueError(f'--score-thr: must be from 0 to 1, got {args.score_thr:g}')
-
-
-def load(args: argparse.Namespace) -> dict[str, models.Model]:
-    """The models by name."""
-    loaded = [models.load_model(one, args.cfg_options, args.pretrained) for one in args.models]
-    for model in loaded:
-        if model.checkpoint is None:
-            raise ValueError(f'{model.path}: give a checkpoint, untrained models find nothing')
-    return dict(zip(models.name_models(loaded, args.names), loaded))
-
-
 def draw(rows: dict[str, list[Seen]], factors: list[float], title: str) -> Figure:
     """The figure: a row for each model, a column for each factor."""
     shape = next(iter(rows.values()))[0].shape
@@ -141,10 +124,18 @@ def rectangle(box: Tensor, **style) -> Rectangle:
 @one_line_errors()
 def main():
     args = parse_args()
-    check_arguments(args)
+    for factor in args.factors:
+        if not 1 <= factor < math.inf:
+            raise ValueError(f'--factors: each must be at least 1, got {factor:g}')
+    if not 0 <= args.score_thr <= 1:
+        raise ValueError(f'--score-thr: must be from 0 to 1, got {args.score_thr:g}')
+    loaded = [models.load_model(one, args.cfg_options, args.pretrained) for one in args.models]
+    for model in loaded:
+        if model.checkpoint is None:
+            raise ValueError(f'{model.path}: give a checkpoint, untrained models find nothing')
     rows = {
         name: predict_over_scale(model, args.index, args.factors, args.score_thr)
-        for name, model in load(args).items()
+        for name, model in zip(models.name_models(loaded, args.names), loaded)
     }
     title = f'Image {args.index} of the test data, made smaller for the network'
     if any(seen.boxes is not None for row in rows.values() for seen in row):

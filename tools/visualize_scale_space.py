@@ -68,27 +68,15 @@ def parse_args() -> argparse.Namespace:
 def draw(
     title: str, image: np.ndarray, levels: list, grid: ScaleGrid, readings: list, point
 ) -> plt.Figure:
-    """The figure.
-
-    Args:
-        title (str): What stands above it.
-        image (np.ndarray): The image, as Matplotlib draws it.
-        levels (list[np.ndarray]): The lifted image, likewise, one entry a level.
-        grid (ScaleGrid): The levels.
-        readings (list[Reading]): What the layer reads, one entry a level.
-        point (Sequence[int]): The pixel whose taps are drawn.
-    """
+    """The figure: the levels of an image, and in it what a layer reads there at a point."""
     pyramid = len({level.shape for level in levels}) > 1
     rows = 2 if readings[0].moved is None else 3
     tallest = max(level.shape[0] / level.shape[1] for level in levels)
+    figsize = 2.6 * len(levels) + 1.2, 2.6 * min(tallest, 1.6) + 3.0 * (rows - 1) + 1.1
     figure, panels = plt.subplots(
-        rows,
-        len(levels),
-        figsize=(2.6 * len(levels) + 1.2, 2.6 * min(tallest, 1.6) + 3.0 * (rows - 1) + 1.1),
-        layout='constrained',
-        squeeze=False,
+        rows, len(levels), figsize=figsize, layout='constrained', squeeze=False,
         height_ratios=[max(min(tallest, 1.6), 0.5)] + [1] * (rows - 1),
-    )
+    )  # fmt: skip
     window = square_around(point, readings)
     for k, (column, level, reading) in enumerate(zip(panels.T, levels, readings)):
         draw_level(column[0], level, levels, window, grid.factors[k] if pyramid else 1)
@@ -105,8 +93,7 @@ def draw(
         if rows == 3:
             draw_taps(column[2], reading.taps, size, filled=False)
             dots = draw_moved(column[2], reading, size)
-    names = ['levels', 'regular taps', 'sampling positions']
-    for axes, name in zip(panels[:, 0], names):
+    for axes, name in zip(panels[:, 0], ['levels', 'regular taps', 'sampling positions']):
         axes.set_ylabel(name, fontsize=10)
     if rows == 3 and readings[0].modulation is not None:
         figure.colorbar(dots, ax=panels[2].tolist(), label='modulation', shrink=0.8, pad=0.01)
@@ -199,12 +186,11 @@ def check_arguments(args: argparse.Namespace) -> None:
 
 def check_point(point, image: np.ndarray) -> tuple[int, int]:
     height, width = image.shape[:2]
-    if point is None:
-        return height // 2, width // 2
-    if not (0 <= point[0] < height and 0 <= point[1] < width):
-        raise ValueError(f'--point: {point[0]} {point[1]} is outside of the image, whose rows are '
+    row, column = point or (height // 2, width // 2)
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(f'--point: {row} {column} is outside of the image, whose rows are '
                          f'0 to {height - 1} and columns 0 to {width - 1}')  # fmt: skip
-    return tuple(point)
+    return row, column
 
 
 def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point) -> plt.Figure:

@@ -7,8 +7,10 @@ measures. What is wrong with model or images raises ``ValueError`` of one line.
 
 import copy
 import math
+import re
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from numbers import Real
 
 import torch
@@ -61,18 +63,16 @@ def _none(reason: str) -> dict:
 
 def _why_none(model: Model, settings: Settings) -> str | None:
     """None where there is an accuracy."""
-    if settings.folder:
-        return 'images of a folder have no labels'
-    if settings.accuracy_images is None:
-        return 'not asked for'
-    if model.checkpoint is None:
-        return 'the model is untrained'
-    if not getattr(model.network, 'with_head', True):
-        return 'the model has no head'
     is_classifier = hasattr(model.network, 'with_head')
-    if not is_classifier and model.cfg.get('test_evaluator') is None:
-        return 'the config has no test_evaluator'
-    return None
+    reasons = {
+        'images of a folder have no labels': settings.folder,
+        'not asked for': settings.accuracy_images is None,
+        'the model is untrained': model.checkpoint is None,
+        'the model has no head': is_classifier and not model.network.with_head,
+        'the config has no test_evaluator':
+            not is_classifier and model.cfg.get('test_evaluator') is None,
+    }  # fmt: skip
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _measure_labels(model: Model, settings: Settings, dataset: Dataset, chosen: list[int]) -> dict:
@@ -84,11 +84,8 @@ def _measure_labels(model: Model, settings: Settings, dataset: Dataset, chosen: 
             if rescaled:
                 dataset = build_test_data(model, scale=1 / factor)
             for batch in batches(model, Subset(dataset, chosen), settings.batch_size):
-                inputs = batch['inputs']
-                if not rescaled:
-                    inputs = scale_signal(
-                        inputs, factor, canvas='keep', resampling=settings.resampling
-                    )
+                inputs, how = batch['inputs'], dict(canvas='keep', resampling=settings.resampling)
+                inputs = inputs if rescaled else scale_signal(inputs, factor, **how)
                 samples = model.network(inputs, batch['data_samples'], mode='predict')
                 if not all(_has_one_label(sample) for sample in samples):
                     return _none('there is not one label and one prediction an image')
@@ -112,22 +109,23 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
     The network sees smaller images and is told so, as it is told of the sizes to which a test
     pipeline brings images: it brings what it finds back to the images as they are on disk.
     """
-    evaluator = _build_evaluator(model, dataset)
+    with _evaluating(model):
+        evaluator = Evaluator(copy.deepcopy(model.cfg.test_evaluator))
+    evaluator.dataset_meta = getattr(dataset, 'metainfo', None)
     rows = []
     with progress('  metrics', len(chosen) * len(settings.factors)) as bar:
         for factor in settings.factors:
             ids = []
             for batch in batches(model, Subset(dataset, chosen), settings.batch_size):
                 inputs = shrink(batch['inputs'], factor, settings.resampling)
-                samples = [
-                    told(sample, factor, inputs.shape[-2:]) for sample in batch['data_samples']
-                ]
+                samples = [told(one, factor, inputs.shape[-2:]) for one in batch['data_samples']]
                 with model.scope:  # retrievers build the data that they search now
                     samples = model.network(inputs, samples, mode='predict')
                 evaluator.process(samples)
                 ids += [sample.get('img_id') for sample in samples]
                 bar.update(len(samples))
-            rows.append(_evaluate(evaluator, ids, model))
+            with _evaluating(model):
+                rows.append(_evaluate(evaluator, ids))
             # Where nothing is found at a factor, an evaluator may have no figure there.
             names = list(dict.fromkeys(name for row in rows for name in row))
             name = _main_metric(names, settings.metric) if names else None
@@ -137,45 +135,32 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
         key: metric_curve(key, [row.get(key, math.nan) for row in rows], len(chosen))
         for key in names
     }
-    return dict(
-        accuracy=curves[name],
-        accuracy_note=f'{name} on {len(chosen)} images, made s times smaller; what is found is '
-        'compared with their labels as they are',
-        metrics=curves,
-    )
+    note = (f'{name} on {len(chosen)} images, made s times smaller; what is found is compared with '
+            'their labels as they are')  # fmt: skip
+    return dict(accuracy=curves[name], accuracy_note=note, metrics=curves)
 
 
-def _build_evaluator(model: Model, dataset: Dataset) -> Evaluator:
+@contextmanager
+def _evaluating(model: Model) -> Iterator[None]:
+    """What metrics print is no result, and what they raise is of whichever of them."""
     try:
         with model.scope, redirect_stdout(sys.stderr):
-            evaluator = Evaluator(copy.deepcopy(model.cfg.test_evaluator))
-    except Exception as error:  # of whichever metric has got what it does not take
-        raise ValueError(
-            f'the test_evaluator of {model.path} cannot be built: {one_line(error)}'
-        ) from error
-    evaluator.dataset_meta = getattr(dataset, 'metainfo', None)
-    return evaluator
+            yield
+    except Exception as error:
+        raise ValueError(f'the test_evaluator of {model.path}: {one_line(error)}') from error
 
 
-def _evaluate(evaluator: Evaluator, ids: list, model: Model) -> dict[str, float]:
+def _evaluate(evaluator: Evaluator, ids: list) -> dict[str, float]:
     """The numbers that an evaluator finds for the images that it was given."""
     for metric in evaluator.metrics:
         # Those of COCO's format would take images that were not asked for as ones without a find.
         if hasattr(metric, 'img_ids'):
             metric.img_ids = ids
-    try:
-        with model.scope, redirect_stdout(sys.stderr):
-            found = evaluator.evaluate(len(ids))
-    except Exception as error:
-        raise ValueError(f'the test_evaluator of {model.path}: {one_line(error)}') from error
-    return {
-        key: _figure(key, float(value)) for key, value in found.items() if isinstance(value, Real)
-    }
-
-
-def _figure(name: str, value: float) -> float:
-    # So the tools of COCO say that there are no objects of this size.
-    return math.nan if value == -1 and any(part in name for part in ('AP', 'AR')) else value
+    found = evaluator.evaluate(len(ids)).items()
+    numbers = {name: float(value) for name, value in found if isinstance(value, Real)}
+    # By -1 the tools of COCO say that there are no objects of this size.
+    absent = (name for name, value in numbers.items() if value == -1 and re.search('AP|AR', name))
+    return {**numbers, **dict.fromkeys(absent, math.nan)}
 
 
 def _main_metric(found: list[str], asked: str | None) -> str:

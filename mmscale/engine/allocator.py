@@ -7,9 +7,8 @@ import sys
 
 from mmengine.device import get_device
 
-# Parameters of mallopt(3), the GNU C library.
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4
-TOP_PAD = 2**28
+# Parameters of mallopt(3), the GNU C library: M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD.
+SETTINGS = {-4: 0, -1: -1, -2: 2**28}
 
 
 def keep_freed_blocks() -> bool:
@@ -31,5 +30,4 @@ def keep_freed_blocks() -> bool:
         mallopt = ctypes.CDLL('libc.so.6').mallopt
     except (OSError, AttributeError):  # another C library
         return False
-    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: -1, M_TOP_PAD: TOP_PAD}
-    return all([mallopt(name, value) for name, value in settings.items()])
+    return all([mallopt(name, value) for name, value in SETTINGS.items()])

@@ -7,16 +7,15 @@ What is wrong with one raises ``ValueError`` or ``FileNotFoundError`` of one lin
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner, find_latest_checkpoint, load_checkpoint
 from torch import Tensor, nn
 
-from mmscale.engine.classes import check_classes
-
+from .classes import check_classes
 from .errors import TRUST, one_line
 from .hooks.equivariance_hook import unwrap
 from .safe_loading import allow_trainings, read_checkpoint
@@ -25,21 +24,15 @@ from .safe_loading import allow_trainings, read_checkpoint
 def resume_latest(cfg: Config):
     """Has a run go on from the latest checkpoint of its work directory, or begin if it has none.
 
-    A new run begins from its ``load_from``, if it has one. A checkpoint that was being written when
-    the run was killed is damaged: the latest of the others is taken.
-
-    Raises:
-        FileNotFoundError: If the latest is missing, and there is no sound one.
-        ValueError: If the latest is damaged, likewise.
+    A checkpoint that was being written when the run was killed is damaged: the latest sound one is
+    taken, and the damage raised if there is none.
     """
     latest = find_latest_checkpoint(cfg.work_dir)
     cfg.resume = latest is not None
-    if latest is None:
-        return
-    cfg.load_from = None  # MMEngine looks for it again
     folder, damage = Path(cfg.work_dir), None
     others = [*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')]
-    for path in (latest, *sorted(others, key=lambda path: -path.stat().st_mtime)):
+    others.sort(key=lambda path: -path.stat().st_mtime)
+    for path in (latest, *others) if cfg.resume else ():
         try:
             check_file(path)
         except (FileNotFoundError, ValueError) as error:
@@ -47,17 +40,10 @@ def resume_latest(cfg: Config):
             continue
         if damage is not None:
             warnings.warn(f'{one_line(damage)}: going on from {path}', stacklevel=1)
-            cfg.load_from = str(path)
+        cfg.load_from = str(path)
         return
-    raise damage
-
-
-def check_checkpoint(cfg: Config):
-    """Checks, before anything is built, that the checkpoint ``cfg`` points to can be loaded."""
-    path = cfg.get('load_from')
-    if path is None and cfg.get('resume'):
-        path = find_latest_checkpoint(cfg.work_dir)
-    check_file(path)
+    if damage is not None:
+        raise damage
 
 
 def check_file(path: str | Path | None):
@@ -88,16 +74,20 @@ def load_weights(network: nn.Module, path: str, config: str):
     The network has what the checkpoint says of the training data as ``dataset_meta``, as those
     have that MMDetection loads.
     """
-    try:
-        allow_trainings()
-        with redirect_stdout(sys.stderr):  # what MMEngine says of it is no result
-            checkpoint = load_checkpoint(network, path, 'cpu', strict=True, logger='silent')
-    except Exception as error:
-        raise ValueError(
-            f'checkpoint {path} does not fit {config}: {one_line(error)[:300]}'
-        ) from error
-    check_finite(network, path)
+    allow_trainings()
+    with _fitting(path, config), redirect_stdout(sys.stderr):  # what MMEngine says is no result
+        checkpoint = load_checkpoint(network, path, 'cpu', strict=True, logger='silent')
+    _check_finite(network, path)
     network.dataset_meta = _dataset_meta(checkpoint)
+
+
+@contextmanager
+def _fitting(path: str, config: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        said = one_line(error)[:300]
+        raise ValueError(f'checkpoint {path} does not fit {config}: {said}') from error
 
 
 def _dataset_meta(checkpoint: Mapping) -> Mapping:
@@ -105,8 +95,7 @@ def _dataset_meta(checkpoint: Mapping) -> Mapping:
     return (checkpoint.get('meta') or {}).get('dataset_meta') or {}
 
 
-def check_finite(network: nn.Module, path: str):
-    """Checks the weights that a network has loaded."""
+def _check_finite(network: nn.Module, path: str):
     for name, value in network.state_dict().items():
         if value.is_floating_point() and not value.isfinite().all():
             raise ValueError(f'checkpoint {path}: {name} is not finite')
@@ -120,27 +109,22 @@ def check_loading(runner: Runner, strict: bool, metas: Mapping):
         strict (bool): Whether a checkpoint has to fit exactly, and its classes, too. If not, some
             of it has to. One that is resumed from always fits.
         metas (Mapping): The data whose classes must be those of the checkpoint, as
-            :func:`mmscale.engine.classes.check_classes` takes them; none where a training
-            begins from other weights.
+            :func:`check_classes` takes them; none where a training begins from other weights.
     """
     load = runner.load_checkpoint
 
     def load_and_check(path, *args, **kwargs):
         exact = strict or runner.cfg.get('resume')
-        try:
+        with _fitting(path, 'the config'):
             checkpoint = load(path, *args, **{**kwargs, 'strict': exact})
-        except Exception as error:
-            raise ValueError(
-                f'checkpoint {path} does not fit the config: {one_line(error)[:300]}'
-            ) from error
         model = unwrap(runner.model)
         names = {name.removeprefix('module.') for name in _weights(checkpoint)}
-        if names and names.isdisjoint(model.state_dict()):
+        if names.isdisjoint(model.state_dict()):
             raise ValueError(
                 f'checkpoint {path}: none of its weights has a name that the model has, such as '
                 f'{next(iter(model.state_dict()), None)}'
             )
-        check_finite(model, path)
+        _check_finite(model, path)
         trained = _dataset_meta(checkpoint) if exact else None
         check_classes(model, {'the data of the checkpoint': trained, **metas})
         return checkpoint

@@ -18,19 +18,15 @@ def check_classes(model: nn.Module, metas: Mapping[str, Mapping | None]) -> None
     Raises:
         ValueError: If they differ, with one line that names the first class that does.
     """
-    if isinstance(model, BaseRetriever):  # may be tested on classes of its own
-        return
-    named = {who: list(meta['classes']) for who, meta in metas.items() if _has_classes(meta)}
-    if not named:
+    named = {who: list((meta or {}).get('classes') or ()) for who, meta in metas.items()}
+    named = {who: classes for who, classes in named.items() if classes}
+    if not named or isinstance(model, BaseRetriever):  # which may be tested on classes of its own
         return
     first, expected = next(iter(named.items()))
     for who, classes in named.items():
-        for this, mine, other, theirs in (
-            (who, classes, first, expected),
-            (first, expected, who, classes),
-        ):
-            for name in theirs:
-                if name not in mine:
+        for name in expected + classes:
+            for this, other in ((who, first), (first, who)):
+                if name not in named[this]:
                     raise ValueError(f'classes: {this} have no {name!r}, which {other} have')
         for number, (name, before) in enumerate(zip(classes, expected)):
             if name != before:
@@ -43,7 +39,3 @@ def check_classes(model: nn.Module, metas: Mapping[str, Mapping | None]) -> None
             f'classes: {first} have {len(expected)}, the last {expected[-1]!r}, and the head has '
             f'{count}: set model.head.num_classes, or metainfo.classes of the data'
         )
-
-
-def _has_classes(meta: Mapping | None) -> bool:
-    return bool(meta) and meta.get('classes') is not None and len(meta['classes']) > 0

@@ -39,12 +39,8 @@ def parse_side(text: str) -> tuple[int, int]:
 def image_shape(cfg: Config, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
     """``(C, H, W)`` of the images that the model of a config sees in its test.
 
-    Args:
-        cfg (Config): With a ``test_dataloader``.
-        size (tuple[int, int], optional): Height and width, in place of those that the config says.
-
-    Raises:
-        ValueError: If the config does not say them.
+    Height and width are ``size`` if given, else as the ``test_dataloader`` says; ValueError if it
+    does not.
     """
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     mean = preprocessor.get('mean')
@@ -86,13 +82,6 @@ def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
     return sum(p.numel() for p in model.parameters()), int(analyzer.total())
 
 
-def _random_batch(shape: tuple, batch_size: int, num_classes: int) -> dict:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=generator)
-    samples = [DataSample().set_gt_label(i % num_classes) for i in range(batch_size)]
-    return dict(inputs=list(images), data_samples=samples)
-
-
 def first_batch(cfg: Config, batch_size: int) -> dict:
     """The first images of the training data of a config, as its pipeline gives them."""
     with DefaultScope.overwrite_default_scope(scope_of(cfg)):
@@ -112,7 +101,11 @@ def training_step(
         model.init_weights()
         optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     if 'head' in cfg.model:
-        batch = _random_batch(shape, batch_size, cfg.model.head.num_classes)
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=generator)
+        classes = cfg.model.head.num_classes
+        samples = [DataSample().set_gt_label(i % classes) for i in range(batch_size)]
+        batch = dict(inputs=list(images), data_samples=samples)
     else:
         batch = first_batch(cfg, batch_size)
     synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None

@@ -8,7 +8,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 LONGEST_LINE = 600
@@ -30,11 +30,12 @@ def one_line(error: BaseException) -> str:
     if WORKER in str(error):  # behind the frames of the process there
         lines = str(error).splitlines()
         frames = [i for i, line in enumerate(lines) if line.startswith('  ')]
-        return ' '.join(lines[frames[-1] + 1 :]).removeprefix('ValueError: ')[:LONGEST_LINE]
-    text = error.args[0] if isinstance(error, KeyError) and error.args else error
-    text = ' '.join(str(text).split())
-    if not text or not isinstance(error, ValueError | OSError):
-        text = f'{type(error).__name__}: {text}'.removesuffix(': ')
+        text = ' '.join(lines[frames[-1] + 1 :]).removeprefix('ValueError: ')
+    else:
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        text = ' '.join(str(text).split())
+        if not text or not isinstance(error, ValueError | OSError):
+            text = f'{type(error).__name__}: {text}'.removesuffix(': ')
     return text if len(text) <= LONGEST_LINE else f'{text[:LONGEST_LINE]} ...'
 
 
@@ -54,18 +55,13 @@ def one_line_errors(folder: str | Path | None = None) -> Iterator[None]:
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        sys.exit(f'error: {one_line(error)}{_where(error, folder)}')
-
-
-def _where(error: Exception, folder: str | Path | None) -> str:
-    """How to find the place in the code."""
-    if folder is None:
-        said = isinstance(error, ValueError | OSError)
-        return '' if said else f' ({TRACEBACK_VARIABLE}=1 shows where)'
-    # Each process of a distributed run has one of its own.
-    path = Path(folder) / f'traceback_{os.environ.get("RANK", "0")}.txt'
-    try:
-        path.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
-    except OSError:
-        return ''
-    return f' (where: {path})'
+        where = ''
+        if folder is not None:
+            # Each process of a distributed run has one of its own.
+            path = Path(folder) / f'traceback_{os.environ.get("RANK", "0")}.txt'
+            with suppress(OSError):  # of a full disk
+                path.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
+                where = f' (where: {path})'
+        elif not isinstance(error, ValueError | OSError):
+            where = f' ({TRACEBACK_VARIABLE}=1 shows where)'
+        sys.exit(f'error: {one_line(error)}{where}')

@@ -1,9 +1,8 @@
 # Copyright (c) mmscale contributors.
 """What ``tools/train.py`` and ``tools/test.py`` do between the command line and the run.
 
-Functions change MMEngine's ``Config`` in place, or raise ``ValueError`` or ``FileNotFoundError``
-with one line that says what to change. What they add to MMPretrain's scripts is listed in
-``docs/training.md``.
+Functions change MMEngine's ``Config`` in place, or raise ``ValueError`` with one line that says
+what to change. ``docs/training.md`` lists what they add to MMPretrain's scripts.
 """
 
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.dist import is_distributed
 from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS, RUNNERS, WEIGHT_INITIALIZERS
 from mmengine.runner import Runner
@@ -25,11 +25,7 @@ from .allocator import keep_freed_blocks
 from .hooks.equivariance_hook import unwrap
 from .models import add_config_options, check_parts, merge_options
 
-WORLD_SIZE_VARIABLES = {
-    'pytorch': 'WORLD_SIZE',
-    'slurm': 'SLURM_NTASKS',
-    'mpi': 'OMPI_COMM_WORLD_SIZE',
-}
+WORLD_SIZE_VARIABLES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 
 
 def add_common_arguments(parser: ArgumentParser, pretrained: bool = False):
@@ -46,11 +42,7 @@ def add_common_arguments(parser: ArgumentParser, pretrained: bool = False):
 
 
 def merge_arguments(cfg: Config, args: Namespace, parts: tuple, loaders: tuple, **forced):
-    """Merges what training and testing share; ``forced`` overrides the data loaders.
-
-    MMPretrain stacks images where the config does not say otherwise; those of other toolboxes
-    differ in size.
-    """
+    """Merges what training and testing share; ``forced`` overrides the data loaders."""
     cfg.launcher = args.launcher
     # Command line first, then the config, then the name of its file.
     configured = cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
@@ -58,9 +50,8 @@ def merge_arguments(cfg: Config, args: Namespace, parts: tuple, loaders: tuple, 
     merge_options(cfg, args.cfg_options)
     check_parts(cfg, args.config, *parts)
     forced |= dict(pin_memory=False) if args.no_pin_memory else {}
-    stacks = is_of_mmpretrain(cfg)
     for loader in filter(None, map(cfg.get, loaders)):
-        if stacks:
+        if is_of_mmpretrain(cfg):  # images of other toolboxes differ in size
             loader.setdefault('collate_fn', dict(type='default_collate'))
         # Pinned memory serves copies to an accelerator; torch warns where there is none.
         loader.setdefault('pin_memory', get_device() != 'cpu')
@@ -73,11 +64,10 @@ def merge_arguments(cfg: Config, args: Namespace, parts: tuple, loaders: tuple, 
 def is_of_mmpretrain(cfg: Config) -> bool:
     """Whether a config is written for MMPretrain's ``train.py``, and not for another toolbox's."""
     scope = cfg.get('default_scope')
-    if scope is not None:
-        return scope == 'mmpretrain'
-    # Configs in pure Python need no scope.
-    model = find_class((cfg.get('model') or {}).get('type'), MODELS)
-    return getattr(model, '__module__', '').partition('.')[0] == 'mmpretrain'
+    if scope is None:  # configs in pure Python need none
+        model = find_class((cfg.get('model') or {}).get('type'), MODELS)
+        scope = getattr(model, '__module__', '').partition('.')[0]
+    return scope == 'mmpretrain'
 
 
 def name_pretrained(part, scope: str | None = None):
@@ -114,9 +104,6 @@ def init_cpu_processes(cfg: Config):
     """Joins the process group of a machine without accelerator, through gloo.
 
     MMEngine would select a CUDA device, and hand its number to ``DistributedDataParallel``.
-
-    Raises:
-        ValueError: Where neither can be.
     """
     world_size(cfg.launcher)  # raises if the launcher's variables are missing
     device = get_device()
@@ -157,15 +144,16 @@ def build_data(runner: Runner, **loops: str) -> dict[str, dict]:
     Returns:
         dict[str, dict]: By what they are called, what the datasets say of themselves.
     """
-    built = {called: getattr(runner, loop) for loop, called in loops.items()}
-    datasets = {called: loop.dataloader.dataset for called, loop in built.items() if loop}
-    for dataset in datasets.values():
-        name_images(dataset)
-    return {called: getattr(dataset, 'metainfo', {}) for called, dataset in datasets.items()}
+    metas = {}
+    for name, called in loops.items():
+        if loop := getattr(runner, name):
+            name_images(loop.dataloader.dataset)
+            metas[called] = getattr(loop.dataloader.dataset, 'metainfo', {})
+    return metas
 
 
 def leave_process_group():
     """Ends a distributed run. Threads of gloo that run on into the exit can abort a process."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if is_distributed():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -46,7 +46,7 @@ class Settings(DictAction):
 
     def __call__(self, parser, namespace, values, option_string=None):
         for word in values:
-            if not word.partition('=')[1] or word.startswith('='):
+            if word.find('=') < 1:
                 raise ArgumentError(self, f'{word} is not key=value')
         try:
             super().__call__(parser, namespace, values, option_string)
@@ -79,7 +79,6 @@ def split_model(model: str) -> tuple[str, str | None]:
 
 
 def load_config(path: str) -> Config:
-    """Reads a config file."""
     if not Path(path).is_file():
         raise FileNotFoundError(f'config: there is no file {path}')
     try:
@@ -129,10 +128,7 @@ def merge_options(cfg: Config, options: dict):
 
 
 def build_network(cfg: Config, path: str) -> nn.Module:
-    """Builds the model of a config, untrained and in eval mode.
-
-    MMPretrain's ``get_model`` would not take the classes of a config in pure Python.
-    """
+    """Builds the model of a config, of classes in pure Python too, untrained and in eval mode."""
     check_parts(cfg, path, 'model')
     model = copy.deepcopy(cfg).model
     model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
@@ -140,11 +136,10 @@ def build_network(cfg: Config, path: str) -> nn.Module:
         with DefaultScope.overwrite_default_scope(scope_of(cfg)):
             network = MODELS.build(model).eval()
         check_neck(network)
-        return network
     except Exception as error:  # of whichever layer has got what it does not take
-        raise ValueError(
-            f'config: the model of {path} cannot be built: {one_line(error)}'
-        ) from error
+        said = one_line(error)
+        raise ValueError(f'config: the model of {path} cannot be built: {said}') from error
+    return network
 
 
 def load_model(
@@ -160,7 +155,7 @@ def load_model(
 
     Raises:
         ValueError: If there is no such model, the checkpoint does not fit it exactly, or no weights
-            are released where they are asked for.
+            are released.
     """
     path, checkpoint = split_model(model)
     cfg, weights = find_config(path)

@@ -1,16 +1,15 @@
 # Copyright (c) mmscale contributors.
 """What a study of several models over scale leaves: JSON, CSV, a table and a figure.
 
-The *result* of a model is a dict of plain values: its ``name``, the ``factors``, the ``layers`` as
-a dict of curves by name, and curves or None for the ``lift`` and the ``body`` of a network on
-scale spaces and for the ``accuracy``, in percent or of the ``metric`` that it names. One of a
-detector or segmentor has ``metrics``, too: the curves of all that its evaluator finds, by name.
+The *result* of a model is a dict of plain values: its ``name``, the ``factors``, the same for all
+models, the ``layers`` as a dict of curves by name, and curves or None for the ``lift`` and the
+``body`` of a network on scale spaces and for the ``accuracy``, in percent or of the ``metric`` that
+it names. One of a detector or segmentor has ``metrics``, too: the curves of all that its evaluator
+finds, by name. A ``breakdown`` has the curves of the ``whole`` error of the backbone and of its
+parts.
 A *curve* has the lists ``mean``, ``standard_error`` and ``n``, one entry a factor, None where there
 is no number. That of a layer also has ``truncated``: the curve of the levels that were cut off at
 the coarse end, or None.
-All results of a study have the same factors.
-A result may have a ``breakdown``, too: a dict of the curves of the ``whole`` error of the backbone
-and of its parts, which add up to it, or None.
 """
 
 import json

@@ -15,8 +15,7 @@ class InterruptedValidationHook(Hook):
 
     MMEngine writes the checkpoint of an epoch before it validates it. A run that is killed in the
     validation would go on with the next epoch: the epoch could never be the best, and the last one
-    would have no result at all. Which epoch was validated last stands in a file of the work
-    directory, whatever the run logs and where to.
+    would have no result. Which epoch was validated last stands in a file of the work directory.
     """
 
     priority = 'LOWEST'  # what saves the best checkpoint must be ready

@@ -4,7 +4,7 @@
 import os
 from argparse import Action, ArgumentParser
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import FunctionType
 
@@ -23,12 +23,8 @@ OWNERS = (HistoryBuffer, OneCycleParamScheduler)
 
 def _named(path: str, function: Callable) -> Callable:
     """A function that pickles know by a path, which in them stands for another one."""
-
-    def call(*args):
-        return function(*args)
-
+    call = partial(function)
     call.__module__, _, call.__qualname__ = path.rpartition('.')
-    call.__name__ = call.__qualname__
     return call
 
 
@@ -75,16 +71,9 @@ class _Trust(Action):
 
 
 def add_trust_option(parser: ArgumentParser) -> None:
-    """Has a tool open weights alone, in checkpoints of any kind, unless it is told otherwise.
-
-    It adds ``--trust-checkpoint``. Processes that the tool starts do likewise.
-    """
+    """Adds ``--trust-checkpoint``, without which a tool and its processes open weights alone."""
     if os.environ.get(UNSAFE_VARIABLE, '0') not in ('1', 'y', 'yes', 'true'):
         os.environ[SAFE_VARIABLE] = '1'
     allow_trainings()
-    parser.add_argument(
-        TRUST,
-        action=_Trust,
-        nargs=0,
-        help='open checkpoints that hold more than weights; such a file can run any program',
-    )
+    parser.add_argument(TRUST, action=_Trust, nargs=0, help='open checkpoints that hold more than '
+                        'weights; such a file can run any program')  # fmt: skip

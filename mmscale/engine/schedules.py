@@ -62,28 +62,27 @@ class ScheduleCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         loop, parts = runner.train_loop, runner.param_schedulers or []
         parts = parts.values() if isinstance(parts, dict) else [parts]
+
+        def iterations(schedule, end: float) -> float:
+            return end * (len(loop.dataloader) if schedule.by_epoch else 1)
+
+        def said(schedule, end: float) -> str:
+            return (f'param_scheduler: the {type(schedule).__name__} ends at iteration {end}, the '
+                    f'training at {loop.max_iters}')  # fmt: skip
+
         # A cycle is over after its steps, or at the end that the runner has given all schedules.
-        ends = {one: _iterations(one, loop, one.end) for part in parts for one in part}
+        ends = {one: iterations(one, one.end) for part in parts for one in part}
         last = max(ends.values(), default=0)
         for schedule, end in ends.items():
             cycle = end
             if isinstance(schedule, OneCycleParamScheduler):
-                cycle = _iterations(schedule, loop, schedule.begin + schedule.total_steps)
+                cycle = iterations(schedule, schedule.begin + schedule.total_steps)
                 if min(end, cycle) < loop.max_iters:
                     raise ValueError(
-                        f'{_said(schedule, min(end, cycle), loop)}: make total_steps as long; a '
+                        f'{said(schedule, min(end, cycle))}: make total_steps as long; a '
                         'checkpoint is resumed with the length, batch size and number of processes '
                         'that it was begun with, or begun anew from, with load_from'
                     )
             anneals = isinstance(schedule, CosineAnnealingParamScheduler | PolyParamScheduler)
             if cycle > end or (anneals and end == last < loop.max_iters):
-                runner.logger.warning(f'{_said(schedule, cycle, loop)}.')
-
-
-def _iterations(schedule, loop, end: float) -> float:
-    return end * (len(loop.dataloader) if schedule.by_epoch else 1)
-
-
-def _said(schedule, end: float, loop) -> str:
-    return (f'param_scheduler: the {type(schedule).__name__} ends at iteration {end}, the training '
-            f'at {loop.max_iters}')  # fmt: skip
+                runner.logger.warning(f'{said(schedule, cycle)}.')

@@ -41,19 +41,12 @@ from .report import breakdown_curves, curve
 class Settings:
     """How all models of a study are measured.
 
-    Attributes:
-        factors (tuple[float, ...]): The scale factors.
-        layers (tuple[str, ...]): Names of layers of the models.
-        num_images (int): The error is measured on so many images, the first.
-        folder (Path | None): Of these images; None for the test data of the configs.
-        accuracy_images (int | None): The accuracy is measured on at most so many, spread evenly
-            over the test data, at each factor; None for no accuracy.
-        metric (str | None): Of a detector or segmentor, that of its evaluator that stands in table
-            and figure; None for its mean AP or IoU.
-        canvas, resampling, between_levels, border, squared, batch_size: Of
-            :func:`mmscale.evaluation.equivariance_error`.
-        breakdown (bool): Whether the error of networks on scale spaces is broken down, too, by
-            :func:`mmscale.evaluation.error_breakdown`.
+    The error is of ``layers``, by name, on the first ``num_images`` of ``folder`` or else of the
+    test data of the config. The accuracy is that of at most ``accuracy_images``, spread evenly over
+    the test data, at each factor; there is none for None. ``metric`` is that of a detector or
+    segmentor that stands in table and figure; None for its mean AP or IoU. With ``breakdown`` there
+    is :func:`mmscale.evaluation.error_breakdown`, too. The others are arguments of
+    :func:`mmscale.evaluation.equivariance_error`.
     """
 
     factors: tuple[float, ...]
@@ -91,19 +84,17 @@ def digest(parts: Iterable[bytes]) -> str:
 def digest_data(model: Model, dataset: Dataset) -> str:
     """Of all that the test data of a model are made of: samples, and files that the config names.
 
-    Such are annotations, which an evaluator may read once more. Files count with path, size and
-    time of last change. Of a dataset that does not tell its samples, as MMEngine's do, no two
-    digests are the same.
+    Files, such as annotations, count with path, size and time of last change. Of a dataset that
+    does not tell its samples, as MMEngine's do, no two digests are the same.
     """
     read = getattr(dataset, 'get_data_info', None)
     if read is None:
         return uuid4().hex
     samples = [read(place) for place in range(len(dataset))]
     named = [model.cfg.test_dataloader.dataset, model.cfg.get('test_evaluator')]
-    paths = [path for path in _words([named, samples, getattr(dataset, 'ann_file', None)])
-             if os.path.isfile(path)]  # fmt: skip
-    stats = [(path, status.st_size, status.st_mtime_ns)
-             for path, status in zip(paths, map(os.stat, paths))]  # fmt: skip
+    words = _words([named, samples, getattr(dataset, 'ann_file', None)])
+    files = [(path, os.stat(path)) for path in words if os.path.isfile(path)]
+    stats = [(path, status.st_size, status.st_mtime_ns) for path, status in files]
     return joblib.hash([str(named), samples, stats], 'sha1')
 
 
@@ -140,8 +131,7 @@ class FolderImages(Dataset):
 
     def __init__(self, paths: list[Path], model: Model):
         self.paths, self.colours = paths, _colours(model)
-        loader = model.cfg.get('test_dataloader') or {}
-        dataset = leaf_datasets(loader.get('dataset', {}))[0]
+        dataset = leaf_datasets((model.cfg.get('test_dataloader') or {}).get('dataset', {}))[0]
         steps = list(dataset.get('pipeline') or [dict(type='PackInputs')])
         with model.scope:
             self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])

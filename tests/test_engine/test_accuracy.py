@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 from torch.nn.functional import interpolate
 
-from mmscale.engine import accuracy, report
+from mmscale.engine import accuracy
 from mmscale.engine.accuracy import _main_metric, shrink, told
 from mmscale.engine.models import Model
 from mmscale.engine.study import Settings
@@ -64,21 +64,12 @@ def test_the_metric_by_which_a_task_is_known():
 
 
 @METRICS.register_module()
-class _Nothing(BaseMetric):
-    """Has no figure ever, as MMDetection's for COCO where nothing was detected."""
-
-    def process(self, data_batch, data_samples):
-        self.results += [1] * len(data_samples)
-
-    def compute_metrics(self, results):
-        return {}
-
-
-@METRICS.register_module()
 class _NothingAtTwo(BaseMetric):
     """Has no figure the second time, as MMDetection's for COCO where nothing was detected."""
 
-    rounds = 0
+    def __init__(self, ever=True):
+        super().__init__()
+        self.ever, self.rounds = ever, 0
 
     def process(self, data_batch, data_samples):
         self.results += [1] * len(data_samples)
@@ -86,7 +77,7 @@ class _NothingAtTwo(BaseMetric):
     def compute_metrics(self, results):
         self.rounds += 1
         found = dict(round=self.rounds, count=len(results), mAP_s=-1.0 if self.rounds == 3 else 0.5)
-        return {} if self.rounds == 2 else found
+        return {} if self.rounds == 2 or not self.ever else found
 
 
 def test_a_factor_without_a_figure_moves_no_other(monkeypatch):
@@ -107,34 +98,8 @@ def test_a_factor_without_a_figure_moves_no_other(monkeypatch):
     assert found['metrics']['count']['mean'] == [2, None, 2]
     assert found['metrics']['mAP_s']['mean'] == [0.5, None, None]  # -1: there are no such objects
     assert found['accuracy']['metric'] == 'round'
-    cfg.test_evaluator.type = '_Nothing'
+    cfg.test_evaluator.ever = False
     found = accuracy.measure_accuracy(Model('a.py', cfg, 'a.pth', Network()), settings)
     assert found['accuracy'] is None and 'is nothing detected?' in found['accuracy_note']
     none = Model('a.py', Config(dict(test_evaluator=None)), 'a.pth', Network())
     assert 'no test_evaluator' in accuracy.measure_accuracy(none, settings)['accuracy_note']
-
-
-def test_metrics_in_table_csv_and_figure():
-    factors = (1.0, 2.0)
-    zero = dict(mean=[0.0, 0.1], standard_error=[0.0, 0.01], n=[4, 4], truncated=None)
-    curves = {
-        'mAP': report.metric_curve('mAP', [0.4321, 0.25], 8),
-        'mAP_s': report.metric_curve('mAP_s', [float('nan'), 0.125], 8),
-    }
-    shared = dict(factors=factors, layers=dict(backbone=zero), lift=None, body=None)
-    results = [
-        dict(name='a detector', accuracy=curves['mAP'], metrics=curves, **shared),
-        dict(name='a classifier', accuracy=report.accuracy_curve([9, 5], 10), **shared),
-    ]
-    lines = report.table(results).splitlines()
-    assert lines[0].split() == ['mAP', '1', '2']
-    assert lines[1].split() == ['a', 'detector', '0.432', '0.25']
-    assert lines[4].split() == ['a', 'classifier', '90.0', '50.0']
-    rows = [line.split(',') for line in report.to_csv(results).splitlines()]
-    assert ['a detector', '', 'mAP_s', '1.0', '', '', '8'] in rows
-    assert ['a detector', '', 'mAP', '2.0', '0.25', '', '8'] in rows
-    assert ['a classifier', '', 'accuracy', '2.0', '50.0'] in [row[:5] for row in rows]
-    figure = report.draw(results)
-    assert [axes.get_ylabel() for axes in figure.axes][:2] == ['mAP', 'accuracy (%)']
-    heights = figure.axes[0].lines[0].get_ydata().tolist()
-    assert heights == [0.4321, 0.25]

@@ -12,10 +12,6 @@ from mmscale.engine import checkpoints
 from mmscale.engine.safe_loading import _method_of
 
 
-def config(**kwargs) -> Config:
-    return Config(kwargs)
-
-
 def save_checkpoint(path, **more) -> str:
     torch.save(dict(state_dict=dict(weight=torch.zeros(1)), **more), path)
     return str(path)
@@ -23,12 +19,10 @@ def save_checkpoint(path, **more) -> str:
 
 def test_a_checkpoint_that_runs_a_program_is_not_opened(tmp_path):
     path = save_checkpoint(tmp_path / 'epoch_1.pth', more=Program(tmp_path / 'ran'))
-    for cfg in (config(load_from=path), config(resume=True, work_dir=str(tmp_path))):
-        (tmp_path / 'last_checkpoint').write_text(path)
-        with pytest.raises(
-            ValueError, match='epoch_1.pth: it holds .*makedirs, .*--trust-checkpoint'
-        ):
-            checkpoints.check_checkpoint(cfg)
+    (tmp_path / 'last_checkpoint').write_text(path)
+    for check in (lambda: checkpoints.check_file(path), lambda: resumed(tmp_path)):
+        with pytest.raises(ValueError, match='epoch_1.pth: it holds .*makedirs, .*--trust-check'):
+            check()
     assert not (tmp_path / 'ran').exists()
 
 
@@ -36,14 +30,14 @@ def test_nothing_is_reached_through_what_is_allowed(tmp_path):
     """Methods of two classes are known by name; attributes of anything else are not."""
     path = save_checkpoint(tmp_path / 'a.pth', more=HistoryBuffer([1], [1]))
     checkpoints.check_file(path)
-    with pytest.raises(ValueError, match='cannot ask for __globals__'):
-        _method_of(HistoryBuffer.mean, '__globals__')
-    with pytest.raises(ValueError, match='cannot ask for __class__'):
-        _method_of(HistoryBuffer, '__class__')
+    asked = [(HistoryBuffer.mean, '__globals__'), (HistoryBuffer, '__class__'), (os, 'makedirs')]
+    for owner, name in asked:
+        with pytest.raises(ValueError, match=f'cannot ask for {name}'):
+            _method_of(owner, name)
 
 
 def resumed(work_dir, **kwargs) -> Config:
-    cfg = config(work_dir=str(work_dir), **kwargs)
+    cfg = Config(dict(work_dir=str(work_dir), **kwargs))
     checkpoints.resume_latest(cfg)
     return cfg
 
@@ -54,7 +48,7 @@ def test_a_run_without_checkpoint_begins_from_what_its_config_loads(tmp_path):
     path = save_checkpoint(tmp_path / 'epoch_1.pth')
     (tmp_path / 'last_checkpoint').write_text(path)
     cfg = resumed(tmp_path, load_from='resnet50.pth')
-    assert (cfg.resume, cfg.load_from) == (True, None)
+    assert (cfg.resume, cfg.load_from) == (True, path)
 
 
 def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path):
@@ -77,6 +71,6 @@ def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path):
 
 def test_missing_checkpoint_is_named_and_addresses_are_left_alone(tmp_path):
     with pytest.raises(FileNotFoundError, match='there is no file .*missing.pth'):
-        checkpoints.check_checkpoint(config(load_from=str(tmp_path / 'missing.pth')))
-    checkpoints.check_checkpoint(config(load_from='torchvision://resnet50'))
-    checkpoints.check_checkpoint(config(load_from=None))
+        checkpoints.check_file(tmp_path / 'missing.pth')
+    checkpoints.check_file('torchvision://resnet50')
+    checkpoints.check_file(None)

@@ -3,6 +3,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from mmscale.engine.errors import one_line_errors
+
 PROGRAM = """
 from pathlib import Path
 from mmscale.engine.errors import one_line_errors
@@ -29,3 +33,16 @@ def test_no_locale_ends_a_tool(tmp_path):
     for name in ('a.csv', 'traceback_0.txt'):
         assert '√2' in (tmp_path / name).read_text(encoding='utf-8')
     assert (tmp_path / 'a.json').is_file()
+
+
+def test_the_traceback_can_be_seen(tmp_path, monkeypatch):
+    @one_line_errors(tmp_path)
+    def fail():
+        raise KeyError('the key')
+
+    with pytest.raises(SystemExit, match='^error: KeyError: the key .where: .*traceback_0.txt.$'):
+        fail()
+    assert 'in fail' in (tmp_path / 'traceback_0.txt').read_text()
+    monkeypatch.setenv('MMSCALE_TRACEBACK', '1')
+    with pytest.raises(KeyError):
+        fail()

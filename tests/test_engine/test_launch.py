@@ -10,8 +10,6 @@ from networks import PRETRAINED
 
 from mmscale.engine import launch
 
-LOADERS = ('train_dataloader', 'val_dataloader')
-
 
 def make_cfg(**kwargs) -> Config:
     return Config(
@@ -26,10 +24,11 @@ def make_cfg(**kwargs) -> Config:
     )
 
 
-def merged(cfg, *loaders, work_dir=None, no_pin_memory=False, options={}, **forced) -> Config:
+def merged(cfg, work_dir=None, no_pin_memory=False, options={}, **forced) -> Config:
     args = Namespace(launcher='none', work_dir=work_dir, config='configs/dss/name.py',
                      cfg_options=options, no_pin_memory=no_pin_memory)  # fmt: skip
-    launch.merge_arguments(cfg, args, (), loaders or LOADERS, **forced)
+    loaders = ('train_dataloader', 'val_dataloader', 'absent')
+    launch.merge_arguments(cfg, args, (), loaders, **forced)
     return cfg
 
 
@@ -44,22 +43,22 @@ def test_work_dir_priority(argument, configured, expected):
 
 def test_defaults_do_not_override_the_config(monkeypatch):
     monkeypatch.setattr(launch, 'get_device', lambda: 'cpu')
-    cfg = merged(make_cfg(), *LOADERS, 'absent')
-    assert cfg.train_dataloader.pin_memory is False
+    cfg = make_cfg()
+    cfg.train_dataloader.persistent_workers = True  # without workers none persists
+    cfg = merged(cfg)
+    assert cfg.train_dataloader.pin_memory is cfg.train_dataloader.persistent_workers is False
     assert cfg.val_dataloader.pin_memory is True and cfg.val_dataloader.persistent_workers is True
     assert 'absent' not in cfg
-    assert merged(make_cfg(), no_pin_memory=True).val_dataloader.pin_memory is False
+    cfg = merged(make_cfg(), no_pin_memory=True, options={'val_dataloader.batch_size': 7})
+    assert cfg.val_dataloader.pin_memory is False and cfg.val_dataloader.batch_size == 7
     cfg = merged(make_cfg(), persistent_workers=False)
     assert cfg.val_dataloader.persistent_workers is False
-    cfg = merged(make_cfg(), options={'val_dataloader.batch_size': 7})
-    assert cfg.val_dataloader.batch_size == 7
 
 
 @pytest.mark.parametrize(
     ('config', 'stacks'),
     [
         (dict(default_scope='mmpretrain'), True),
-        (dict(default_scope='mmdet'), False),
         (dict(default_scope='mmdet', model=dict(type='mmpretrain.ImageClassifier')), False),
         (dict(model=dict(type=ImageClassifier)), True),
         (dict(model=dict(type=BaseModule)), False),
@@ -76,32 +75,23 @@ def test_only_images_of_mmpretrain_are_stacked(config, stacks):
     assert cfg.val_dataloader.collate_fn.type == 'pseudo_collate'
 
 
-def test_persistent_workers_need_workers():
-    cfg = make_cfg()
-    cfg.train_dataloader.persistent_workers = True
-    assert merged(cfg).train_dataloader.persistent_workers is False
-
-
 @pytest.mark.parametrize('kind', PRETRAINED)
 def test_a_checkpoint_is_the_last_that_initialises(kind, tmp_path):
     """MMEngine would draw over what it does not know for a checkpoint."""
-    weights = dict(layer=dict(weight=torch.full((3, 2), 7.0), bias=torch.zeros(3)))
-    torch.save({f'layer.{name}': v for name, v in weights['layer'].items()}, tmp_path / 'a.pth')
+    path, weight = str(tmp_path / 'a.pth'), torch.full((3, 2), 7.0)
+    torch.save({'layer.weight': weight, 'layer.bias': torch.zeros(3)}, path)
 
     class Model(BaseModule):
         def __init__(self, init_cfg):
             super().__init__(init_cfg)
             self.layer = torch.nn.Linear(2, 3)
 
-    init_cfg = [
-        dict(type=kind, checkpoint=str(tmp_path / 'a.pth')),
-        dict(type='Normal', layer='Linear'),
-    ]
+    init_cfg = [dict(type=kind, checkpoint=path), dict(type='Normal', layer='Linear')]
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
     launch.name_pretrained(cfg.model)
     model = Model([dict(entry) for entry in cfg.model.backbone.init_cfg])
     model.init_weights()
-    assert torch.equal(model.layer.weight, weights['layer']['weight'])
+    assert torch.equal(model.layer.weight, weight)
 
 
 def test_launcher_without_its_variables(monkeypatch):
@@ -110,13 +100,11 @@ def test_launcher_without_its_variables(monkeypatch):
         launch.world_size('slurm')
 
 
-@pytest.mark.parametrize('launcher, device', [('pytorch', 'mps'), ('slurm', 'cpu'), ('mpi', 'cpu')])
+@pytest.mark.parametrize('launcher, device', [('pytorch', 'mps'), ('slurm', 'cpu')])
 def test_processes_without_a_backend_are_refused(launcher, device, monkeypatch):
     """MMEngine would ask for a CUDA device."""
     monkeypatch.setenv(launch.WORLD_SIZE_VARIABLES[launcher], '2')
     monkeypatch.setattr(launch, 'get_device', lambda: device)
-    with pytest.raises(
-        ValueError, match=f'--launcher {launcher}: cannot share the device {device}'
-    ):
+    with pytest.raises(ValueError, match=f'--launcher {launcher}: cannot share the device'):
         launch.init_cpu_processes(Config(dict(launcher=launcher)))
     launch.init_cpu_processes(Config(dict(launcher='none')))

@@ -69,15 +69,6 @@ def test_weights_that_do_not_fit_exactly_or_are_not_finite_are_refused(tmp_path)
             models.load_model(f'{CONFIG}:{path}')
 
 
-def test_what_is_missing_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match='there is no file .*missing.py'):
-        models.load_config(tmp_path / 'missing.py')
-    with pytest.raises(ValueError, match='config: resnet51 is neither a file nor a model by name'):
-        models.find_config('resnet51')
-    with pytest.raises(ValueError, match='config: a.py has no model, but None'):
-        models.check_parts(Config(), 'a.py', 'model')
-
-
 def test_options_that_nothing_would_look_for_are_refused():
     cfg = Config(dict(train_cfg=dict(max_epochs=1)))
     models.merge_options(cfg, {'activation_checkpointing': ['backbone.layer1']})

@@ -1,4 +1,5 @@
 # Copyright (c) mmscale contributors.
+import io
 import json
 import logging
 import os
@@ -6,6 +7,7 @@ import runpy
 import socket
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -60,12 +62,24 @@ def run_here(monkeypatch, *command, folder: Path = ROOT) -> None:
     runpy.run_path(str(ROOT / command[0]), run_name='__main__')
 
 
-def exit_message(monkeypatch, *command) -> str:
+def exit_message(monkeypatch, *command, folder: Path = ROOT) -> str:
     """Runs a tool in this process, which must leave it by an error; returns its one line."""
-    with pytest.raises(SystemExit) as error:
-        run_here(monkeypatch, *command)
-    assert isinstance(error.value.code, str) and '\n' not in error.value.code
-    return error.value.code
+    written = io.StringIO()  # loggers of MMEngine live on and write to it: it stays open
+    with pytest.raises(SystemExit) as end, redirect_stderr(written):
+        run_here(monkeypatch, *command, folder=folder)
+    line = end.value.code
+    # argparse writes its line itself.
+    line = line if isinstance(line, str) else written.getvalue().splitlines()[-1]
+    assert 'error: ' in line and '\n' not in line and 'Traceback' not in written.getvalue()
+    return line
+
+
+def swap(command, **words) -> list[str]:
+    """A command with other words in the places named."""
+    command = [str(part) for part in command]
+    for name, word in words.items():
+        command = [part.replace(name, str(word)) for part in command]
+    return command
 
 
 def train(work_dir: Path, *arguments, options=(), config=CONFIG) -> subprocess.CompletedProcess:

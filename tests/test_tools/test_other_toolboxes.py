@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmscale.engine import models
 from mmscale.evaluation import equivariance_error
 
-from .conftest import exit_message, run_here
+from .conftest import run_here
 
 # Children of MMEngine's roots, as MMDetection and MMSegmentation have them. The names are those of
 # other things in MMPretrain.
@@ -103,10 +103,3 @@ def test_measures_its_model_on_its_data(config, monkeypatch, tmp_path):
     expected = equivariance_error(network.backbone, images, (1, 2)).mean.tolist()
     (curve,) = found['layers'].values()
     assert curve['mean'] == pytest.approx(expected, rel=1e-5) and expected[1] > 1e-3
-
-
-def test_an_unknown_name_of_it_is_told_in_one_line(config, monkeypatch):
-    line = exit_message(monkeypatch, 'tools/analysis_tools/get_flops.py', config,
-                        '--cfg-options', 'model.backbone.type=ViT')  # fmt: skip
-    assert line.startswith(f'error: config: the model of {config} cannot be built: ')
-    assert 'ViT' in line and 'small_toolbox' in line

@@ -5,7 +5,7 @@ import mmcv
 import numpy as np
 import pytest
 
-from .conftest import logged_scalars, run_here
+from .conftest import logged_scalars, run_here, swap
 
 CONFIG = """
 from mmengine.config import read_base
@@ -54,13 +54,6 @@ def config(tmp_path):
     return path
 
 
-@pytest.fixture
-def image(tmp_path):
-    path = tmp_path / 'image.png'
-    mmcv.imwrite(np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8), str(path))
-    return path
-
-
 def test_training_and_testing(config, tmp_path, monkeypatch):
     work_dir = tmp_path / 'work'
     run_here(monkeypatch, 'tools/train.py', config, '--auto-scale-lr', '--work-dir', work_dir)
@@ -74,20 +67,17 @@ def test_training_and_testing(config, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('tool', 'words', 'expected'),
+    ('words', 'expected'),
     [
-        ('equivariance.py', ['CONFIG', '--num-images', 2, '--factors', 2, '--out', 'OUT'],
+        (['tools/equivariance.py', 'CONFIG', '--num-images', 2, '--factors', 2, '--out', 'OUT'],
          'error on 2 images of 32x32, the first test images of ScaleDigits'),
-        ('visualize_scale_space.py', ['IMAGE', 'CONFIG', '--out', 'OUT'], 'figure: '),
-        ('visualize_equivariance.py', ['IMAGE', 'CONFIG', '--out', 'OUT'], 'figure: '),
-        ('analysis_tools/get_flops.py', ['CONFIG', '--speed', '--rounds', 1],
-         '| DSS v2, anti-aliased + DCNv2 |'),
+        (['tools/visualize_scale_space.py', 'IMAGE', 'CONFIG', '--out', 'OUT'], 'figure: '),
+        (['tools/analysis_tools/get_flops.py', 'CONFIG'], '| DSS v2, anti-aliased + DCNv2 |'),
     ],
 )  # fmt: skip
-def test_looking_at_it(tool, words, expected, config, image, tmp_path, monkeypatch, capsys):
-    names = dict(CONFIG=str(config), IMAGE=str(image), OUT=str(tmp_path / 'out'))
-    words = [str(word) for word in words]
-    for name, value in names.items():
-        words = [word.replace(name, value) for word in words]
-    run_here(monkeypatch, f'tools/{tool}', *words)
+def test_looking_at_it(words, expected, config, tmp_path, monkeypatch, capsys):
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)
+    mmcv.imwrite(pixels, str(tmp_path / 'image.png'))
+    places = dict(CONFIG=config, IMAGE=tmp_path / 'image.png', OUT=tmp_path / 'out')
+    run_here(monkeypatch, *swap(words, **places))
     assert expected in capsys.readouterr().out

@@ -13,7 +13,7 @@ from mmpretrain import get_model
 from mmscale.scale_space import bilinear_pyramid_lift, gaussian_lift, split_levels
 from mmscale.visualization import find_layer, load_network, read_image, read_layer
 
-from .conftest import CONFIG, ROOT, exit_message, run_here, run_tool
+from .conftest import CONFIG, ROOT, exit_message, run_here
 
 sys.path.insert(0, str(ROOT / 'tools'))
 import visualize_scale_space as tool  # noqa: E402
@@ -51,13 +51,12 @@ def arguments(**kwargs) -> Namespace:
     return Namespace(**{**defaults, 'model': str(ROOT / DSS), **kwargs})
 
 
-def test_without_a_config(images, tmp_path):
-    result = run_tool(
-        TOOL, images[0], '--out', tmp_path / 'new', '--lift', 'gaussian-pyramid',
+def test_without_a_config(images, tmp_path, monkeypatch, capsys):
+    run_here(
+        monkeypatch, TOOL, images[0], '--out', tmp_path / 'new', '--lift', 'gaussian-pyramid',
         '--scale-space', 'base=1.5', 'num_scales=3', 'first_level=-1', '--point', 3, 4,
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert f'figure: {tmp_path / "new" / "scale_space.png"}' in result.stdout
+    assert f'figure: {tmp_path / "new" / "scale_space.png"}' in capsys.readouterr().out
     assert mmcv.imread(tmp_path / 'new' / 'scale_space.png').shape[1] > 800
     assert {p.name for p in (tmp_path / 'new').iterdir()} == {'scale_space.png', 'scale_space.svg'}
 
@@ -71,15 +70,12 @@ def test_with_a_checkpoint(images, checkpoint, tmp_path, monkeypatch):
     assert (tmp_path / 'scale_space.svg').read_text().rstrip().endswith('</svg>')
 
 
-@pytest.mark.parametrize('grey', [False, True])
 @pytest.mark.parametrize(
     'name, lift', [('gaussian', gaussian_lift), ('bilinear-pyramid', bilinear_pyramid_lift)]
 )
-def test_levels_are_the_lift_of_the_image(name, lift, grey):
+def test_levels_are_the_lift_of_the_image(name, lift):
     """Away from the border, where the lift reads what lies outside."""
     image = np.random.default_rng(0).integers(0, 256, (60, 70, 3), np.uint8)
-    if grey:
-        image = image[..., :1].repeat(3, axis=2)
     figure = tool.figure_of_lift(arguments(image='a.png', model=None, lift=name), image, (15, 20))
     pixels = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].double() / 255
     for k, level in enumerate(split_levels(lift(pixels, dict(num_scales=4)))):
@@ -139,17 +135,13 @@ def test_an_untrained_network_is_called_so(images):
 @pytest.mark.parametrize(
     'words, message',
     [
-        (['none.png'], 'IMAGE: there is no file none.png'),
         (['README.md'], 'IMAGE: README.md is not an image'),
         (['IMAGE', CONFIG], 'config: ResNet_CIFAR is not a network on scale spaces'),
         (['IMAGE', DSS, '--point', 30, 0], '--point: 30 0 is outside of the image, whose rows'),
-        (['IMAGE', DSS, '--point', 0, -1], '--point: 0 -1 is outside of the image, whose rows'),
         (['IMAGE', DSS, '--layer', 'layer1.0.conv1'], '--layer: layer1.0.conv1 does not exist'),
-        (['IMAGE', DSS, '--size', 3], 'an image of 3x3 pixels is smaller than the coarsest'),
         (['IMAGE', DSS, '--size', 0], '--size: needs one or two positive numbers'),
         (['IMAGE', DSS, '--lift', 'gaussian'], '--scale-space, --lift: MODEL has them'),
         (['IMAGE', '--layer', 'conv1'], '--layer, --cfg-options: they need a MODEL'),
-        (['IMAGE', '--scale-space', 'base=1'], '--scale-space: base must be'),
         (['IMAGE', '--scale-space', 'levels=1'], "--scale-space: scale_space has no 'levels'"),
         (['IMAGE', '--size', 4], 'an image of 4x4 pixels is smaller than the coarsest'),
     ],

@@ -30,17 +30,16 @@ from mmscale.registry import find_class
 from mmscale.scale_space import DiscreteBasis, GaussianDerivativeBasis, HermiteBasis
 from mmscale.visualization.network import input_channels
 
-LIFTS = {
+WORDS = {
     GaussianLift: 'DSS v1',
     BilinearPyramidLift: 'DSS v2',
     GaussianPyramidLift: 'DSS v2, anti-aliased',
-}
-KERNELS = {
     HermiteBasis: 'SESN',
     DiscreteBasis: 'DISCO',
     GaussianDerivativeBasis: 'Gaussian derivatives',
+    DeformScaleConv: 'DCNv1',
+    ModulatedDeformScaleConv: 'DCNv2',
 }
-OFFSETS = {DeformScaleConv: 'DCNv1', ModulatedDeformScaleConv: 'DCNv2'}
 WARM_UP_ROUNDS = 2
 
 
@@ -71,24 +70,24 @@ def describe(cfg: Config) -> str:
     """What sets the model of a config apart: lift, finer levels, blur before strides, offsets."""
     backbone, scope = cfg.model.backbone, models.scope_of(cfg)
 
-    def word(kind, words: dict) -> str:
+    def word(kind) -> str:
         found = find_class(kind, MODELS, scope)
-        return words.get(found, getattr(found, '__name__', str(kind)))
+        return WORDS.get(found, getattr(found, '__name__', str(kind)))
 
-    if word(backbone.type, {}).startswith('SO2'):
+    if word(backbone.type).startswith('SO2'):
         name = 'SO(2)'
     elif 'scale_space' not in backbone or backbone.scale_space.get('num_scales') == 1:
         name = 'CNN'
     else:
-        name = word(backbone.get('lift', dict(type=GaussianPyramidLift))['type'], LIFTS)
+        name = word(backbone.get('lift', dict(type=GaussianPyramidLift))['type'])
         finer = -backbone.scale_space.get('first_level', 0)
         name += f', {finer} finer level{"s" * (finer > 1)}' if finer > 0 else ''
     if backbone.get('kernel') is not None:
-        name = word(backbone.kernel.type, KERNELS)
+        name = word(backbone.kernel.type)
     if backbone.get('aa_layer') is not None:
         name += ', blur'
     deform = backbone.get('deform')
-    return name if deform is None else f'{name} + {word(deform["type"], OFFSETS)}'
+    return name if deform is None else f'{name} + {word(deform["type"])}'
 
 
 def time_steps(steps: list, rounds: int) -> list[float]:

@@ -38,12 +38,10 @@ def parse_args():
     parser.add_argument('source', type=Path, help='folder or zip archive')
     parser.add_argument('target', type=Path, help='folder in which to make cifar-10-batches-py')
     args = parser.parse_args()
-    if args.target.exists() and not args.target.is_dir():
-        parser.error(f'target: {args.target} is not a folder')
     if not args.source.is_dir() and not zipfile.is_zipfile(args.source):
         parser.error(f'{args.source} is neither a folder nor a zip archive')
     if args.target.exists() and not args.target.is_dir():
-        parser.error(f'{args.target} is not a folder')
+        parser.error(f'target: {args.target} is not a folder')
     if (args.target / CIFAR10.base_folder).exists():
         parser.error(f'{args.target / CIFAR10.base_folder} exists already')
     return args
@@ -88,21 +86,11 @@ def read_pixels(name: str, read: Callable[[str], bytes]) -> np.ndarray:
     return pixels.transpose(2, 0, 1).reshape(-1)
 
 
-def write_batches(folder: Path, names: list[str], pixels: np.ndarray, labels: np.ndarray) -> None:
-    """Write images in equal parts to files of the given names."""
-    folder.mkdir(exist_ok=True)
-    parts = zip(names, np.array_split(pixels, len(names)), np.array_split(labels, len(names)))
-    for name, data, part_labels in parts:
-        with open(folder / name, 'wb') as file:
-            pickle.dump({'data': data, 'labels': part_labels.tolist()}, file)
-
-
-def read_split(
-    items: list[tuple[str, int]], read: Callable[[str], bytes]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels ``(n, 3072)`` and labels ``(n, )`` of the images of a split."""
-    pixels = [read_pixels(name, read) for name, _ in track_iter_progress(items)]
-    return np.stack(pixels), np.array([label for _, label in items])
+def read_split(items: list[tuple[str, int]], read: Callable[[str], bytes], parts: int) -> list:
+    """Pixels ``(n, 3072)`` and labels ``(n, )`` of the images of a split, in equal parts."""
+    pixels = np.stack([read_pixels(name, read) for name, _ in track_iter_progress(items)])
+    labels = np.array([label for _, label in items])
+    return list(zip(np.array_split(pixels, parts), np.array_split(labels, parts)))
 
 
 @one_line_errors()
@@ -113,18 +101,24 @@ def main():
     items = {split: collect(names, split) for split in splits}
     if not items['train']:
         raise ValueError(f'{args.source} has no images train/<class>/<name>')
-    contents = {split: read_split(items[split], read) for split in splits if items[split]}
+    contents = {
+        name: part
+        for split, batches in splits.items() if items[split]
+        for (name, _), part in zip(batches, read_split(items[split], read, len(batches)))
+    }  # fmt: skip
 
     folder = args.target / CIFAR10.base_folder
     try:
         with scratch_folder(args.target) as scratch:
-            for split, images in contents.items():
-                write_batches(scratch / folder.name, [name for name, _ in splits[split]], *images)
+            (scratch / folder.name).mkdir()
+            for name, (data, labels) in contents.items():
+                with open(scratch / folder.name / name, 'wb') as file:
+                    pickle.dump({'data': data, 'labels': labels.tolist()}, file)
             put(scratch / folder.name, folder)
     except OSError as error:
         raise OSError(f'{folder} cannot be written ({error})') from error
     for split, batches in splits.items():
-        if split in contents:
+        if items[split]:
             print(f'\n{len(items[split])} {split} images in {folder}')
         else:
             print(f'{args.source} has no images {split}/<class>/<name>: no {batches[0][0]}')

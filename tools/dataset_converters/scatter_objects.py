@@ -66,15 +66,11 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     smallest, largest = args.sizes
     if not 4 <= smallest < largest <= args.side / 2:
-        parser.error(
-            f'--sizes: must be 4 <= MIN < MAX <= half of --side = {args.side / 2:g}, got '
-            f'{smallest:g} {largest:g}'
-        )
-    for name in ('train', 'val', 'test'):
-        if getattr(args, name) < 1:
-            parser.error(f'--{name}: must be at least 1, got {getattr(args, name)}')
-    if args.seed < 0:
-        parser.error(f'--seed: must be at least 0, got {args.seed}')
+        parser.error(f'--sizes: must be 4 <= MIN < MAX <= half of --side = {args.side / 2:g}, got '
+                     f'{smallest:g} {largest:g}')  # fmt: skip
+    for name, least in dict(train=1, val=1, test=1, seed=0).items():
+        if getattr(args, name) < least:
+            parser.error(f'--{name}: must be at least {least}, got {getattr(args, name)}')
     if args.target.exists():
         parser.error(f'target: {args.target} exists already')
     return args
@@ -129,8 +125,8 @@ def resize(image: np.ndarray, size: float) -> np.ndarray:
 
 def trim(image: np.ndarray) -> np.ndarray:
     """A digit without the empty rows and columns around it."""
-    rows, columns = (np.flatnonzero(image.max(axis)) for axis in (1, 0))
-    return image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    picture = Image.fromarray(image)
+    return np.asarray(picture.crop(picture.getbbox()))
 
 
 def paint(canvas: np.ndarray, image: np.ndarray, rng) -> np.ndarray:
@@ -200,11 +196,11 @@ def write_split(folder: Path, split: str, args, objects, photographs) -> int:
         Image.fromarray(image).save(folder / 'images' / split / name)
         Image.fromarray(mask).save(folder / 'masks' / split / name)
         entries.append(dict(id=i, file_name=name, height=args.side, width=args.side))
-        for label, *box in boxes:
-            annotations.append(
-                dict(id=len(annotations) + 1, image_id=i, category_id=label + 1, bbox=box,
-                     area=box[2] * box[3], iscrowd=0)
-            )  # fmt: skip
+        annotations += [
+            dict(id=number, image_id=i, category_id=label + 1, bbox=box, area=box[2] * box[3],
+                 iscrowd=0)
+            for number, (label, *box) in enumerate(boxes, start=len(annotations) + 1)
+        ]  # fmt: skip
     classes = (MNIST if args.objects == 'mnist' else CIFAR10).METAINFO['classes']
     categories = [dict(id=i, name=name) for i, name in enumerate(classes, start=1)]
     content = dict(images=entries, annotations=annotations, categories=categories)

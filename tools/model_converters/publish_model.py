@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
 
 def publish(in_file: Path, out_file: Path) -> Path:
     """Writes the weights, and what of ``meta`` says which data they are for."""
-    check_file(str(in_file))
+    check_file(in_file)
     checkpoint = read_checkpoint(in_file)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise ValueError(f'in_file: {in_file} has no state_dict: it is no checkpoint of MMEngine')

@@ -24,19 +24,12 @@ from mmscale.scale_space.resample import check_choice
 class EquivarianceHook(Hook):
     """Measures the equivariance error of layers at each validation and test.
 
-    The images are those that the loop evaluates, as the data preprocessor hands them to the model,
-    so that there is no second pass over the data. The weights are those that the loop evaluates:
-    beside an ``EMAHook`` the averaged ones. See :func:`mmscale.evaluation.equivariance_error` for
-    what is measured; each figure is the mean over the images, at the valid levels.
-
-    The figures are logged as a table and join the metrics of the evaluators, under the names
-
-    - ``equivariance/<layer>/s<factor>``, for each layer and factor;
-    - ``equivariance/<layer>``, the mean over the factors.
-
-    A layer that returns several feature maps has a figure for each: ``equivariance/backbone[0]``
-    and so on. A ``CheckpointHook`` keeps the most equivariant network with
-    ``save_best='equivariance/backbone', rule='less'``.
+    Images and weights are those that the loop evaluates, beside an ``EMAHook`` the averaged ones.
+    See :func:`mmscale.evaluation.equivariance_error` for what is measured; each figure is the mean
+    over the images, at the valid levels. The figures are logged as a table and join the metrics of
+    the evaluators: ``equivariance/<layer>/s<factor>``, and ``equivariance/<layer>``, the mean over
+    the factors. A layer that returns several feature maps has a figure for each:
+    ``equivariance/backbone[0]`` and so on.
 
     A measurement that fails does not end the run: its figures are nan, which logs in JSON leave
     out, and the reason is logged as a warning, once. A ``CheckpointHook`` takes nan for no
@@ -57,13 +50,8 @@ class EquivarianceHook(Hook):
         num_images (int): The first images of the data are measured, this many. Defaults to 64.
         interval (int): Every how many validations to measure. The last one of a training and
             tests are always measured. Defaults to 1.
-        canvas (str): ``'shrink'`` or ``'keep'``. Defaults to ``'shrink'``.
-        resampling (str): ``'matched'``, ``'gaussian'``, ``'bilinear'``, ``'bicubic'`` or
-            ``'ideal'``. Defaults to ``'matched'``.
-        between_levels (str): How scale spaces are read between their levels, ``'linear'`` or
-            ``'cubic'``. Defaults to ``'cubic'``.
-        border (int): Samples left out along each side. Defaults to 0.
-        squared (bool): Squared norms, or their square root. Defaults to True.
+        canvas, resampling, border, squared, between_levels: As of
+            :func:`mmscale.evaluation.equivariance_error`, with the same defaults.
 
     Raises:
         ValueError: If an argument is out of range, or at the start of a run, before its first
@@ -73,20 +61,10 @@ class EquivarianceHook(Hook):
         A config that measures two stages every five epochs and keeps the checkpoint in which the
         last one is most equivariant::
 
-            custom_hooks = [
-                dict(
-                    type='mmscale.EquivarianceHook',
-                    layers=['backbone.layer1', 'backbone.layer4'],
-                    factors=(1.5, 2.0, 3.0),
-                    num_images=64,
-                    interval=5,
-                )
-            ]
-            default_hooks = dict(
-                checkpoint=dict(
-                    type='CheckpointHook', save_best='equivariance/backbone.layer4', rule='less'
-                )
-            )
+            layers = ['backbone.layer1', 'backbone.layer4']
+            custom_hooks = [dict(type='mmscale.EquivarianceHook', layers=layers, interval=5)]
+            default_hooks = dict(checkpoint=dict(
+                type='CheckpointHook', save_best='equivariance/backbone.layer4', rule='less'))
     """
 
     # LoggerHook and CheckpointHook come after it.
@@ -115,13 +93,8 @@ class EquivarianceHook(Hook):
         check_choice('resampling', resampling, RESAMPLINGS)
         check_choice('between_levels', between_levels, BETWEEN_LEVELS)
         self.num_images, self.interval = num_images, interval
-        self.options = dict(
-            canvas=canvas,
-            resampling=resampling,
-            between_levels=between_levels,
-            border=border,
-            squared=squared,
-        )
+        self.options = dict(canvas=canvas, resampling=resampling, between_levels=between_levels,
+                            border=border, squared=squared)  # fmt: skip
         self._names: list[str] | None = None
         self._warned: set[str] = set()
 
