@@ -14,7 +14,6 @@ from mmscale.models import (
     ScaleConvNet,
     ScaleGlobalPooling,
     ScalePooling,
-    ScaleResNet,
 )
 from mmscale.scale_space import ScaleGrid
 
@@ -46,6 +45,9 @@ class TestForms:
     def test_with_a_grid(self, output, names):
         assert list(Features(lambda x: output, grid=GRID)(self.image)) == names
 
+    def test_without_a_grid_tuples_are_outputs(self):
+        assert list(Features(lambda x: (x, x[..., ::2]))(self.image)) == ['[0]', '[1]']
+
     def test_behind_a_pooling_over_scale_tuples_are_outputs(self):
         """A feature pyramid network has as many maps of equal channels, and they are no levels."""
 
@@ -68,10 +70,6 @@ class TestForms:
             assert list(features(self.image)) == ['backbone', 'neck[0]', 'neck[1]', 'neck[2]']
         assert list(Features(model, grid=GRID)(self.image)) == ['[0]', '[1]', '[2]']
 
-    def test_without_a_grid_tuples_are_outputs(self):
-        maps = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 2, 2)
-        assert list(Features(lambda x: maps)(self.image)) == ['[0]', '[1]']
-
     @pytest.mark.parametrize('output', [dict(a=1), None, ()])
     def test_what_is_no_signal(self, output):
         with pytest.raises(ValueError, match='outputs are tensors or tuples of them, got'):
@@ -85,22 +83,19 @@ class TestForms:
         for a, b in zip(results, named.values(), strict=True):
             assert torch.equal(a.per_sample, b.per_sample)
 
-    def test_a_layer_of_several_outputs(self):
-        outer = nn.Sequential(net(out_indices=(0, 1)))
-        results = equivariance_error(outer, self.image, [2], layers=['0'])
-        assert list(results) == ['0[0]', '0[1]']
-
 
 class TestLayers:
-    def test_the_nearest_names_are_listed(self):
-        with pytest.raises(ValueError, match=r"no layer 'conv.1'; the nearest names are convs.1"):
-            check_layers(net(), ['conv.1'])
-        with pytest.raises(ValueError, match='nearest names are layer4, layer3'):
-            check_layers(ScaleResNet(18, GRID), ['layer9'])
-
-    @pytest.mark.parametrize('layers', ['norms', [], ()])
-    def test_no_sequence(self, layers):
-        with pytest.raises(ValueError, match='layers must be a sequence of names'):
+    @pytest.mark.parametrize(
+        'layers, message',
+        [
+            (['conv.1'], r"no layer 'conv.1'; the nearest names are convs.1"),
+            (['x9'], 'nearest names are lift, '),
+            ('norms', 'layers must be a sequence of names'),
+            ((), 'layers must be a sequence of names'),
+        ],
+    )
+    def test_names_that_there_are_not(self, layers, message):
+        with pytest.raises(ValueError, match=message):
             check_layers(net(), layers)
 
     def test_functions_have_none(self):
@@ -121,12 +116,6 @@ class TestLayers:
             except ValueError:
                 pass
         assert not any(module._forward_hooks for module in model.modules())
-
-    def test_a_layer_that_runs_twice_counts_as_it_ran_last(self):
-        relu = nn.ReLU()
-        model = nn.Sequential(relu, nn.Conv2d(1, 2, 1), relu)
-        outputs = Features(model, ['0'])(TestForms.image)
-        assert outputs['0'].shape[1] == 2
 
 
 class TestTruncation:
@@ -180,12 +169,6 @@ class TestGrid:
         with pytest.raises(ValueError, match='2 different scale grids'):
             equivariance_error(nn.Sequential(*layers), TestForms.image)
 
-    def test_need_not_be_given(self):
-        model = net().eval()
-        a = equivariance_error(model, TestForms.image, [2])
-        b = equivariance_error(model, TestForms.image, [2], scale_space=GRID)
-        assert torch.equal(a.per_sample, b.per_sample)
-
 
 def test_batches_may_come_one_at_a_time():
     torch.manual_seed(0)
@@ -208,8 +191,3 @@ def test_not_finite_is_an_error_that_names_the_layer():
     model = nn.Sequential(nn.Conv2d(1, 1, 1), Broken())
     with pytest.raises(ValueError, match="layer '1' is not finite at factor 1: check the weights"):
         equivariance_error(model, TestForms.image, layers=['0', '1'])
-
-
-def test_an_image_too_small_for_a_factor_is_an_error_that_says_so():
-    with pytest.raises(ValueError, match=r'at factor 3 .* scaled images of 3x3 pixels.* larger'):
-        equivariance_error(net(), torch.rand(1, 1, 8, 8), [3])
