@@ -12,6 +12,8 @@ from mmscale.models.layers import DeformScaleConv, ScaleConv
 from mmscale.models.necks import ScaleFPN, ScaleGlobalPooling, ScaleLevels, ScalePooling
 from mmscale.scale_space import Levels, ScaleGrid, Signal, is_pyramid
 
+from .scaling import has_levels
+
 SCALE_POOLINGS = (ScalePooling, ScaleGlobalPooling, ScaleLevels)
 
 
@@ -27,11 +29,8 @@ def find_grid(phi: Callable) -> ScaleGrid | None:
     Raises:
         ValueError: If layers have different ones.
     """
-    grids = {
-        module.grid
-        for module in modules_of(phi)
-        if isinstance(getattr(module, 'grid', None), ScaleGrid)
-    }
+    found = (getattr(module, 'grid', None) for module in modules_of(phi))
+    grids = {grid for grid in found if isinstance(grid, ScaleGrid)}
     if len(grids) > 1:
         raise ValueError(
             f'the layers have {len(grids)} different scale grids, give the one of the outputs as '
@@ -57,10 +56,9 @@ def check_layers(phi: nn.Module, layers: Sequence[str]) -> None:
 
 def images_of(batch) -> Tensor:
     """The images of what a data preprocessor returned, ``(N, C, H, W)``; or ``ValueError``."""
-    if isinstance(batch, tuple | list) and batch:
-        inputs = batch[0]
-    else:
-        inputs = batch.get('inputs') if isinstance(batch, dict) else batch
+    inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    if isinstance(inputs, dict):
+        inputs = inputs.get('inputs')
     if not isinstance(inputs, Tensor) or inputs.ndim != 4:
         shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise ValueError(
@@ -152,8 +150,7 @@ class Features:
         signals = self._signals(output)
         names = [name] if len(signals) == 1 else [f'{name}[{i}]' for i in range(len(signals))]
         for key, signal in zip(names, signals, strict=True):
-            has_levels = is_pyramid(signal) or signal.ndim == 5
-            outputs[key], self.truncation[key] = signal, spoiled if has_levels else 0
+            outputs[key], self.truncation[key] = signal, spoiled if has_levels(signal) else 0
 
     def _signals(self, output) -> list[Signal]:
         if isinstance(output, Levels):
