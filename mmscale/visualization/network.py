@@ -72,11 +72,15 @@ class Network:
 
     def to_picture(self, x: Tensor) -> np.ndarray:
         """What Matplotlib draws, from an input of the backbone or a level of it, ``(C, H, W)``."""
-        if getattr(self.preprocessor, '_enable_normalize', False):
-            x = x * self.preprocessor.std + self.preprocessor.mean
-        if self.in_channels == 3 and self.reads_bgr != getattr(self.preprocessor, 'to_rgb', False):
-            x = x.flip(0)
-        return to_picture(x / 255)
+        turned = self.reads_bgr != getattr(self.preprocessor, 'to_rgb', False)
+        return undo(x, self.preprocessor, turned)
+
+
+def undo(x: Tensor, preprocessor: nn.Module, is_bgr: bool) -> np.ndarray:
+    """The picture of which a preprocessor has made ``(C, H, W)``."""
+    if getattr(preprocessor, '_enable_normalize', False):
+        x = x * preprocessor.std + preprocessor.mean
+    return to_picture((x.flip(0) if is_bgr and len(x) == 3 else x) / 255)
 
 
 def to_picture(x: Tensor) -> np.ndarray:

@@ -16,7 +16,7 @@ from mmscale.engine.accuracy import shrink, told
 from mmscale.engine.models import Model
 from mmscale.engine.study import batches, build_test_data, check_test_classes
 
-from .network import to_picture
+from .network import undo
 
 # From here on a box is right, if its class is.
 OVERLAP = 0.5
@@ -80,7 +80,10 @@ def predict_over_scale(
             raise ValueError(
                 f'{model.path} finds neither boxes (pred_instances) nor segments (pred_sem_seg)'
             )
-        picture = _picture(inputs[0, :, :height, :width], model.network.data_preprocessor)
+        preprocessor = model.network.data_preprocessor
+        # Where the preprocessor does not turn them, channels are as MMCV has read them.
+        is_bgr = not getattr(preprocessor, '_channel_conversion', True)
+        picture = undo(inputs[0, :, :height, :width], preprocessor, is_bgr)
         classes = tuple(dataset.metainfo.get('classes') or map(str, range(256)))
         shape = tuple(sample.metainfo['ori_shape'][:2])
         found.append(Seen(picture, shape, classes=classes, **parts))
@@ -126,11 +129,3 @@ def match(
             owner[place] = best
             overlap[:, best] = 0
     return owner
-
-
-def _picture(pixels: Tensor, preprocessor) -> np.ndarray:
-    if getattr(preprocessor, '_enable_normalize', False):
-        pixels = pixels * preprocessor.std + preprocessor.mean
-    if not getattr(preprocessor, '_channel_conversion', True) and len(pixels) == 3:
-        pixels = pixels.flip(0)  # as MMCV has read it: blue first
-    return to_picture(pixels / 255)

@@ -4,8 +4,6 @@ import pickle
 
 import numpy as np
 import pytest
-import torch
-from mmengine.registry import DATASETS
 
 from mmscale.datasets import ScaleCIFAR10, rescale, scale_cifar10
 
@@ -70,16 +68,6 @@ def test_images_are_rescaled(root, padding):
         assert scale is None or set(factors) == {scale}
         expected = [rescale(i, f, padding=padding) for i, f in zip(original, factors)]
         np.testing.assert_array_equal(column(dataset, 'img'), expected)
-
-
-def test_built_by_name(root):
-    pipeline = [dict(type='RandomCrop', crop_size=32, padding=4), dict(type='PackInputs')]
-    config = dict(type='mmscale.ScaleCIFAR10', data_root=str(root), pipeline=pipeline, **COPY)
-    dataset = DATASETS.build(config)
-    item = dataset[0]
-    assert item['inputs'].shape == (3, 32, 32) and item['inputs'].dtype == torch.uint8
-    assert dataset.metainfo['classes'][0] == 'airplane'
-    assert 'Padding' in repr(dataset)
 
 
 def test_checksums(root, monkeypatch):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.registry import DATASETS
-from mmengine.runner import Runner
 
 from mmscale.datasets import ScaleMNIST, mnist_recipe
 
@@ -56,17 +55,20 @@ def test_made_once_where_it_is_asked_for(root, tmp_path):
 
 
 def test_options_change_the_factors_and_nothing_else(root):
-    standard = ScaleMNIST(str(root), 'val')
-    seen = [column(standard, 'rescale_factor').tolist()]
+    images, labels = mnist_pool()
+    chosen = mnist_recipe.split_pool(labels, 0)['val']
+    seen = [mnist_recipe.draw_split_factors(0)['val'].tolist()]
     for options in (
         dict(seed=9),
         dict(scale_range=[0.5, 0.8]),
         dict(seed=9, scale_range=(0.5, 0.8)),
-        dict(scale=0.4),
+        dict(scale=1 / 1.1),
     ):
         dataset = ScaleMNIST(str(root), 'val', **options)
         factors = column(dataset, 'rescale_factor')
-        np.testing.assert_array_equal(dataset.get_gt_labels(), standard.get_gt_labels())
+        np.testing.assert_array_equal(dataset.get_gt_labels(), labels[chosen])
+        expected = mnist_recipe.rescale_digits(images[chosen], factors)
+        np.testing.assert_array_equal(column(dataset, 'img'), expected)
         low, high = options.get('scale_range', (0.3, 1.0))
         assert low <= factors.min() and factors.max() <= high
         assert factors.tolist() not in seen
@@ -74,17 +76,7 @@ def test_options_change_the_factors_and_nothing_else(root):
         assert not dataset.published
         with pytest.raises(ValueError, match='published digests'):
             dataset.verify()
-    assert set(seen[-1]) == {0.4}
-
-
-@pytest.mark.parametrize('scale', [1, 1 / 1.1])
-def test_fixed_scale(root, scale):
-    images, labels = mnist_pool()
-    chosen = mnist_recipe.split_pool(labels, 0)['test']
-    expected = mnist_recipe.rescale_digits(images[chosen], np.full(len(chosen), scale))
-    dataset = ScaleMNIST(str(root), 'test', scale=scale)
-    np.testing.assert_array_equal(column(dataset, 'img'), expected)
-    assert (scale == 1) == np.array_equal(expected, images[chosen])
+    assert set(seen[-1]) == {1 / 1.1}
 
 
 def test_doubled(root):
@@ -165,25 +157,9 @@ def test_the_main_process_makes_it_and_an_error_reaches_every_process(root, soun
     assert told == told_elsewhere and (sound or FILE in told)
 
 
-def test_through_runner_and_registry(root):
-    pipeline = [dict(type='mmscale.RandomRescale'), dict(type='PackInputs')]
-    dataset = dict(type='mmscale.ScaleMNIST', data_root=str(root), pipeline=pipeline)
-    sampler = dict(type='DefaultSampler', shuffle=True)
-    loader = dict(batch_size=16, num_workers=0, dataset=dataset, sampler=sampler)
-    batch = next(iter(Runner.build_dataloader(loader)))
-    assert len(batch['inputs']) == 16 and batch['inputs'][0].shape == (1, 28, 28)
-
-
 def test_lazy_and_indices(root):
     lazy = DATASETS.build(dict(type='mmscale.ScaleMNIST', data_root=str(root), lazy_init=True))
     assert not (root / 'mnist_scale').exists()
     assert len(lazy) == SIZES['train']
     assert len(ScaleMNIST(str(root), indices=7)) == 7
     assert 'Realization' in repr(lazy) and '(0.3, 1.0)' in repr(lazy)
-
-
-def test_real_realization(shared_data, tmp_path):
-    options = dict(realization=4, cache_dir=str(tmp_path), download=False)
-    dataset = ScaleMNIST(str(shared_data / 'mnist'), 'val', **options)
-    assert len(dataset) == 2000
-    dataset.verify()

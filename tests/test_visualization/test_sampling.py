@@ -31,15 +31,9 @@ FINER = dict(BASE2, first_level=-1)
 def resnet(cls=ScaleResNet_CIFAR, **kwargs) -> Network:
     """An untrained ResNet-18 of four channels with random offset branches."""
     torch.manual_seed(0)
-    arguments = dict(
-        lift=dict(type='mmscale.GaussianLift'),
-        scale_space=BASE2,
-        depth=18,
-        in_channels=1,
-        stem_channels=4,
-        base_channels=4,
-    )
-    backbone = cls(**{**arguments, **kwargs})
+    slim = dict(depth=18, in_channels=1, stem_channels=4, base_channels=4)
+    form = dict(lift=dict(type='mmscale.GaussianLift'), scale_space=BASE2)
+    backbone = cls(**{**slim, **form, **kwargs})
     for name, parameter in backbone.named_parameters():
         if 'conv_offset' in name:
             nn.init.normal_(parameter, std=0.3)
@@ -122,7 +116,7 @@ def touched_by_output(net, layer, image, k, at) -> np.ndarray:
     return torch.autograd.grad(output, x, allow_unused=True)[k][0, 0].numpy()
 
 
-@pytest.mark.parametrize('point', [(13, 22), (0, 0), (36, 30)])
+@pytest.mark.parametrize('point', [(13, 22), (36, 30)])
 @pytest.mark.parametrize(
     'name, stride, kwargs',
     [
@@ -140,9 +134,8 @@ def touched_by_output(net, layer, image, k, at) -> np.ndarray:
 )  # fmt: skip
 def test_positions_are_where_the_layer_reads(name, stride, kwargs, point):
     net = resnet(**kwargs)
-    grid = net.backbone.grid
-    layer = dict(net.backbone.named_modules())[name]
-    image = torch.rand(1, 1, 37, 31)
+    grid, image = net.backbone.grid, torch.rand(1, 1, 37, 31)
+    layer = net.backbone.get_submodule(name)
     readings = read_layer(net, layer, stride_before(net, layer), image, point)
     assert len(readings) == grid.num_scales
     for k, reading in enumerate(readings):
@@ -153,13 +146,10 @@ def test_positions_are_where_the_layer_reads(name, stride, kwargs, point):
         last = [math.ceil(size / step) - 1 for size in (37, 31)]
         for p, index, largest in zip(point, at, last):
             assert abs(p - index * step) <= step / 2 or (index == largest and p > index * step)
-        if reading.moved is None:
-            positions, weights = reading.taps, np.ones(len(reading.taps))
-        else:
-            positions, weights = reading.moved[0], np.ones(len(reading.taps))
-            assert not np.allclose(positions, reading.taps)
-        if reading.modulation is not None:
-            weights = reading.modulation[0]
+        positions = reading.taps if reading.moved is None else reading.moved[0]
+        assert reading.moved is None or not np.allclose(positions, reading.taps)
+        ones = np.ones(len(positions))
+        weights = ones if reading.modulation is None else reading.modulation[0]
         touched = touched_by_output(net, layer, image, k, at)
         expected = splat(positions / sample, weights, touched.shape)
         np.testing.assert_allclose(touched, expected, atol=1e-9)
@@ -183,15 +173,6 @@ def test_a_constant_offset_moves_taps_by_base_to_the_k_times_the_stride(lift, de
             np.testing.assert_allclose(reading.modulation, 0.5)
         else:
             assert reading.modulation is None
-
-
-def test_modulations_are_those_of_their_taps():
-    net = resnet(deform=V2)
-    layer = net.backbone.layer2[0].conv2
-    nn.init.zeros_(layer.conv_offset.weight)
-    layer.conv_offset.bias.data[18:] = torch.linspace(-4, 4, 9)
-    reading = read_layer(net, layer, 2, torch.rand(1, 1, 32, 32), (16, 16))[1]
-    np.testing.assert_allclose(reading.modulation[0], torch.linspace(-4, 4, 9).sigmoid())
 
 
 @pytest.mark.parametrize(
