@@ -1,14 +1,12 @@
 # Copyright (c) mmscale contributors.
-"""Downloads from a server of this machine, by several processes, broken off and killed."""
+"""Downloads, of files of this machine, by several processes, broken off and killed."""
 
 import hashlib
-import http.server
 import multiprocessing
 import os
 import signal
 import stat
 import tarfile
-import threading
 import time
 
 import numpy as np
@@ -24,43 +22,21 @@ FORK = multiprocessing.get_context('fork')
 
 
 @pytest.fixture
-def server(tmp_path, monkeypatch):
-    """Serves the files of ``server.folder``; with ``server.broken`` it stops after half of one."""
+def served(tmp_path):
+    """The folder that stands for the servers."""
     (tmp_path / 'served').mkdir()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):  # noqa: N802
-            content = (tmp_path / 'served' / self.path.lstrip('/')).read_bytes()
-            self.send_response(200)
-            self.send_header('Content-Length', str(len(content)))
-            self.end_headers()
-            running.asked.append(self.path)
-            self.wfile.write(content[: len(content) // 2] if running.broken else content)
-
-        def log_message(self, *args):
-            pass
-
-    running = http.server.ThreadingHTTPServer(('127.0.0.1', 0), Handler)
-    running.folder, running.broken, running.asked = tmp_path / 'served', False, []
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    monkeypatch.setenv('no_proxy', '*')
-    running.url = f'http://127.0.0.1:{running.server_port}/'
-    yield running
-    running.shutdown()
-    thread.join()
-    running.server_close()
+    return tmp_path / 'served'
 
 
 @pytest.fixture
-def cifar10(server, tmp_path, monkeypatch):
-    """Has the server stand for CIFAR-10's, with a small archive; returns a constructor."""
+def cifar10(served, tmp_path, monkeypatch):
+    """Has the folder stand for CIFAR-10's server, with a small archive; returns a constructor."""
     write_cifar10(tmp_path)
     folder = tmp_path / CIFAR10.base_folder
-    with tarfile.open(server.folder / ARCHIVE, 'w:gz') as file:
+    with tarfile.open(served / ARCHIVE, 'w:gz') as file:
         file.add(folder, folder.name)
-    monkeypatch.setattr(CIFAR10, 'url', server.url + ARCHIVE)
-    monkeypatch.setattr(CIFAR10, 'tgz_md5', md5(server.folder / ARCHIVE))
+    monkeypatch.setattr(CIFAR10, 'url', (served / ARCHIVE).as_uri())
+    monkeypatch.setattr(CIFAR10, 'tgz_md5', md5(served / ARCHIVE))
     for batches in ('train_list', 'test_list'):
         known = [[name, md5(folder / name)] for name, _ in getattr(CIFAR10, batches)]
         monkeypatch.setattr(CIFAR10, batches, known)
@@ -68,13 +44,13 @@ def cifar10(server, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def mnist(server, monkeypatch):
+def mnist(served, monkeypatch):
     """As ``cifar10``."""
     expect_synthetic_mnist(monkeypatch)
-    write_mnist(server.folder)
-    monkeypatch.setattr(MNIST, 'url_prefix', server.url)
+    write_mnist(served)
+    monkeypatch.setattr(MNIST, 'url_prefix', f'{served.as_uri()}/')
     for files in ('train_list', 'test_list'):
-        known = [[name, md5(server.folder / name)] for name, _ in getattr(MNIST, files)]
+        known = [[name, md5(served / name)] for name, _ in getattr(MNIST, files)]
         monkeypatch.setattr(MNIST, files, known)
     return lambda root: len(ScaleMNIST(str(root), 'val')) == SIZES['val']
 
@@ -110,13 +86,14 @@ def report(construct, root, start, results):
 
 
 @pytest.mark.parametrize('locks', [True, False])
-def test_three_processes_at_once(construct, server, tmp_path, monkeypatch, locks):
+def test_three_processes_at_once(construct, tmp_path, monkeypatch, locks):
     get = download.download_url
 
-    def slow(*args, **kwargs):
-        # Long enough for the others to have found nothing, too.
-        time.sleep(0.5)
-        get(*args, **kwargs)
+    def slow(url, *args, **kwargs):
+        with open(tmp_path / 'asked', 'a', encoding='utf-8') as file:
+            file.write(f'{url}\n')
+        time.sleep(0.5)  # long enough for the others to have found nothing, too
+        get(url, *args, **kwargs)
 
     def no_locks(*args, **kwargs):
         raise OSError('Function not implemented')
@@ -131,18 +108,19 @@ def test_three_processes_at_once(construct, server, tmp_path, monkeypatch, locks
     for process in processes:
         process.join()
     assert not left_over(root)
-    if locks:
-        assert len(server.asked) == len(set(server.asked))
+    asked = (tmp_path / 'asked').read_text(encoding='utf-8').split()
+    assert not locks or len(asked) == len(set(asked))
 
 
-def test_download_that_breaks_off(construct, server, tmp_path):
-    root = tmp_path / 'root'
-    server.broken = True
-    message = f'Downloading {server.url}.* to .*root failed .* set data_root'
-    with pytest.raises(RuntimeError, match=message):
+def test_download_that_breaks_off(construct, served, tmp_path):
+    root, whole = tmp_path / 'root', {path: path.read_bytes() for path in served.iterdir()}
+    for path, content in whole.items():
+        path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(RuntimeError, match='Downloading file:.* to .*root failed .* set data_root'):
         construct(root)
     assert not left_over(root)
-    server.broken = False
+    for path, content in whole.items():
+        path.write_bytes(content)
     assert construct(root)
     assert not left_over(root)
     for path in root.iterdir():

@@ -86,13 +86,15 @@ def test_an_unreadable_image_is_named_and_nothing_written(source, tmp_path, conv
 def test_damaged_archives(source, tmp_path, convert):
     archive = Path(shutil.make_archive(str(tmp_path / 'images'), 'zip', source))
     content = archive.read_bytes()
-    position = content.index(b'0.png') + 40
-    archive.write_bytes(content[:position] + b'xxxx' + content[position + 4 :])
-    with pytest.raises(SystemExit, match=r'/0.png: cannot be read \('):
-        convert(archive, tmp_path / 'cifar10')
-    archive.write_bytes(content[:100] + content[-100:])
-    with pytest.raises(SystemExit, match=r'images.zip: cannot be read \('):
-        convert(archive, tmp_path / 'cifar10')
+    place = content.index(b'0.png') + 40
+    damaged = {
+        r'/0.png': content[:place] + b'xxxx' + content[place + 4 :],
+        r'images.zip': content[:100] + content[-100:],
+    }
+    for name, content in damaged.items():
+        archive.write_bytes(content)
+        with pytest.raises(SystemExit, match=rf'{name}: cannot be read \('):
+            convert(archive, tmp_path / 'cifar10')
     assert not (tmp_path / 'cifar10').exists()
 
 

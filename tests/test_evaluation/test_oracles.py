@@ -10,7 +10,7 @@ from torch import nn
 from mmscale.evaluation import equivariance_error, scale_signal
 from mmscale.evaluation.equivariance import FACTORS
 from mmscale.models import ScaleConvNet, ScaleResNet, ScaleResNet_CIFAR
-from mmscale.scale_space import ScaleGrid, scale_image, scale_scale_space
+from mmscale.scale_space import ScaleGrid, scale_image
 
 # 330 pixels: every scaled image has a whole number of them (300, 220, 165, 132, 110).
 SIZE = 330
@@ -52,35 +52,6 @@ def test_a_pointwise_square_has_none_while_its_band_fits():
     )
     assert fits.per_sample.max() < 1e-24
     assert overflows.per_sample.min() > 1e-3
-
-
-@pytest.mark.parametrize('base, num_scales, gain', [(2, 4, 1.5), (2**0.5, 7, 3), (2**0.25, 13, 9)])
-def test_waves_between_levels(base, num_scales, gain):
-    """The discrete Gaussian of variance t multiplies a wave by exp(t (cos(omega) - 1)).
-
-    So the level of any scale is known, and positions between the samples of a periodic image are
-    read exactly: what is left is how scales between levels are read. Of squared errors the cubic
-    has at most one ``gain``-th of the linear one's.
-    """
-    grid, at = ScaleGrid(base, num_scales), torch.arange(64).double()
-    omega = 2 * torch.pi * torch.tensor([0, 1, 2, 4, 7, 12, 19], dtype=torch.float64) / 64
-    amplitude = 1 / (1 + torch.arange(7.0).double())
-
-    def level(scale, positions):
-        decay = (0.25 * (scale**2 - 1) * (omega.cos() - 1)).exp()
-        return (torch.outer(positions, omega).cos() * (amplitude * decay)).sum(1)
-
-    signal = torch.stack([level(scale, at).expand(1, 1, 64, 64) for scale in grid.factors], 2)
-    for factor in (1.1, 1.25 * 2**0.01, 1.5, 2.6, 3.0):
-        errors = {}
-        for reading in ('linear', 'cubic'):
-            found = scale_scale_space(
-                signal, factor, grid, interpolation='ideal', between_levels=reading
-            )
-            where = factor * torch.arange(found.shape[-1]).double()
-            exact = [level(factor * scale, where) for scale in grid.factors[: found.shape[2]]]
-            errors[reading] = (found[0, 0, :, 0] - torch.stack(exact)).square().sum()
-        assert errors['linear'] > gain * errors['cubic'] > 0, factor
 
 
 @pytest.mark.parametrize(
