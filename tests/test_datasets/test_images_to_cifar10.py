@@ -143,11 +143,3 @@ def test_wrong_sources_and_targets(source, tmp_path, convert, capsys):
         with pytest.raises(SystemExit):
             convert(at, to)
         assert message in capsys.readouterr().err
-
-
-def test_classes_behind_links(source, tmp_path, convert):
-    (source / 'train' / 'dog').rename(tmp_path / 'dogs')
-    (source / 'train' / 'dog').symlink_to(tmp_path / 'dogs')
-    convert(source, tmp_path / 'cifar10')
-    data = dict(data_root=str(tmp_path / 'cifar10'), val_size=0, check_integrity=False)
-    assert sorted(ScaleCIFAR10(**data).get_gt_labels()) == sorted(2 * list(range(10)))

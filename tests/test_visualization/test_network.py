@@ -78,21 +78,16 @@ def test_grey_files_are_read_as_colour_and_resized(tmp_path):
     assert read_image(path, (4, 4))[0, 0, 0] in (4, 5)  # the mean of 0, 1, 8 and 9
 
 
-def test_weights_are_those_of_the_checkpoint(tmp_path):
-    config = write_config(tmp_path)
+def test_weights_are_those_of_the_checkpoint_or_the_same_at_each_call(tmp_path):
+    config, state = write_config(tmp_path), torch.get_rng_state()
+    first, second = (load_network(config) for _ in range(2))
+    assert torch.equal(first.backbone.conv1.weight, second.backbone.conv1.weight)
+    assert torch.equal(state, torch.get_rng_state()) and first.checkpoint is None
     model = get_model(config)
     torch.nn.init.constant_(model.backbone.conv1.weight, 3.0)
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
     net = load_network(f'{config}:{tmp_path / "weights.pth"}')
-    assert (net.backbone.conv1.weight == 3).all() and not net.backbone.training
-    assert net.checkpoint and load_network(config).checkpoint is None
-
-
-def test_random_weights_are_the_same_at_each_call_and_leave_the_generator_alone(tmp_path):
-    config = write_config(tmp_path)
-    state = torch.get_rng_state()
-    first, second = (load_network(config).backbone.conv1.weight for _ in range(2))
-    assert torch.equal(first, second) and torch.equal(state, torch.get_rng_state())
+    assert (net.backbone.conv1.weight == 3).all() and not net.backbone.training and net.checkpoint
 
 
 def test_what_cannot_be_used_is_said(tmp_path):
