@@ -25,11 +25,7 @@ SPLITS = ('train', 'val', 'test')
 def leaf_datasets(dataset: Mapping) -> list[Mapping]:
     """The datasets within wrappers such as RepeatDataset and ConcatDataset, as configs have them.
 
-    Args:
-        dataset (Mapping): ``dataset`` of a dataloader's config.
-
-    Returns:
-        list[Mapping]: Those that have pipelines; ``dataset`` itself where it wraps nothing.
+    They are those that have pipelines; ``dataset`` itself where it wraps nothing.
     """
     within = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets') or []
     return [leaf for inner in within for leaf in leaf_datasets(inner)] or [dataset]

@@ -138,15 +138,10 @@ class ScaleCIFAR10(RescaledDataset):
 def read_batches(
     folder: Path, batches: Sequence[tuple[str, str]], check_integrity: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read files of CIFAR-10's Python version.
+    """Read files of CIFAR-10's Python version in ``folder``, ``cifar-10-batches-py``.
 
-    Args:
-        folder (Path): ``cifar-10-batches-py``.
-        batches (Sequence): Names and MD5s of the files.
-        check_integrity (bool): Whether to verify the MD5s.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: uint8 RGB images ``(n, 32, 32, 3)``, labels ``(n, )``.
+    ``batches`` are their names and MD5s. Returns uint8 RGB images ``(n, 32, 32, 3)`` and labels
+    ``(n, )``.
     """
     missing = [name for name, _ in batches if not (folder / name).is_file()]
     if missing:

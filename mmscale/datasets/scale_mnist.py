@@ -181,12 +181,8 @@ class ScaleMNIST(RescaledDataset):
 def read_pool(root: Path, may_download: bool) -> tuple[np.ndarray, np.ndarray]:
     """Read MNIST's 60,000 training images, then its 10,000 test images.
 
-    Args:
-        root (Path): Folder as described in :class:`ScaleMNIST`.
-        may_download (bool): Whether the main process downloads missing files to ``root``.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: uint8 images ``(70000, 28, 28)`` and labels ``(70000, )``.
+    ``root`` is as described in :class:`ScaleMNIST`; the main process may download missing files.
+    Returns uint8 images ``(70000, 28, 28)`` and labels ``(70000, )``.
     """
     train_images, train_labels, test_images, test_labels = (
         np.frombuffer(_read_file(root, name, may_download), np.uint8, offset=offset)

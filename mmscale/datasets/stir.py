@@ -139,17 +139,9 @@ def draw_positions() -> np.ndarray:
 def place_digit(image: np.ndarray, size: int, left: int, top: int) -> np.ndarray:
     """Rescales a digit and makes its strokes as sharp as they were, on a canvas of 64x64 pixels.
 
-    The steps are those of scikit-image's ``resize`` and ``gaussian``, which the published recipe
-    uses.
-
-    Args:
-        image (np.ndarray): uint8, ``(28, 28)``.
-        size (int): Side of the rescaled digit, in pixels.
-        left (int): Column at which it begins.
-        top (int): Row at which it begins.
-
-    Returns:
-        np.ndarray: uint8, ``(64, 64)``.
+    From uint8 ``(28, 28)`` to uint8 ``(64, 64)``, ``size`` pixels wide, with its corner in column
+    ``left`` and row ``top``. The steps are those of scikit-image's ``resize`` and ``gaussian``,
+    which the published recipe uses.
     """
     from scipy import ndimage  # takes a while: only if it is needed
 

@@ -72,8 +72,7 @@ class Features:
 
     Outputs that are tuples of several signals get an entry each, ``'name[0]'``, ``'name[1]'``, ....
     A tuple of maps ``(N, C, H_k, W_k)`` of equal channels, at most as many as the grid has levels,
-    is one pyramid where there is a grid, until a module has pooled over scale: behind it, tuples
-    are several maps, such as those of a feature pyramid network. Of the maps of a
+    is one pyramid where there is a grid, until a module has pooled over scale. Of the maps of a
     :class:`~mmscale.models.ScaleFPN` those of the levels are a pyramid, and the others are left
     out. A layer that runs several times counts as it ran last.
     A model of MMEngine that needs data samples, as two-stage detectors do, stops where it misses
@@ -81,9 +80,9 @@ class Features:
 
     Attributes:
         truncation (dict[str, int]): After a run, the coarse levels of each signal that the
-            interactions before it spoiled: each scale convolution of interaction K adds K - 1.
-            Convolutions of parallel branches are added up, which is on the safe side. What has no
-            levels has none that are spoiled: behind a pooling over scale the error has all of it.
+            interactions before it spoiled: each scale convolution of interaction K adds K - 1, of
+            parallel branches each, which is on the safe side. What has no levels has none that
+            are spoiled: behind a pooling over scale the error has all of it.
 
     Args:
         phi (Callable): The network, or any function of a batch.

@@ -18,11 +18,7 @@ from mmscale.engine.models import load_model
 
 
 def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Reads an image file.
-
-    Args:
-        path (str): Of any kind that MMCV reads.
-        size (tuple[int, int], optional): Height and width to resize to.
+    """Reads an image file of any kind that MMCV reads, and resizes it to ``(height, width)``.
 
     Returns:
         np.ndarray: ``(H, W, 3)``, 8 bits, channels in the order B, G, R.
@@ -92,13 +88,7 @@ def to_picture(x: Tensor) -> np.ndarray:
 def load_network(model: str, options: dict | None = None, pretrained: bool = False) -> Network:
     """Builds a model with the weights of a checkpoint, or random ones, the same at each call.
 
-    Args:
-        model (str): As commands name it, see :func:`mmscale.engine.models.load_model`.
-        options (dict, optional): Settings that override the config.
-        pretrained (bool): Whether a name stands for its released weights.
-
-    Returns:
-        Network: Its backbone, ready to be run.
+    The arguments are those of :func:`mmscale.engine.models.load_model`.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter('ignore')

@@ -68,17 +68,10 @@ def disc(side: int, middle: float, radius: float, edge: float = 0.0) -> Tensor:
 
 
 def rotate(x: Tensor, angle: float, middle: float) -> Tensor:
-    """Squares ``(N, C, H, H)`` rotated counterclockwise about a point of their diagonal.
+    """Squares ``(N, C, H, H)`` rotated counterclockwise by degrees, in float64.
 
-    They are read by bicubic interpolation, with zeros outside; quarter turns are exact.
-
-    Args:
-        x (Tensor): The squares.
-        angle (float): In degrees.
-        middle (float): Row and column of the point, in samples.
-
-    Returns:
-        Tensor: In float64, of the same shape.
+    ``middle`` is row and column of the point that stays, in samples. They are read by bicubic
+    interpolation, with zeros outside; quarter turns are exact.
     """
     side = x.shape[-1]
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))

@@ -21,15 +21,10 @@ PROBE_SIZE = 128
 
 @torch.no_grad()
 def stride_before(network: Network, layer: nn.Module | None = None) -> int:
-    """The stride of what enters a layer, in samples of its level, as a blank image shows it.
+    """The stride of what enters a layer of the backbone, in samples of its level.
 
-    Args:
-        network (Network): The network.
-        layer (nn.Module, optional): A layer of its backbone. Defaults to what follows the
-            backbone: the stride of its last output.
-
-    Raises:
-        ValueError: If the layer does not run, or takes no feature map.
+    As a blank image shows it. Without a layer it is that of the backbone's last output. ValueError
+    is raised if the layer does not run, or takes no feature map.
     """
     grid = getattr(network.backbone, 'grid', None)
     side = PROBE_SIZE if grid is None else max(PROBE_SIZE, math.ceil(grid.factors[-1]))
@@ -110,12 +105,8 @@ def read_layer(
 ) -> list[Reading]:
     """Where the output of a layer nearest to a pixel of the image reads, level by level.
 
-    Args:
-        network (Network): The network.
-        layer (ScaleConv): A layer of its backbone.
-        stride (int): Of what enters the layer, see :func:`stride_before`.
-        image (Tensor): ``(1, C, H, W)``, what the backbone takes.
-        point (tuple[int, int]): Row and column of the pixel.
+    ``stride`` is that of what enters the layer (:func:`stride_before`), ``image`` what the backbone
+    takes, ``(1, C, H, W)``, and ``point`` row and column of the pixel.
     """
     output, predicted = watch(network, layer, image)
     readings = []
