@@ -72,7 +72,7 @@ def left_over(root):
 
 
 def fork(target, *args):
-    process = FORK.Process(target=target, args=args)
+    process = FORK.Process(target=target, args=args, daemon=True)
     process.start()
     return process
 
