@@ -145,7 +145,8 @@ def test_the_main_process_makes_it_and_an_error_reaches_every_process(root, soun
         (root / FILE).unlink()
     context = multiprocessing.get_context('fork')
     results = context.Queue()
-    processes = [context.Process(target=construct, args=(r, root, results)) for r in range(2)]
+    ranks = [(rank, root, results) for rank in range(2)]
+    processes = [context.Process(target=construct, args=rank, daemon=True) for rank in ranks]
     for process in processes:
         process.start()
     (_, made, told), (_, made_elsewhere, told_elsewhere) = sorted(
