@@ -1,5 +1,4 @@
 # Copyright (c) mmscale contributors.
-import numbers
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +8,16 @@ from mmengine.dataset import Compose
 from mmpretrain.datasets import BaseDataset
 from torch.utils.data import Dataset
 
-from .rescaling import LARGEST_FACTOR, check_factor, check_flag, check_scale_range, check_seed
+from mmscale.scale_space.resample import check_choice
+
+from .rescaling import (
+    LARGEST_FACTOR,
+    check_factor,
+    check_flag,
+    check_scale_range,
+    check_seed,
+    is_integer,
+)
 
 SPLITS = ('train', 'val', 'test')
 
@@ -17,11 +25,7 @@ SPLITS = ('train', 'val', 'test')
 def leaf_datasets(dataset: Mapping) -> list[Mapping]:
     """The datasets within wrappers such as RepeatDataset and ConcatDataset, as configs have them.
 
-    Args:
-        dataset (Mapping): ``dataset`` of a dataloader's config.
-
-    Returns:
-        list[Mapping]: Those that have pipelines; ``dataset`` itself where it wraps nothing.
+    They are those that have pipelines; ``dataset`` itself where it wraps nothing.
     """
     within = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets') or []
     return [leaf for inner in within for leaf in leaf_datasets(inner)] or [dataset]
@@ -53,24 +57,11 @@ def name_images(dataset: Dataset) -> None:
 class RescaledDataset(BaseDataset):
     """Base of the datasets whose images are rescaled, each by a factor of its own.
 
-    A subclass reads and rescales its images in ``load_data_list``. Every item has the keys
-    ``img``, ``gt_label`` and ``rescale_factor``; to hand the last one on to an evaluation, list
-    it in ``meta_keys`` of ``PackInputs``.
-
-    Args:
-        split (str): 'train', 'val' or 'test'.
-        scale_range (Sequence[float]): Factors are drawn uniformly from (lowest, highest).
-        scale (float, optional): One factor for the whole split, in place of random ones.
-        seed (int): Seed of whatever the subclass draws.
-        test_mode (bool, optional): As in :class:`mmengine.dataset.BaseDataset`. Defaults to
-            ``split != 'train'``.
-        pipeline (Sequence): As in :class:`mmengine.dataset.BaseDataset`.
-        indices (int or Sequence[int], optional): As there.
-        **kwargs: Other arguments of :class:`mmpretrain.datasets.BaseDataset`.
-
-    Raises:
-        ValueError: For an argument that is not as described.
-        TypeError: For ``ann_file`` or ``data_prefix``: there are no annotation files.
+    A subclass reads and rescales its images in ``load_data_list`` and describes the arguments.
+    Every item has the keys ``img``, ``gt_label`` and ``rescale_factor``; to hand the last one on to
+    an evaluation, list it in ``meta_keys`` of ``PackInputs``. Splits but 'train' are in test mode
+    by default. There are no annotation files: for ``ann_file`` and ``data_prefix`` TypeError is
+    raised, for other arguments that are not as described ValueError.
     """
 
     LARGEST_SCALE = LARGEST_FACTOR
@@ -89,14 +80,19 @@ class RescaledDataset(BaseDataset):
         for name in ('ann_file', 'data_prefix'):
             if name in kwargs:
                 raise TypeError(f'{type(self).__name__} has no {name}, got {kwargs[name]!r}')
-        if split not in SPLITS:
-            raise ValueError(f'split must be one of {SPLITS}, got {split!r}')
+        check_choice('split', split, SPLITS)
         if scale is not None:
             check_factor('scale', scale, self.LARGEST_SCALE)
         check_seed(seed)
         if isinstance(pipeline, str) or not isinstance(pipeline, Sequence):
             raise ValueError(f'pipeline must be a list of transforms, got {pipeline!r}')
-        _check_indices(indices)
+        asked = indices if isinstance(indices, Sequence) else [indices]
+        # No image at all is what MMEngine stumbles over.
+        if indices is not None and not (all(map(is_integer, asked)) and indices and len(asked)):
+            raise ValueError(
+                'indices must be the number of images to take, integers that say which, or None, '
+                f'got {indices!r}'
+            )
         self.split = split
         self.scale_range = check_scale_range(scale_range, self.LARGEST_SCALE)
         self.scale = scale
@@ -105,13 +101,9 @@ class RescaledDataset(BaseDataset):
             test_mode = split != 'train'
         check_flag('test_mode', test_mode)
         super().__init__(
-            ann_file='',
-            data_prefix={},
-            test_mode=test_mode,
-            pipeline=pipeline,
-            indices=indices,
+            ann_file='', data_prefix={}, test_mode=test_mode, pipeline=pipeline, indices=indices,
             **kwargs,
-        )
+        )  # fmt: skip
 
     def to_data_list(
         self, images: Sequence[np.ndarray], labels: np.ndarray, factors: np.ndarray
@@ -122,23 +114,15 @@ class RescaledDataset(BaseDataset):
             images (Sequence[np.ndarray]): ``n`` uint8 images, ``(H, W)`` or ``(H, W, 3)``.
             labels (np.ndarray): Integers, ``(n, )``.
             factors (np.ndarray): The factor by which each was rescaled, ``(n, )``.
-
-        Raises:
-            ValueError: If the dataset's ``indices`` ask for others.
         """
-        count = len(images)
-        if isinstance(self._indices, int) and abs(self._indices) > count:
+        count, asked = len(images), self._indices or 0
+        # Fewer images than asked for would be taken without a word.
+        places = asked if isinstance(asked, Sequence) else range(min(asked, 0), max(asked, 0))
+        if not all(-count <= place < count for place in places):
             raise ValueError(
-                f'indices must be at most {count}, the number of images of split {self.split!r}, '
-                f'got {self._indices}'
+                f'indices must be within the {count} images of split {self.split!r}, got '
+                f'{self._indices!r}'
             )
-        if isinstance(self._indices, Sequence):
-            absent = [i for i in self._indices if not -count <= i < count]
-            if absent:
-                raise ValueError(
-                    f'indices must be from 0 to {count - 1} for the {count} images of split '
-                    f'{self.split!r}, got {absent[0]}'
-                )
         return [
             dict(img=image, gt_label=label, rescale_factor=factor)
             for image, label, factor in zip(images, labels.tolist(), factors.tolist())
@@ -146,11 +130,9 @@ class RescaledDataset(BaseDataset):
 
     def extra_repr(self) -> list[str]:
         """What distinguishes this dataset, for ``repr``."""
-        scales = (
-            f'uniform in {self.scale_range}, seed {self.seed}'
-            if self.scale is None
-            else f'{self.scale}'
-        )
+        scales = self.scale
+        if scales is None:
+            scales = f'uniform in {self.scale_range}, seed {self.seed}'
         return [f'Split: \t{self.split}', f'Scale factors: \t{scales}']
 
 
@@ -159,14 +141,3 @@ def check_folder(name: str, value: str | os.PathLike, of: str) -> Path:
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ValueError(f'{name} must name the folder of {of}, got {value!r}')
     return Path(value).expanduser()
-
-
-def _check_indices(indices: int | Sequence[int] | None) -> None:
-    values = indices if isinstance(indices, Sequence) else [indices]
-    sound = all(isinstance(i, numbers.Integral) and not isinstance(i, bool) for i in values)
-    # No image at all is what MMEngine stumbles over.
-    if indices is not None and (not sound or indices == 0 or not len(values)):
-        raise ValueError(
-            'indices must be the number of images to take, integers that say which, or None, '
-            f'got {indices!r}'
-        )

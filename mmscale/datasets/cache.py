@@ -24,10 +24,11 @@ def load_or_build(
 ) -> Arrays:
     """Read arrays from ``path``, or build them and write them there.
 
-    A file that cannot be read, or whose contents are not those of the digests stored in it (and,
-    where known, of the published ones), is reported and built anew. Any number of processes may
-    do this at once: a file appears under its name only when it is complete. Where the folder
-    cannot be written the arrays are built in memory, with a warning, each time.
+    The main one of several processes does so before the others read the file. A file that cannot
+    be read, or whose contents are not those of the digests stored in it (and, where known, of the
+    published ones), is reported and built anew. Programs that do this at once disturb each other
+    not: a file appears under its name only when it is complete. Where the folder cannot be written
+    the arrays are built in memory, with a warning, each time.
 
     Args:
         path (Path): An ``.npz`` file.
@@ -37,39 +38,42 @@ def load_or_build(
     Raises:
         RuntimeError: If what was built has not the published digests.
     """
-    arrays = _load(path, published or {})
+    if not dist.is_main_process():
+        dist.barrier()
+        return _load_or_build(path, build, published or {})
+    try:
+        return _load_or_build(path, build, published or {})
+    finally:
+        # After an error too: the other processes then meet, and name, the same one.
+        dist.barrier()
+
+
+def _load_or_build(path: Path, build: Callable[[], Arrays], published: dict[str, str]) -> Arrays:
+    arrays = _load(path, published)
     if arrays is not None:
         return arrays
+    if dist.is_main_process():
+        print(f'Making {path}')
     arrays = build()
     digests = {name: digest(array) for name, array in arrays.items()}
-    wrong = _differing(published or {}, digests)
+    wrong = _differing(published, digests)
     if wrong:
+        import PIL
+        import sklearn
+
         raise RuntimeError(
-            f'The {wrong} made for {path} differ from the published ones. '
-            f'{_library_versions()} do not reproduce them; another version does.'
+            f'The {wrong} made for {path} differ from the published ones. Pillow '
+            f'{PIL.__version__}, NumPy {np.__version__} and scikit-learn {sklearn.__version__} do '
+            'not reproduce them; another version does.'
         )
     try:
         _save(path, arrays, digests)
     except OSError as error:
-        print_log(
+        _warn(
             f'Cannot keep {path} ({error}): it will be made anew each time. Give a folder that '
-            'can be written as `cache_dir`.',
-            logger='current',
-            level=logging.WARNING,
+            'can be written as `cache_dir`.'
         )
     return arrays
-
-
-def load_when_made(load: Callable[[], Arrays]) -> Arrays:
-    """Loads a file that the main one of several processes makes before the others read it."""
-    if not dist.is_main_process():
-        dist.barrier()
-        return load()
-    try:
-        return load()
-    finally:
-        # After an error too: the other processes then meet, and name, the same one.
-        dist.barrier()
 
 
 def digest(array: np.ndarray) -> str:
@@ -92,11 +96,7 @@ def _load(path: Path, published: dict[str, str]) -> Arrays | None:
         fault = f'{type(error).__name__}: {error}'
     if fault is None:
         return arrays
-    print_log(
-        f'{path} is damaged ({fault}) and will be made anew.',
-        logger='current',
-        level=logging.WARNING,
-    )
+    _warn(f'{path} is damaged ({fault}) and will be made anew.')
     return None
 
 
@@ -116,10 +116,5 @@ def _differing(expected: dict[str, str], actual: dict[str, str]) -> str:
     return ' and '.join(name for name in expected if actual.get(name) != expected[name])
 
 
-def _library_versions() -> str:
-    import PIL
-    import sklearn
-
-    return (
-        f'Pillow {PIL.__version__}, NumPy {np.__version__} and scikit-learn {sklearn.__version__}'
-    )
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)

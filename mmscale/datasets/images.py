@@ -36,11 +36,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The images below a folder, in the order of their names.
-
-    Raises:
-        ValueError: If there are none.
-    """
+    """The images below a folder, in the order of their names; ValueError if there are none."""
     paths = sorted(folder / path for path in files_below(folder) if is_image(path))
     if not paths:
         raise ValueError(
@@ -89,20 +85,11 @@ def read_rgb(file: Path | IO[bytes], name: str) -> np.ndarray:
 
 
 def photograph_crops(count: int, size: int, seed: int = 0, folder: Path | None = None) -> Tensor:
-    """Random crops of photographs.
+    """Random crops of photographs, float64 ``(count, 3, size, size)`` in [0, 1].
 
-    Args:
-        count (int): Number of crops; they are taken of the photographs in turn.
-        size (int): Side of a crop, in pixels.
-        seed (int): Of their places.
-        folder (Path, optional): Images to take, those below it too; smaller ones are left out.
-            Defaults to the two photographs of scikit-learn, 427x640.
-
-    Returns:
-        Tensor: ``(count, 3, size, size)``, float64, in [0, 1].
-
-    Raises:
-        ValueError: If no image is large enough.
+    They are taken in turn of the images of a folder, those below it too, or of the two photographs
+    of scikit-learn, 427x640. Smaller images are left out; ValueError is raised if none is large
+    enough. ``seed`` is that of their places.
     """
     if folder is None:
         from sklearn.datasets import load_sample_images  # takes a second: only if it is needed

@@ -19,9 +19,6 @@ PUBLISHED_RANGE = (0.3, 1.0)
 # The published preparation takes w / 2 + 1 / 2 for the centre, half a pixel off the middle.
 CENTER = (14.5, 14.5)
 
-# The order in which the published scale factors were drawn.
-_DRAWING_ORDER = ('train', 'test', 'val')
-
 
 def split_pool(
     labels: np.ndarray, realization: int, sizes: dict[str, int] = SPLIT_SIZES
@@ -36,22 +33,28 @@ def split_pool(
     Returns:
         dict[str, np.ndarray]: Indices into the pool, in the order in which they were drawn.
     """
+    return split_stratified(labels, sizes, np.random.RandomState(realization))
+
+
+def split_stratified(
+    labels: np.ndarray, sizes: dict[str, int], random_state: int | np.random.RandomState
+) -> dict[str, np.ndarray]:
+    """Indices of the test images, drawn first, and then of the others; as scikit-learn draws."""
     from sklearn.model_selection import train_test_split  # takes a second: only if it is needed
 
-    rng = np.random.RandomState(realization)
     train_val, test = train_test_split(
         np.arange(len(labels)),
         train_size=sizes['train'] + sizes['val'],
         test_size=sizes['test'],
         stratify=labels,
-        random_state=rng,
+        random_state=random_state,
     )
     train, val = train_test_split(
         train_val,
         train_size=sizes['train'],
         test_size=sizes['val'],
         stratify=labels[train_val],
-        random_state=rng,
+        random_state=random_state,
     )
     return {'train': train, 'val': val, 'test': test}
 
@@ -64,9 +67,8 @@ def draw_split_factors(
     Returns:
         dict[str, np.ndarray]: float64 factors of each split, in the order of its images.
     """
-    rng = random.Random(seed)
-    factors = {}
-    for split in _DRAWING_ORDER:
+    rng, factors = random.Random(seed), {}
+    for split in ('train', 'test', 'val'):  # the published order
         drawn = []
         for _ in range(sizes[split]):
             rng.uniform(0.0, 0.0)  # the angle of the published affine map, always zero
@@ -85,12 +87,8 @@ def rescale_digits(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
     Returns:
         np.ndarray: uint8, ``(n, 28, 28)``.
     """
-    return np.stack(
-        [
-            rescale(image, factor, center=CENTER, antialias=False)
-            for image, factor in zip(images, factors)
-        ]
-    )
+    pairs = zip(images, factors)
+    return np.stack([rescale(i, factor, center=CENTER, antialias=False) for i, factor in pairs])
 
 
 def double(images: np.ndarray) -> np.ndarray:

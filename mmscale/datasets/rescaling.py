@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from mmscale.scale_space.resample import check_choice
+
 _BORDERS = {
     'zeros': cv2.BORDER_CONSTANT,
     'reflect': cv2.BORDER_REFLECT_101,
@@ -69,14 +71,15 @@ def rescale(
         TypeError: For another dtype.
     """
     check_factor('factor', factor)
-    check_padding(padding)
+    check_choice('padding', padding, PADDINGS)
     check_flag('antialias', antialias)
     if image.dtype not in (np.uint8, np.float32):
         raise TypeError(f'image must be uint8 or float32, got {image.dtype}')
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(f'image must be (H, W) or (H, W, C) and not empty, got {image.shape}')
     height, width = image.shape[:2]
-    check_canvas(canvas)
+    if canvas is not None and not _is_pair(canvas, is_integer):
+        raise ValueError(f'canvas must be two integers (height, width) or None, got {canvas!r}')
     rows, cols = (height, width) if canvas is None else canvas
     if rows < height or cols < width:
         raise ValueError(
@@ -85,27 +88,20 @@ def rescale(
         )
     check_center(center)
     center_x, center_y = (width / 2, height / 2) if center is None else center
-    if not (0 <= center_x <= width and 0 <= center_y <= height):
+    if center_x > width or center_y > height:
         raise ValueError(
             f'center must be an (x, y) within the image of width {width} and height '
             f'{height}, got {tuple(center)}'
         )
 
-    x_axis = (width, cols, float(center_x))
-    y_axis = (height, rows, float(center_y))
-    if antialias:
-        return _resize(image, factor, x_axis, y_axis, padding)
-    return _sample(image, factor, x_axis, y_axis, padding)
+    axes = (width, cols, float(center_x)), (height, rows, float(center_y))
+    return (_resize if antialias else _sample)(image, factor, *axes, padding)
 
 
 def draw_factors(
     count: int, scale_range: Sequence[float], scale: float | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """One factor per image: ``scale`` for all where given, else uniform in ``scale_range``.
-
-    Returns:
-        np.ndarray: float64, of shape ``(count, )``.
-    """
+    """One factor per image, ``(count, )``: ``scale``, or without it uniform in ``scale_range``."""
     if scale is not None:
         return np.full(count, float(scale))
     return rng.uniform(*scale_range, size=count)
@@ -113,7 +109,7 @@ def draw_factors(
 
 def check_factor(name: str, value: float, largest: float = LARGEST_FACTOR) -> None:
     """Raise ValueError unless ``value`` is a number that :func:`rescale` takes as a factor."""
-    if not _is_number(value, numbers.Real) or not SMALLEST_FACTOR <= value <= largest:
+    if not _is_number(value) or not SMALLEST_FACTOR <= value <= largest:
         raise ValueError(
             f'{name} must be a number from {SMALLEST_FACTOR} to {largest}, got {value!r}'
         )
@@ -123,35 +119,21 @@ def check_scale_range(
     scale_range: Sequence[float], largest: float = LARGEST_FACTOR
 ) -> tuple[float, float]:
     """Return ``scale_range`` as two floats, or raise ValueError."""
-    if not _is_pair(scale_range, numbers.Real):
+    if not _is_pair(scale_range, _is_number):
         raise ValueError(f'scale_range must be two numbers (lowest, highest), got {scale_range!r}')
     for value in scale_range:
         check_factor('scale_range', value, largest)
-    lowest, highest = scale_range
+    lowest, highest = map(float, scale_range)
     if lowest > highest:
-        raise ValueError(
-            f'scale_range must be (lowest, highest), the lowest first, got {scale_range!r}'
-        )
-    return float(lowest), float(highest)
-
-
-def check_padding(padding: str) -> None:
-    """Raise ValueError unless ``padding`` is one that :func:`rescale` knows."""
-    if padding not in PADDINGS:
-        raise ValueError(f'padding must be one of {PADDINGS}, got {padding!r}')
-
-
-def check_canvas(canvas: tuple[int, int] | None) -> None:
-    """Raise ValueError unless ``canvas`` is None or two integers."""
-    if canvas is not None and not _is_pair(canvas, numbers.Integral):
-        raise ValueError(f'canvas must be two integers (height, width) or None, got {canvas!r}')
+        raise ValueError(f'scale_range must have the lowest factor first, got {scale_range!r}')
+    return lowest, highest
 
 
 def check_center(center: Sequence[float] | None) -> None:
     """Raise ValueError unless ``center`` is None or two numbers that some image holds."""
     if center is None:
         return
-    if not _is_pair(center, numbers.Real) or not all(0 <= x < math.inf for x in center):
+    if not _is_pair(center, _is_number) or not all(0 <= x < math.inf for x in center):
         raise ValueError(
             f'center must be two numbers (x, y) of at least 0, or None, got {center!r}'
         )
@@ -159,7 +141,7 @@ def check_center(center: Sequence[float] | None) -> None:
 
 def check_seed(seed: int) -> None:
     """Raise ValueError unless ``seed`` is an integer that every generator takes."""
-    if not _is_number(seed, numbers.Integral) or not 0 <= seed <= LARGEST_SEED:
+    if not is_integer(seed) or not 0 <= seed <= LARGEST_SEED:
         raise ValueError(f'seed must be an integer from 0 to {LARGEST_SEED}, got {seed!r}')
 
 
@@ -169,26 +151,29 @@ def check_flag(name: str, value: bool) -> None:
         raise ValueError(f'{name} must be True or False, got {value!r}')
 
 
-def _is_number(value, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
+def is_integer(value) -> bool:
+    """Whether a value is an integer, of NumPy too, and no flag."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def _is_pair(value, kind: type) -> bool:
+def _is_number(value) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def _is_pair(value, kind: Callable) -> bool:
     sound = isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2
-    return sound and all(_is_number(x, kind) for x in value)
+    return sound and all(map(kind, value))
 
 
 def _resize(image, factor, x_axis, y_axis, padding):
     """Anti-aliased: Pillow's resize of a fractional box of the padded image."""
     (left, right), x_pad, x_box = _window(*x_axis, factor, padding)
     (top, bottom), y_pad, y_box = _window(*y_axis, factor, padding)
-    padded = _pad(image, y_pad, x_pad, padding)
     box = (x_box[0], y_box[0], x_box[1], y_box[1])
-    size = (right - left, bottom - top)
-    content = _by_pillow(padded, lambda plane: plane.resize(size, Image.Resampling.BICUBIC, box))
-
+    options = dict(size=(right - left, bottom - top), resample=Image.Resampling.BICUBIC, box=box)
+    padded = _pad(image, y_pad, x_pad, padding)
     result = np.zeros((y_axis[1], x_axis[1]) + image.shape[2:], image.dtype)
-    result[top:bottom, left:right] = content
+    result[top:bottom, left:right] = _by_pillow(padded, Image.Image.resize, **options)
     return result
 
 
@@ -204,14 +189,13 @@ def _sample(image, factor, x_axis, y_axis, padding):
     # last bit of them.
     x_shift = step * -_on_canvas(*x_axis) + x_axis[2] + x_pad[0]
     y_shift = step * -_on_canvas(*y_axis) + y_axis[2] + y_pad[0]
-    coefficients = (step, 0.0, x_shift, 0.0, step, y_shift)
-    size = (x_axis[1], y_axis[1])
-    return _by_pillow(
-        image,
-        lambda plane: plane.transform(
-            size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
-        ),
+    options = dict(
+        size=(x_axis[1], y_axis[1]),
+        method=Image.Transform.AFFINE,
+        data=(step, 0.0, x_shift, 0.0, step, y_shift),
+        resample=Image.Resampling.BICUBIC,
     )
+    return _by_pillow(image, Image.Image.transform, **options)
 
 
 def _on_canvas(size: int, canvas: int, center: float) -> float:
@@ -220,11 +204,8 @@ def _on_canvas(size: int, canvas: int, center: float) -> float:
 
 
 def _window(size: int, canvas: int, center: float, factor: float, padding: str):
-    """Along one axis: the output pixels to compute, and what of the padded image they show.
-
-    Returns:
-        tuple: ``(start, stop)`` of the output pixels; the pixels of padding before and after the
-        image; the box of the padded image, in its own positions, that the output pixels cover.
+    """Along one axis: the output pixels to compute, ``(start, stop)``; the pixels of padding before
+    and after the image; the box of the padded image, in its own positions, that they show.
     """
     target = _on_canvas(size, canvas, center)
     reach = _KERNEL_REACH * max(1.0, 1.0 / factor)
@@ -248,11 +229,10 @@ def _pad(
     return padded.reshape(padded.shape[:2] + image.shape[2:])  # OpenCV drops a single channel
 
 
-def _by_pillow(image: np.ndarray, operation: Callable[[Image.Image], Image.Image]) -> np.ndarray:
-    """Apply an operation on Pillow images to ``(H, W)`` or ``(H, W, C)``."""
-    one_call = image.ndim == 2 or (image.dtype == np.uint8 and image.shape[2] == 3)
-    if one_call:
-        return np.array(operation(Image.fromarray(image)))
+def _by_pillow(image: np.ndarray, operation: Callable[..., Image.Image], **options) -> np.ndarray:
+    """A method of Pillow's images, of ``(H, W)`` or ``(H, W, C)``."""
+    if image.ndim == 2 or (image.dtype == np.uint8 and image.shape[2] == 3):
+        return np.array(operation(Image.fromarray(image), **options))
     # Pillow has no other multi-channel mode fit for this: RGBA weighs colours by their alpha.
-    planes = [np.ascontiguousarray(image[..., c]) for c in range(image.shape[2])]
-    return np.stack([np.asarray(operation(Image.fromarray(p))) for p in planes], axis=-1)
+    planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)]
+    return np.stack([np.asarray(operation(plane, **options)) for plane in planes], axis=-1)

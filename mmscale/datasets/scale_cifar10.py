@@ -11,10 +11,11 @@ import numpy as np
 from mmpretrain.datasets import CIFAR10
 
 from mmscale.registry import DATASETS
+from mmscale.scale_space.resample import check_choice
 
 from .base import RescaledDataset, check_folder
 from .download import download_folder
-from .rescaling import check_flag, check_padding, draw_factors, rescale
+from .rescaling import PADDINGS, check_flag, draw_factors, is_integer, rescale
 
 
 @DATASETS.register_module()
@@ -71,11 +72,11 @@ class ScaleCIFAR10(RescaledDataset):
         download: bool = True,
         **kwargs,
     ):
-        check_padding(padding)
+        check_choice('padding', padding, PADDINGS)
         check_flag('check_integrity', check_integrity)
         check_flag('download', download)
         root = check_folder('data_root', data_root, 'CIFAR-10')
-        if isinstance(val_size, bool) or not isinstance(val_size, int) or val_size < 0:
+        if not is_integer(val_size) or val_size < 0:
             raise ValueError(f'val_size must be an integer of at least 0, got {val_size!r}')
         if split == 'val' and val_size == 0:
             raise ValueError("val_size must be positive for split='val', got 0")
@@ -137,15 +138,10 @@ class ScaleCIFAR10(RescaledDataset):
 def read_batches(
     folder: Path, batches: Sequence[tuple[str, str]], check_integrity: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Read files of CIFAR-10's Python version.
+    """Read files of CIFAR-10's Python version in ``folder``, ``cifar-10-batches-py``.
 
-    Args:
-        folder (Path): ``cifar-10-batches-py``.
-        batches (Sequence): Names and MD5s of the files.
-        check_integrity (bool): Whether to verify the MD5s.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: uint8 RGB images ``(n, 32, 32, 3)``, labels ``(n, )``.
+    ``batches`` are their names and MD5s. Returns uint8 RGB images ``(n, 32, 32, 3)`` and labels
+    ``(n, )``.
     """
     missing = [name for name, _ in batches if not (folder / name).is_file()]
     if missing:
@@ -201,13 +197,8 @@ def _read_batch(path: Path, md5: str | None) -> tuple[np.ndarray, np.ndarray]:
         raise RuntimeError(
             f'CIFAR-10 file {path} is damaged ({type(error).__name__}: {error}). {remedy}'
         ) from error
-    sound = (
-        pixels.dtype == np.uint8
-        and pixels.shape == (len(pixels), 3072)
-        and labels.shape == (len(pixels),)
-        and np.isin(labels, range(10)).all()
-    )
-    if not sound:
+    sound = pixels.dtype == np.uint8 and labels.shape == (len(pixels),)
+    if not sound or pixels.shape[1:] != (3072,) or not np.isin(labels, range(10)).all():
         raise RuntimeError(
             f'CIFAR-10 file {path} must hold uint8 data (n, 3072) and n labels from 0 to 9, has '
             f'{pixels.dtype} {pixels.shape} and labels {labels.shape}. {remedy}'

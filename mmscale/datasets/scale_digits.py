@@ -7,6 +7,7 @@ from mmpretrain.datasets import MNIST
 from mmscale.registry import DATASETS
 
 from .base import RescaledDataset
+from .mnist_recipe import split_stratified
 from .rescaling import draw_factors, rescale
 
 CANVAS = 32
@@ -61,7 +62,7 @@ class ScaleDigits(RescaledDataset):
         from sklearn.datasets import load_digits  # takes a second: only if it is needed
 
         pixels, labels = load_digits(return_X_y=True)
-        chosen = split_digits(labels, self.seed)[self.split]
+        chosen = split_stratified(labels, SPLIT_SIZES, self.seed)[self.split]
         factors = draw_factors(
             len(labels), self.scale_range, self.scale, np.random.default_rng(self.seed)
         )[chosen]
@@ -72,16 +73,3 @@ class ScaleDigits(RescaledDataset):
             for image, factor in zip(images, factors)
         ]
         return self.to_data_list(rescaled, labels[chosen], factors)
-
-
-def split_digits(labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Indices of the digits of each split, stratified by class."""
-    from sklearn.model_selection import train_test_split
-
-    train_val, test = train_test_split(
-        np.arange(len(labels)), test_size=SPLIT_SIZES['test'], stratify=labels, random_state=seed
-    )
-    train, val = train_test_split(
-        train_val, test_size=SPLIT_SIZES['val'], stratify=labels[train_val], random_state=seed
-    )
-    return {'train': train, 'val': val, 'test': test}

@@ -9,16 +9,15 @@ from urllib.parse import urljoin
 
 import mmengine.dist as dist
 import numpy as np
-from mmengine.utils import ProgressBar
 from mmpretrain.datasets import MNIST
 
 from mmscale.registry import DATASETS
 
 from . import mnist_recipe
 from .base import RescaledDataset, check_folder
-from .cache import Arrays, digest, load_or_build, load_when_made
+from .cache import Arrays, digest, load_or_build
 from .download import download
-from .rescaling import check_flag
+from .rescaling import check_flag, is_integer
 
 _DIGESTS = Path(__file__).with_name('mnist_digests.json')
 PUBLISHED_DIGESTS = json.loads(_DIGESTS.read_text(encoding='utf-8'))['sha256']
@@ -33,9 +32,6 @@ IDX_FILES = {
 
 # Where MMPretrain and torchvision keep them under their data roots.
 _FOLDERS = ('', 'raw', 'MNIST/raw')
-
-# Images rescaled between two updates of the progress bar.
-_PER_UPDATE = 1000
 
 
 @DATASETS.register_module()
@@ -91,19 +87,17 @@ class ScaleMNIST(RescaledDataset):
         download: bool = True,
         **kwargs,
     ):
-        known = range(len(PUBLISHED_DIGESTS))
-        if type(realization) is not int or realization not in known:
+        if not is_integer(realization) or not 0 <= realization < len(PUBLISHED_DIGESTS):
             raise ValueError(
-                f'realization must be an integer from {known[0]} to {known[-1]}, '
-                f'got {realization!r}'
+                f'realization must be an integer from 0 to {len(PUBLISHED_DIGESTS) - 1}, got '
+                f'{realization!r}'
             )
         if image_size not in (28, 56):
             raise ValueError(f'image_size must be 28 or 56, got {image_size!r}')
         check_flag('download', download)
         root = check_folder('data_root', data_root, 'MNIST')
-        if cache_dir is None:
-            self.cache_dir = root / 'mnist_scale'
-        else:
+        self.cache_dir = root / 'mnist_scale'
+        if cache_dir is not None:
             self.cache_dir = check_folder('cache_dir', cache_dir, 'what is made of MNIST')
         self.realization = realization
         self.image_size = image_size
@@ -128,7 +122,13 @@ class ScaleMNIST(RescaledDataset):
 
     def load_data_list(self) -> list[dict]:
         """Read the split from the cache, where need be after making it."""
-        arrays = load_when_made(self._load_or_build)
+        if self.scale is not None:
+            factors = f'scale{float(self.scale)}'
+        else:
+            factors = 'range{}-{}_seed{}'.format(*self.scale_range, self.seed)
+        path = self.cache_dir / f'realization{self.realization}_{factors}_{self.split}.npz'
+        published = self._published_digests() if self.published else None
+        arrays = load_or_build(path, self._build, published)
         images = arrays['images']
         if self.image_size == 56:
             images = mnist_recipe.double(images)
@@ -156,12 +156,8 @@ class ScaleMNIST(RescaledDataset):
             'labels': digest(np.array([item['gt_label'] for item in items], np.uint8)),
         }
         expected = self._published_digests()
-        for name, value in digests.items():
-            if value != expected[name]:
-                raise RuntimeError(
-                    f'The {name} of realization {self.realization}, split {self.split}, have '
-                    f'SHA-256 {value}; published are {expected[name]}'
-                )
+        if digests != expected:
+            raise RuntimeError(f'{self!r} has SHA-256 {digests}; published are {expected}')
         return digests
 
     def extra_repr(self) -> list[str]:
@@ -171,75 +167,43 @@ class ScaleMNIST(RescaledDataset):
     def _published_digests(self) -> dict[str, str]:
         return dict(zip(('images', 'labels'), PUBLISHED_DIGESTS[self.realization][self.split]))
 
-    def _load_or_build(self) -> Arrays:
-        if self.scale is not None:
-            factors = f'scale{float(self.scale)}'
-        else:
-            factors = 'range{}-{}_seed{}'.format(*self.scale_range, self.seed)
-        path = self.cache_dir / f'realization{self.realization}_{factors}_{self.split}.npz'
-        return load_or_build(
-            path, self._build, self._published_digests() if self.published else None
-        )
-
     def _build(self) -> Arrays:
-        may_download = self.download and dist.is_main_process()
-        images, labels = read_pool(Path(self.data_root), may_download)
+        images, labels = read_pool(Path(self.data_root), self.download)
         chosen = mnist_recipe.split_pool(labels, self.realization)[self.split]
         if self.scale is not None:
             factors = np.full(len(chosen), float(self.scale))
         else:
             factors = mnist_recipe.draw_split_factors(self.seed, self.scale_range)[self.split]
-        rescaled = self._rescale(images[chosen], factors)
+        rescaled = mnist_recipe.rescale_digits(images[chosen], factors)
         return dict(images=rescaled, labels=labels[chosen], factors=factors, sources=chosen)
-
-    def _rescale(self, images: np.ndarray, factors: np.ndarray) -> np.ndarray:
-        """Rescale with a progress bar, in the main process."""
-        if not dist.is_main_process():
-            return mnist_recipe.rescale_digits(images, factors)
-        print(f'Making MNIST-Scale, realization {self.realization}, split {self.split}')
-        bar = ProgressBar(len(images))
-        parts = []
-        for start in range(0, len(images), _PER_UPDATE):
-            part = slice(start, start + _PER_UPDATE)
-            parts.append(mnist_recipe.rescale_digits(images[part], factors[part]))
-            bar.update(len(parts[-1]))
-        print()
-        return np.concatenate(parts)
 
 
 def read_pool(root: Path, may_download: bool) -> tuple[np.ndarray, np.ndarray]:
     """Read MNIST's 60,000 training images, then its 10,000 test images.
 
-    Args:
-        root (Path): Folder as described in :class:`ScaleMNIST`.
-        may_download (bool): Whether to download missing files to ``root``.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: uint8 images ``(70000, 28, 28)`` and labels ``(70000, )``.
+    ``root`` is as described in :class:`ScaleMNIST`; the main process may download missing files.
+    Returns uint8 images ``(70000, 28, 28)`` and labels ``(70000, )``.
     """
-    contents = {name: _read_file(root, name, may_download) for name in IDX_FILES}
-    images = [
-        np.frombuffer(contents[name], np.uint8, offset=16).reshape(-1, 28, 28)
-        for name in ('train-images-idx3-ubyte', 't10k-images-idx3-ubyte')
-    ]
-    labels = [
-        np.frombuffer(contents[name], np.uint8, offset=8)
-        for name in ('train-labels-idx1-ubyte', 't10k-labels-idx1-ubyte')
-    ]
-    return np.concatenate(images), np.concatenate(labels)
+    train_images, train_labels, test_images, test_labels = (
+        np.frombuffer(_read_file(root, name, may_download), np.uint8, offset=offset)
+        for name, offset in zip(IDX_FILES, (16, 8, 16, 8))
+    )
+    images = np.concatenate([train_images, test_images]).reshape(-1, 28, 28)
+    return images, np.concatenate([train_labels, test_labels])
 
 
 def _read_file(root: Path, name: str, may_download: bool) -> bytes:
     """Read one IDX file, which is then known to be the original."""
     path = _find(root, name)
-    if path is None and may_download:
-        _download(root, name)
+    if path is None and may_download and dist.is_main_process():
+        archive = f'{name}.gz'
+        md5 = dict(MNIST.train_list + MNIST.test_list)[archive]
+        download(urljoin(MNIST.url_prefix, archive), root, md5)
         path = _find(root, name)
     if path is None:
         raise FileNotFoundError(
-            f'MNIST file {name}.gz (or {name}) not found in {root}, {root / "raw"} or '
-            f'{root / "MNIST/raw"}. Set data_root to the folder of the four IDX files, or '
-            'download=True.'
+            f'MNIST file {name}.gz (or {name}) not found in {root} or its raw or MNIST/raw. Set '
+            'data_root to the folder of the four IDX files, or download=True.'
         )
     remedy = f'Delete it, and get it again from {MNIST.url_prefix}{name}.gz or with download=True.'
     try:
@@ -251,21 +215,13 @@ def _read_file(root: Path, name: str, may_download: bool) -> bytes:
     md5 = hashlib.md5(content).hexdigest()
     if md5 != IDX_FILES[name]:
         raise RuntimeError(
-            f'MNIST file {path} is not the original: its uncompressed contents, '
-            f'{len(content)} bytes, have MD5 {md5} instead of {IDX_FILES[name]}. {remedy}'
+            f'MNIST file {path} is not the original: the MD5 of its {len(content)} bytes, '
+            f'uncompressed, is {md5} instead of {IDX_FILES[name]}. {remedy}'
         )
     return content
 
 
 def _find(root: Path, name: str) -> Path | None:
-    for folder in _FOLDERS:
-        for path in (root / folder / name, root / folder / f'{name}.gz'):
-            if path.is_file():
-                return path
-    return None
-
-
-def _download(root: Path, name: str) -> None:
-    archive = f'{name}.gz'
-    md5 = dict(MNIST.train_list + MNIST.test_list)[archive]
-    download(urljoin(MNIST.url_prefix, archive), root, md5)
+    names = (name, f'{name}.gz')
+    paths = [root / folder / file for folder in _FOLDERS for file in names]
+    return next((path for path in paths if path.is_file()), None)

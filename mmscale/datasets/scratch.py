@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -32,14 +32,13 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
-    try:
+    with suppress(OSError, NotImplementedError):
+        # Some network file systems cannot. The files are whole without it, only made twice.
         try:
             lock.acquire(timeout=0)
         except Timeout:
             print(f'Waiting for another process that writes to {folder}')
             lock.acquire()
-    except (OSError, NotImplementedError):
-        pass  # Some network file systems cannot. The files are whole without it, only made twice.
     try:
         if lock.is_locked:
             # Nobody else is within, so these are of processes that were killed.
@@ -60,12 +59,10 @@ def put(source: Path, target: Path) -> None:
         # Some ways to write a temporary file make it readable by nobody else, but a data folder
         # is often shared.
         source.chmod(0o644)
-        os.replace(source, target)
-        return
     try:
         # Fails for a folder that is there, unless it is empty.
         os.replace(source, target)
     except OSError as error:
-        if target.exists():
+        if source.is_dir() and target.exists():
             raise FileExistsError(f'{target} exists already') from error
         raise

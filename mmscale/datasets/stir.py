@@ -4,15 +4,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import mmengine.dist as dist
 import numpy as np
-from mmengine.utils import track_iter_progress
 from mmpretrain.datasets import MNIST
 
 from mmscale.registry import DATASETS
 
 from .base import SPLITS, RescaledDataset, check_folder
-from .cache import Arrays, load_or_build, load_when_made
+from .cache import Arrays, load_or_build
 from .rescaling import check_flag
 from .scale_mnist import read_pool
 
@@ -102,7 +100,7 @@ class STIR(RescaledDataset):
                 )
         path = self.cache_dir / f'mnist_{self.split}.npz'
         published = dict(images=DIGESTS[self.split])
-        arrays = load_when_made(lambda: load_or_build(path, self._build, published))
+        arrays = load_or_build(path, self._build, published)
         chosen = slice(SIZES.index(self.sizes[1]), SIZES.index(self.sizes[0]) + 1)
         sizes, images = np.array(SIZES)[chosen], arrays['images'][chosen]
         factors = np.repeat(sizes / CANVAS, 10 * INSTANCES)
@@ -114,23 +112,18 @@ class STIR(RescaledDataset):
         return [f'Split: \t{self.split}', f'Sizes: \t{self.sizes[0]} to {self.sizes[1]} pixels']
 
     def _build(self) -> Arrays:
-        is_main = dist.is_main_process()
-        pool, labels = read_pool(Path(self.data_root), self.download and is_main)
+        pool, labels = read_pool(Path(self.data_root), self.download)
         part = slice(TRAINING_IMAGES, None) if self.split == 'test' else slice(TRAINING_IMAGES)
         pool, labels = pool[part], labels[part]
         first = INSTANCES if self.split == 'val' else 0
         images = np.zeros((len(SIZES), 10, INSTANCES, CANVAS, CANVAS), np.uint8)
         positions = draw_positions()[SPLITS.index(self.split)]
-        if is_main:
-            print(f'Making STIR-MNIST, split {self.split}')
-        for digit in track_iter_progress(range(10)) if is_main else range(10):
+        for digit in range(10):
             found = pool[labels == digit]
             np.random.RandomState(42).shuffle(found)
-            for i, size in enumerate(SIZES):
-                for n in range(INSTANCES):
-                    images[i, digit, n] = place_digit(
-                        found[first + n], size, *positions[i, digit, n]
-                    )
+            for i, n in np.ndindex(len(SIZES), INSTANCES):
+                place = positions[i, digit, n]
+                images[i, digit, n] = place_digit(found[first + n], SIZES[i], *place)
         return dict(images=images)
 
 
@@ -138,28 +131,17 @@ def draw_positions() -> np.ndarray:
     """Left and upper border of every digit, ``(split, size, digit, instance, 2)``, in pixels."""
     rng = np.random.RandomState(42)
     positions = np.zeros((len(SPLITS), len(SIZES), 10, INSTANCES, 2), int)
-    for digit in range(10):
-        for n in range(INSTANCES):
-            for i, size in enumerate(SIZES):
-                for split in range(len(SPLITS)):
-                    positions[split, i, digit, n] = rng.randint(0, CANVAS - size + 1, 2)
+    for digit, n, i, split in np.ndindex(10, INSTANCES, len(SIZES), len(SPLITS)):
+        positions[split, i, digit, n] = rng.randint(0, CANVAS - SIZES[i] + 1, 2)
     return positions
 
 
 def place_digit(image: np.ndarray, size: int, left: int, top: int) -> np.ndarray:
     """Rescales a digit and makes its strokes as sharp as they were, on a canvas of 64x64 pixels.
 
-    The steps are those of scikit-image's ``resize`` and ``gaussian``, which the published recipe
-    uses.
-
-    Args:
-        image (np.ndarray): uint8, ``(28, 28)``.
-        size (int): Side of the rescaled digit, in pixels.
-        left (int): Column at which it begins.
-        top (int): Row at which it begins.
-
-    Returns:
-        np.ndarray: uint8, ``(64, 64)``.
+    From uint8 ``(28, 28)`` to uint8 ``(64, 64)``, ``size`` pixels wide, with its corner in column
+    ``left`` and row ``top``. The steps are those of scikit-image's ``resize`` and ``gaussian``,
+    which the published recipe uses.
     """
     from scipy import ndimage  # takes a while: only if it is needed
 

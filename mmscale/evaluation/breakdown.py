@@ -4,7 +4,7 @@
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -134,8 +134,9 @@ def _run(body: Features, signal: Signal) -> tuple[Signal, int]:
 
 def _measure(backbone, body, batch, before, scale: Scaling, factor, border) -> Tensor:
     """The whole error and its parts at one factor, ``(5, N)``."""
+    size = 1 + len(PARTS), len(batch)
     if factor == 1:  # L_1 changes nothing
-        return torch.zeros(1 + len(PARTS), len(batch), dtype=torch.float64, device='cpu')
+        return torch.zeros(size, dtype=torch.float64, device='cpu')
     lifted, feature, spoiled = before
     if not scale.leaves_a_level(feature, factor):
         warnings.warn(
@@ -143,18 +144,19 @@ def _measure(backbone, body, batch, before, scale: Scaling, factor, border) -> T
             f'{scale.grid.shift(factor):.3g} levels: its error and its parts are nan',
             stacklevel=3,
         )
-        size = 1 + len(PARTS), len(batch)
         return torch.full(size, torch.nan, dtype=torch.float64, device='cpu')
     expected = scale_levels(scale, feature, factor, spoiled)
     offset = scale.grid.shift(factor) % 1
     if offset:
-        between = _GridBetween.build_between(scale.grid, offset)
-        with _on_grid(backbone, between):
+        # Of S levels there are S - 1 between.
+        fewer = {**asdict(scale.grid), 'num_scales': scale.grid.num_scales - 1}
+        with _on_grid(backbone, _GridBetween(**fewer, offset=offset)):
             lifted = backbone.lift(batch)
             feature, _ = _run(body, lifted)
 
+    interpolation = interpolation_of(scale.arguments['resampling'])
+
     def take(signal: Signal) -> Signal:
-        interpolation = interpolation_of(scale.arguments['resampling'])
         return scale_scale_space(
             signal, factor, scale.grid, interpolation=interpolation, offset=offset
         )
@@ -189,12 +191,6 @@ class _GridBetween(ScaleGrid):
 
     offset: float = 0.0
 
-    @classmethod
-    def build_between(cls, grid: ScaleGrid, offset: float) -> '_GridBetween':
-        """Of ``S`` levels there are ``S - 1`` between."""
-        values = {field.name: getattr(grid, field.name) for field in fields(grid)}
-        return cls(**{**values, 'num_scales': grid.num_scales - 1}, offset=offset)
-
     @property
     def levels(self) -> tuple[float, ...]:
         return tuple(level + self.offset for level in super().levels)
@@ -203,11 +199,7 @@ class _GridBetween(ScaleGrid):
 @contextmanager
 def _on_grid(backbone: nn.Module, grid: ScaleGrid) -> Iterator[None]:
     """Lets all layers work on other levels, with the weights that they have."""
-    modules = [
-        module
-        for module in backbone.modules()
-        if isinstance(getattr(module, 'grid', None), ScaleGrid)
-    ]
+    modules = [m for m in backbone.modules() if isinstance(getattr(m, 'grid', None), ScaleGrid)]
     own = [module.grid for module in modules]
     for module in modules:
         module.grid = grid

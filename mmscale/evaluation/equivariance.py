@@ -11,12 +11,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mmscale.scale_space import ScaleGrid, Signal, is_pyramid
+from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, split_levels
 from mmscale.scale_space.action import BETWEEN_LEVELS
 from mmscale.scale_space.resample import check_choice
 
 from .features import Features, find_grid, modules_of
-from .scaling import RESAMPLINGS, Scaling
+from .scaling import RESAMPLINGS, Scaling, has_levels
 
 FACTORS = (1.0, 1.1, 1.5, 2.0, 2.5, 3.0)
 
@@ -127,14 +127,12 @@ def equivariance_error(
     with eval_mode(phi):
         for batch in split_batches(images, batch_size):
             scale = Scaling(grid, zero_scale, canvas, resampling, between_levels, batch)
-            for name, errors in _measure(features, batch, factors, scale, border, truncation):
-                parts.setdefault(name, []).append(errors)
-    results = {}
-    for name, errors in parts.items():
-        valid, truncated = (torch.cat(columns, dim=1) for columns in zip(*errors))
-        if not squared:
-            valid, truncated = valid.sqrt(), truncated.sqrt()
-        results[name] = EquivarianceError(factors, valid, truncated)
+            found = _measure(features, batch, factors, scale, border, truncation)
+            for name, errors in found.items():
+                parts.setdefault(name, []).append(errors if squared else errors.sqrt())
+    results = {
+        name: EquivarianceError(factors, *torch.cat(errors, 2)) for name, errors in parts.items()
+    }
     if not results:
         raise ValueError('images must hold at least one image, got none')
     if layers is not None:
@@ -177,14 +175,14 @@ def eval_mode(phi: Callable) -> Iterator[None]:
 def split_batches(images: Signal | Iterable[Signal], batch_size: int) -> Iterator[Signal]:
     if batch_size < 1:
         raise ValueError(f'batch_size must be at least 1, got {batch_size}')
-    if isinstance(images, list) and all(isinstance(x, Tensor) for x in images):
-        sizes = [tuple(x.shape[-2:]) for x in images]
-        if len(set(sizes)) > 1:
-            raise ValueError(
-                f'images is a list of tensors of the sizes {sizes}: give a pyramid as a tuple of '
-                'its levels, and batches of different sizes as iter(images)'
-            )
     if not isinstance(images, Tensor | tuple):
+        if isinstance(images, list):
+            sizes = [tuple(x.shape[-2:]) for x in images if isinstance(x, Tensor)]
+            if len(set(sizes)) > 1:
+                raise ValueError(
+                    f'images is a list of tensors of the sizes {sizes}: give a pyramid as a tuple '
+                    'of its levels, and batches of different sizes as iter(images)'
+                )
         for batch in images:
             yield from split_batches(batch, batch_size)
         return
@@ -200,20 +198,18 @@ def _title(name: str) -> str:
 
 def _measure(features: Features, batch, factors, scale: Scaling, border, truncation):
     """The errors of one batch, by name, each two of ``(F, N)``: valid and truncated levels."""
-    is_image = not is_pyramid(batch) and batch.ndim == 4
     before = features(batch)
     truncations = features.truncation  # of a run that came to its end
     pooled = _pooled(features, batch, before, factors, scale)
     before = _flatten(before, pooled)
-    for name, feature in before.items():
-        _check_finite(name, feature, 1.0)
+    _check_finite(before, 1.0)
     errors = {name: [] for name in before}
     refusals, measured = [], False
     for factor in factors:
         whole = scale.leaves_a_level(batch, factor)
-        left = [name for name in before if whole and scale.leaves_a_level(before[name], factor)]
+        left = [name for name, x in before.items() if whole and scale.leaves_a_level(x, factor)]
         # L_1 changes nothing, nor does it the features.
-        after = before
+        after = before if factor == 1 else {}
         if factor > 1 and left:
             try:
                 after = _flatten(_run_scaled(features, scale(batch, factor), factor), pooled)
@@ -221,7 +217,7 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
             except ValueError as error:
                 refusals.append(error)
                 warnings.warn(f'{error}: the error there is nan', stacklevel=4)
-                after = None
+        _check_finite(after, factor)
         for name, feature in before.items():
             if name not in left:
                 warnings.warn(
@@ -229,41 +225,50 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
                     f'{scale.grid.shift(factor):.3g} levels: its error is nan',
                     stacklevel=4,
                 )
-            if name not in left or after is None:
+            if name not in left or name not in after:
                 count = len(levels_of(feature)[0])
-                missing = torch.full((count,), torch.nan, dtype=torch.float64, device='cpu')
-                errors[name].append([missing] * 2)
+                missing = torch.full((2, count), torch.nan, dtype=torch.float64, device='cpu')
+                errors[name].append(missing)
                 continue
             # A scale space as input ends at the same level of both sides at powers of the base.
-            cut = is_image or not scale.is_whole(factor)
+            cut = not has_levels(batch) or not scale.is_whole(factor)
             spoiled = truncations[name] if cut else 0
-            if truncation is not None and (is_pyramid(feature) or feature.ndim == 5):
+            if truncation is not None and has_levels(feature):
                 spoiled = truncation
-            found = after[name]
-            _check_finite(name, found, factor)
-            expected = scale_levels(scale, feature, factor, spoiled)
-            valid = len(expected) - spoiled
-            if valid < 1:
-                warnings.warn(
-                    f'no level is valid at factor {factor:g}: {len(expected)} remain, and the '
-                    f'interactions of the network spoil {spoiled}',
-                    stacklevel=4,
-                )
-            frames = _frames(scale, feature, factor, spoiled)
-            sums = _norms(expected, levels_of(found), valid, border, frames)
-            ratios = [
-                (difference / reference).where(reference > 0, torch.nan)
-                for difference, reference in sums
-            ]
-            if valid >= 1 and ratios[0].isnan().any():
-                warnings.warn(
-                    f'{_title(name)} is zero for a sample: its error is nan', stacklevel=4
-                )
+            ratios = _compare(name, scale, feature, after[name], factor, spoiled, border)
             errors[name].append(ratios)
     if refusals and not measured:
         raise refusals[0]
-    for name, columns in errors.items():
-        yield name, [torch.stack(parts) for parts in zip(*columns)]
+    return {name: torch.stack(rows, 1) for name, rows in errors.items()}
+
+
+def _compare(name, scale: Scaling, feature, found, factor, spoiled, border) -> Tensor:
+    """The errors of the valid and of the truncated levels, ``(2, N)``."""
+    expected = scale_levels(scale, feature, factor, spoiled)
+    valid = len(expected) - spoiled
+    if valid < 1:
+        warnings.warn(
+            f'no level is valid at factor {factor:g}: {len(expected)} remain, and the '
+            f'interactions of the network spoil {spoiled}',
+            stacklevel=5,
+        )
+    frames = _frames(scale, feature, factor, spoiled)
+    sums = torch.zeros(2, 2, len(expected[0]), dtype=torch.float64, device='cpu')
+    for k, (a, b) in enumerate(zip(expected, levels_of(found))):
+        if frames is not None:
+            rows, columns = frames[k]
+            a, b = a[..., rows, columns], b[..., rows, columns]
+            if 0 in (*a.shape[2:], *b.shape[2:]):
+                continue  # too small a map to have a sample there
+        size = [min(sides) for sides in zip(a.shape[2:], b.shape[2:])]
+        a, b = (crop_border(part.double().cpu(), size, border) for part in (a, b))
+        terms = [part.flatten(1).square().sum(1) for part in (a - b, a)]
+        sums[int(k >= valid)] += torch.stack(terms)
+    difference, reference = sums.unbind(1)
+    ratios = (difference / reference).where(reference > 0, torch.nan)
+    if valid >= 1 and ratios[0].isnan().any():
+        warnings.warn(f'{_title(name)} is zero for a sample: its error is nan', stacklevel=5)
+    return ratios
 
 
 def _pooled(features: Features, batch, before: dict, factors, scale: Scaling) -> set[str]:
@@ -313,19 +318,18 @@ def _run_scaled(features: Features, scaled: Signal, factor: float) -> dict[str, 
         ) from error
 
 
-def _check_finite(name: str, feature: Signal, factor: float) -> None:
-    if not all(level.isfinite().all() for level in levels_of(feature)):
-        raise ValueError(
-            f'{_title(name)} is not finite at factor {factor:g}: check the weights and the '
-            'normalisation of the images'
-        )
+def _check_finite(features: dict[str, Signal], factor: float) -> None:
+    for name, feature in features.items():
+        if not all(level.isfinite().all() for level in levels_of(feature)):
+            raise ValueError(
+                f'{_title(name)} is not finite at factor {factor:g}: check the weights and the '
+                'normalisation of the images'
+            )
 
 
 def levels_of(x: Signal) -> list[Tensor]:
     """The parts of a signal that are compared with each other, each with the batch in front."""
-    if is_pyramid(x):
-        return list(x)
-    return list(x.unbind(2)) if x.ndim == 5 else [x]
+    return list(split_levels(x)) if has_levels(x) else [x]
 
 
 def scale_levels(scale: Scaling, feature: Signal, factor: float, spoiled: int) -> list[Tensor]:
@@ -371,23 +375,3 @@ def crop_border(x: Tensor, size: Sequence[int], border: int) -> Tensor:
             'border or larger images'
         )
     return x[..., border : height - border, border : width - border]
-
-
-def _norms(
-    expected: list[Tensor], found: list[Tensor], valid: int, border: int, frames: list | None
-) -> tuple[Tensor, Tensor]:
-    """Squared norms of difference and reference, ``(2, N)``, of valid and of truncated levels."""
-    if frames is not None:
-        expected, found = (
-            [level[..., rows, columns] for level, (rows, columns) in zip(levels, frames)]
-            for levels in (expected, found)
-        )
-    sums = [torch.zeros(2, len(found[0]), dtype=torch.float64, device='cpu') for _ in range(2)]
-    for level, (a, b) in enumerate(zip(expected, found)):
-        size = [min(sides) for sides in zip(a.shape[2:], b.shape[2:])]
-        if frames is not None and not min(size):
-            continue  # too small a map to have a sample there
-        a, b = (crop_border(part.double().cpu(), size, border) for part in (a, b))
-        terms = [part.flatten(1).square().sum(1) for part in (a - b, a)]
-        sums[level >= valid] += torch.stack(terms)
-    return sums[0], sums[1]

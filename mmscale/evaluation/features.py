@@ -12,6 +12,8 @@ from mmscale.models.layers import DeformScaleConv, ScaleConv
 from mmscale.models.necks import ScaleFPN, ScaleGlobalPooling, ScaleLevels, ScalePooling
 from mmscale.scale_space import Levels, ScaleGrid, Signal, is_pyramid
 
+from .scaling import has_levels
+
 SCALE_POOLINGS = (ScalePooling, ScaleGlobalPooling, ScaleLevels)
 
 
@@ -27,11 +29,8 @@ def find_grid(phi: Callable) -> ScaleGrid | None:
     Raises:
         ValueError: If layers have different ones.
     """
-    grids = {
-        module.grid
-        for module in modules_of(phi)
-        if isinstance(getattr(module, 'grid', None), ScaleGrid)
-    }
+    found = (getattr(module, 'grid', None) for module in modules_of(phi))
+    grids = {grid for grid in found if isinstance(grid, ScaleGrid)}
     if len(grids) > 1:
         raise ValueError(
             f'the layers have {len(grids)} different scale grids, give the one of the outputs as '
@@ -57,10 +56,9 @@ def check_layers(phi: nn.Module, layers: Sequence[str]) -> None:
 
 def images_of(batch) -> Tensor:
     """The images of what a data preprocessor returned, ``(N, C, H, W)``; or ``ValueError``."""
-    if isinstance(batch, tuple | list) and batch:
-        inputs = batch[0]
-    else:
-        inputs = batch.get('inputs') if isinstance(batch, dict) else batch
+    inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    if isinstance(inputs, dict):
+        inputs = inputs.get('inputs')
     if not isinstance(inputs, Tensor) or inputs.ndim != 4:
         shape = tuple(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise ValueError(
@@ -74,8 +72,7 @@ class Features:
 
     Outputs that are tuples of several signals get an entry each, ``'name[0]'``, ``'name[1]'``, ....
     A tuple of maps ``(N, C, H_k, W_k)`` of equal channels, at most as many as the grid has levels,
-    is one pyramid where there is a grid, until a module has pooled over scale: behind it, tuples
-    are several maps, such as those of a feature pyramid network. Of the maps of a
+    is one pyramid where there is a grid, until a module has pooled over scale. Of the maps of a
     :class:`~mmscale.models.ScaleFPN` those of the levels are a pyramid, and the others are left
     out. A layer that runs several times counts as it ran last.
     A model of MMEngine that needs data samples, as two-stage detectors do, stops where it misses
@@ -83,9 +80,9 @@ class Features:
 
     Attributes:
         truncation (dict[str, int]): After a run, the coarse levels of each signal that the
-            interactions before it spoiled: each scale convolution of interaction K adds K - 1.
-            Convolutions of parallel branches are added up, which is on the safe side. What has no
-            levels has none that are spoiled: behind a pooling over scale the error has all of it.
+            interactions before it spoiled: each scale convolution of interaction K adds K - 1, of
+            parallel branches each, which is on the safe side. What has no levels has none that
+            are spoiled: behind a pooling over scale the error has all of it.
 
     Args:
         phi (Callable): The network, or any function of a batch.
@@ -152,8 +149,7 @@ class Features:
         signals = self._signals(output)
         names = [name] if len(signals) == 1 else [f'{name}[{i}]' for i in range(len(signals))]
         for key, signal in zip(names, signals, strict=True):
-            has_levels = is_pyramid(signal) or signal.ndim == 5
-            outputs[key], self.truncation[key] = signal, spoiled if has_levels else 0
+            outputs[key], self.truncation[key] = signal, spoiled if has_levels(signal) else 0
 
     def _signals(self, output) -> list[Signal]:
         if isinstance(output, Levels):

@@ -52,27 +52,32 @@ def scale_signal(
     check_choice('resampling', resampling, RESAMPLINGS)
     check_choice('between_levels', between_levels, BETWEEN_LEVELS)
     interpolation = interpolation_of(resampling)
-    if is_pyramid(x) or x.ndim == 5:
+    if has_levels(x):
         if scale_space is None:
             raise ValueError('scale_space must be given: the signal is a scale space')
-        if ScaleGrid.build(scale_space).num_scales == 1:
-            # Of an ordinary network, written as one on scale spaces: there is no level to go to.
-            image = x[0] if is_pyramid(x) else x[:, :, 0]
-            y = scale_signal(image, factor, None, zero_scale, canvas, centre, resampling)
-            return (y,) if is_pyramid(x) else y[:, :, None]
-        return scale_scale_space(
-            x, factor, scale_space, canvas, interpolation, centre, between_levels
-        )
-    if x.ndim == 4:
-        variance = {'matched': None, 'gaussian': (factor - 1) ** 2 / 4}.get(resampling, 0.0)
-        return scale_image(x, factor, zero_scale, canvas, interpolation=interpolation,
-                           centre=centre, variance=variance)  # fmt: skip
+        if ScaleGrid.build(scale_space).num_scales > 1:
+            return scale_scale_space(
+                x, factor, scale_space, canvas, interpolation, centre, between_levels
+            )
+        # Of an ordinary network, written as one on scale spaces: there is no level to go to.
+        image = x[0] if is_pyramid(x) else x[:, :, 0]
+        y = scale_signal(image, factor, None, zero_scale, canvas, centre, resampling)
+        return (y,) if is_pyramid(x) else y[:, :, None]
     if x.ndim == 2:
         return x
-    raise ValueError(
-        'a signal is (N, C), (N, C, H, W), (N, C, S, H, W) or a pyramid, got the shape '
-        f'{tuple(x.shape)}'
-    )
+    if x.ndim != 4:
+        raise ValueError(
+            'a signal is (N, C), (N, C, H, W), (N, C, S, H, W) or a pyramid, got the shape '
+            f'{tuple(x.shape)}'
+        )
+    variance = {'matched': None, 'gaussian': (factor - 1) ** 2 / 4}.get(resampling, 0.0)
+    return scale_image(x, factor, zero_scale, canvas, interpolation=interpolation,
+                       centre=centre, variance=variance)  # fmt: skip
+
+
+def has_levels(x: Signal) -> bool:
+    """Whether a signal is a scale space, and not a map, an image or vectors."""
+    return is_pyramid(x) or x.ndim == 5
 
 
 def interpolation_of(resampling: str) -> str:
@@ -120,7 +125,7 @@ class Scaling:
 
     def leaves_a_level(self, x: Signal, factor: float) -> bool:
         """Whether anything of a signal is left; maps and vectors have no level to lose."""
-        if self.grid is None or self.grid.num_scales == 1 or not (is_pyramid(x) or x.ndim == 5):
+        if self.grid is None or self.grid.num_scales == 1 or not has_levels(x):
             return True
         return self.grid.shift(factor) <= (len(x) if is_pyramid(x) else x.shape[2]) - 1
 

@@ -18,11 +18,7 @@ from mmscale.engine.models import load_model
 
 
 def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Reads an image file.
-
-    Args:
-        path (str): Of any kind that MMCV reads.
-        size (tuple[int, int], optional): Height and width to resize to.
+    """Reads an image file of any kind that MMCV reads, and resizes it to ``(height, width)``.
 
     Returns:
         np.ndarray: ``(H, W, 3)``, 8 bits, channels in the order B, G, R.
@@ -72,11 +68,15 @@ class Network:
 
     def to_picture(self, x: Tensor) -> np.ndarray:
         """What Matplotlib draws, from an input of the backbone or a level of it, ``(C, H, W)``."""
-        if getattr(self.preprocessor, '_enable_normalize', False):
-            x = x * self.preprocessor.std + self.preprocessor.mean
-        if self.in_channels == 3 and self.reads_bgr != getattr(self.preprocessor, 'to_rgb', False):
-            x = x.flip(0)
-        return to_picture(x / 255)
+        turned = self.reads_bgr != getattr(self.preprocessor, 'to_rgb', False)
+        return undo(x, self.preprocessor, turned)
+
+
+def undo(x: Tensor, preprocessor: nn.Module, is_bgr: bool) -> np.ndarray:
+    """The picture of which a preprocessor has made ``(C, H, W)``."""
+    if getattr(preprocessor, '_enable_normalize', False):
+        x = x * preprocessor.std + preprocessor.mean
+    return to_picture((x.flip(0) if is_bgr and len(x) == 3 else x) / 255)
 
 
 def to_picture(x: Tensor) -> np.ndarray:
@@ -88,13 +88,7 @@ def to_picture(x: Tensor) -> np.ndarray:
 def load_network(model: str, options: dict | None = None, pretrained: bool = False) -> Network:
     """Builds a model with the weights of a checkpoint, or random ones, the same at each call.
 
-    Args:
-        model (str): As commands name it, see :func:`mmscale.engine.models.load_model`.
-        options (dict, optional): Settings that override the config.
-        pretrained (bool): Whether a name stands for its released weights.
-
-    Returns:
-        Network: Its backbone, ready to be run.
+    The arguments are those of :func:`mmscale.engine.models.load_model`.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter('ignore')

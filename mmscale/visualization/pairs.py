@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmscale.evaluation import equivariance_error, scale_signal
+from mmscale.evaluation.scaling import has_levels
 from mmscale.scale_space import Signal, is_pyramid, split_levels
 
 from .network import Network
@@ -67,17 +68,10 @@ def disc(side: int, middle: float, radius: float, edge: float = 0.0) -> Tensor:
 
 
 def rotate(x: Tensor, angle: float, middle: float) -> Tensor:
-    """Squares ``(N, C, H, H)`` rotated counterclockwise about a point of their diagonal.
+    """Squares ``(N, C, H, H)`` rotated counterclockwise by degrees, in float64.
 
-    They are read by bicubic interpolation, with zeros outside; quarter turns are exact.
-
-    Args:
-        x (Tensor): The squares.
-        angle (float): In degrees.
-        middle (float): Row and column of the point, in samples.
-
-    Returns:
-        Tensor: In float64, of the same shape.
+    ``middle`` is row and column of the point that stays, in samples. They are read by bicubic
+    interpolation, with zeros outside; quarter turns are exact.
     """
     side = x.shape[-1]
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
@@ -100,14 +94,12 @@ class LastOutput(nn.Module):
 
     def forward(self, image: Tensor) -> Signal:
         output = self.backbone(image)[-1]
-        is_scale_space = is_pyramid(output) or output.ndim == 5
-        return split_levels(output)[0] if is_scale_space and self.grid is None else output
+        return split_levels(output)[0] if has_levels(output) and self.grid is None else output
 
 
 def finest(x: Signal) -> Tensor:
     """The finest level of a scale space, or the one map there is, ``(C, H, W)`` of one image."""
-    is_scale_space = is_pyramid(x) or x.ndim == 5
-    return (split_levels(x)[0] if is_scale_space else x)[0].double()
+    return (split_levels(x)[0] if has_levels(x) else x)[0].double()
 
 
 @torch.no_grad()

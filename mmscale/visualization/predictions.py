@@ -16,7 +16,7 @@ from mmscale.engine.accuracy import shrink, told
 from mmscale.engine.models import Model
 from mmscale.engine.study import batches, build_test_data, check_test_classes
 
-from .network import to_picture
+from .network import undo
 
 # From here on a box is right, if its class is.
 OVERLAP = 0.5
@@ -52,16 +52,11 @@ class Seen:
 def predict_over_scale(
     model: Model, index: int, factors: Sequence[float], threshold: float = 0.3
 ) -> list[Seen]:
-    """Runs a model on one image of its test data at each factor.
+    """Runs a detector of boxes or a segmentor on image ``index`` of its test data at each factor.
 
-    Args:
-        model (Model): A detector of boxes or a segmentor.
-        index (int): Of the image in the dataset.
-        factors (Sequence[float]): The image is made so many times smaller, behind the pipeline.
-        threshold (float): Least score of a box.
-
-    Raises:
-        ValueError: If there is no such image, or the model finds neither boxes nor segments.
+    The image is made so many times smaller behind the pipeline; ``threshold`` is the least score
+    of a box. ValueError is raised if there is no such image, or the model finds neither boxes nor
+    segments.
     """
     dataset = build_test_data(model)
     check_test_classes(model, dataset)
@@ -80,7 +75,10 @@ def predict_over_scale(
             raise ValueError(
                 f'{model.path} finds neither boxes (pred_instances) nor segments (pred_sem_seg)'
             )
-        picture = _picture(inputs[0, :, :height, :width], model.network.data_preprocessor)
+        preprocessor = model.network.data_preprocessor
+        # Where the preprocessor does not turn them, channels are as MMCV has read them.
+        is_bgr = not getattr(preprocessor, '_channel_conversion', True)
+        picture = undo(inputs[0, :, :height, :width], preprocessor, is_bgr)
         classes = tuple(dataset.metainfo.get('classes') or map(str, range(256)))
         shape = tuple(sample.metainfo['ori_shape'][:2])
         found.append(Seen(picture, shape, classes=classes, **parts))
@@ -105,17 +103,11 @@ def _read(result: BaseDataElement, info: dict, threshold: float) -> dict | None:
 def match(
     boxes: Tensor, scores: Tensor, labels: Tensor, objects: Tensor, classes: Tensor
 ) -> Tensor:
-    """The object of each box: of its class, and overlapping by half of the union or more.
+    """The number of the object of each box, ``(D,)``, -1 for none.
 
-    As in COCO, boxes choose in the order of their scores, each the free object that it overlaps
-    most.
-
-    Args:
-        boxes, scores, labels (Tensor): ``(D, 4)``, ``(D,)`` and ``(D,)``.
-        objects, classes (Tensor): ``(M, 4)`` and ``(M,)``.
-
-    Returns:
-        Tensor: ``(D,)``, the number of the object, -1 for none.
+    It is of its class and overlaps it by half of the union or more. As in COCO, boxes choose in the
+    order of their scores, each the free object that it overlaps most. There are ``(D, 4)`` boxes
+    with ``(D,)`` scores and labels, and ``(M, 4)`` objects of ``(M,)`` classes.
     """
     overlap = box_iou(boxes, objects)
     overlap[labels[:, None] != classes] = 0
@@ -126,11 +118,3 @@ def match(
             owner[place] = best
             overlap[:, best] = 0
     return owner
-
-
-def _picture(pixels: Tensor, preprocessor) -> np.ndarray:
-    if getattr(preprocessor, '_enable_normalize', False):
-        pixels = pixels * preprocessor.std + preprocessor.mean
-    if not getattr(preprocessor, '_channel_conversion', True) and len(pixels) == 3:
-        pixels = pixels.flip(0)  # as MMCV has read it: blue first
-    return to_picture(pixels / 255)

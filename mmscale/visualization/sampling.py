@@ -9,28 +9,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from mmscale.evaluation.scaling import find_stride
 from mmscale.models import DeformScaleConv, ModulatedDeformScaleConv, ScaleConv
-from mmscale.scale_space import Levels, ScaleGrid, Signal, is_pyramid, split_levels
+from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, split_levels
 
 from .network import Network
 
-# Divisible by the usual strides: the size of a map then tells its stride.
+# Divisible by the usual strides, of which the size of a map then tells which it is.
 PROBE_SIZE = 128
 
 
 @torch.no_grad()
 def stride_before(network: Network, layer: nn.Module | None = None) -> int:
-    """The stride of what enters a layer, in samples of its level, as a blank image shows it.
+    """The stride of what enters a layer of the backbone, in samples of its level.
 
-    Args:
-        network (Network): The network.
-        layer (nn.Module, optional): A layer of its backbone. Defaults to what follows the
-            backbone: the stride of its last output.
-
-    Raises:
-        ValueError: If the layer does not run, or takes no feature map.
+    As a blank image shows it. Without a layer it is that of the backbone's last output. ValueError
+    is raised if the layer does not run, or takes no feature map.
     """
-    side, level = _probe(network)
+    grid = getattr(network.backbone, 'grid', None)
+    side = PROBE_SIZE if grid is None else max(PROBE_SIZE, math.ceil(grid.factors[-1]))
     seen = []
     watched = layer or nn.Identity()
     handle = watched.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
@@ -42,27 +39,13 @@ def stride_before(network: Network, layer: nn.Module | None = None) -> int:
         handle.remove()
     if not seen:
         raise ValueError('--layer: the backbone does not run it')
-    if is_pyramid(seen[0]):
-        grid = network.backbone.grid
-        return round(grid.level_size(side, grid.levels[level]) / seen[0][level].shape[-1])
-    if not isinstance(seen[0], Levels) and seen[0].ndim not in (4, 5):
+    (x,) = seen
+    if is_pyramid(x):
+        side = grid.level_size(side, grid.levels[0])
+    level = x[0] if isinstance(x, tuple) else x
+    if level.ndim not in (4, 5):
         raise ValueError(f'{type(network.backbone).__name__} has no feature map there')
-    return round(side / (seen[0][0] if isinstance(seen[0], Levels) else seen[0]).shape[-1])
-
-
-def _probe(network: Network) -> tuple[int, int]:
-    """Side of the blank image, and the level of a pyramid that then has a multiple of PROBE_SIZE.
-
-    It is level 0, or the one nearest to it.
-    """
-    grid = getattr(network.backbone, 'grid', None)
-    if grid is None:
-        return PROBE_SIZE, 0
-    level = min(max(-grid.first_level, 0), grid.num_scales - 1)
-    coarsest = math.ceil(grid.factors[-1])
-    lifted = network.backbone.lift(torch.zeros(1, network.in_channels, coarsest, coarsest))
-    size = PROBE_SIZE * math.ceil(coarsest / PROBE_SIZE)
-    return math.floor(size * grid.factors[level]) if is_pyramid(lifted) else size, level
+    return find_stride(side, level.shape[-1])
 
 
 @dataclass(frozen=True)
@@ -103,18 +86,18 @@ def find_layer(network: Network, name: str | None) -> tuple[str, ScaleConv]:
 @torch.no_grad()
 def watch(network: Network, layer: ScaleConv, image: Tensor) -> tuple[Signal, Signal | None]:
     """What a layer gives for an image, and what its offset branch predicts, if it has one."""
-    seen = {}
-    watched = [layer, layer.conv_offset] if isinstance(layer, DeformScaleConv) else [layer]
+    seen, branch = {}, getattr(layer, 'conv_offset', None)
     handles = [
         module.register_forward_hook(lambda m, _, output: seen.update({m: output}))
-        for module in watched
+        for module in (layer, branch)
+        if module is not None
     ]
     try:
         network.backbone(image)
     finally:
         for handle in handles:
             handle.remove()
-    return seen[layer], seen.get(watched[-1]) if len(watched) > 1 else None
+    return seen[layer], seen.get(branch)
 
 
 def read_layer(
@@ -122,12 +105,8 @@ def read_layer(
 ) -> list[Reading]:
     """Where the output of a layer nearest to a pixel of the image reads, level by level.
 
-    Args:
-        network (Network): The network.
-        layer (ScaleConv): A layer of its backbone.
-        stride (int): Of what enters the layer, see :func:`stride_before`.
-        image (Tensor): ``(1, C, H, W)``, what the backbone takes.
-        point (tuple[int, int]): Row and column of the pixel.
+    ``stride`` is that of what enters the layer (:func:`stride_before`), ``image`` what the backbone
+    takes, ``(1, C, H, W)``, and ``point`` row and column of the pixel.
     """
     output, predicted = watch(network, layer, image)
     readings = []

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mmscale.datasets import mnist_recipe, scale_mnist
+from mmscale.datasets.cache import digest
 
 TRAIN, TEST = 500, 60
 SIZES = {'train': 100, 'val': 40, 'test': 300}
@@ -54,23 +55,18 @@ def expect_synthetic_mnist(monkeypatch) -> None:
     for split, size in SIZES.items():
         monkeypatch.setitem(mnist_recipe.SPLIT_SIZES, split, size)
     images, labels = mnist_pool()
-    digests = []
-    for realization in range(6):
-        splits = mnist_recipe.split_pool(labels, realization)
+    digests = [{} for _ in range(6)]
+    for realization, published in enumerate(digests):
         factors = mnist_recipe.draw_split_factors(realization)
-        digests.append(
-            {
-                split: tuple(
-                    hashlib.sha256(array).hexdigest()
-                    for array in (
-                        mnist_recipe.rescale_digits(images[chosen], factors[split]),
-                        labels[chosen],
-                    )
-                )
-                for split, chosen in splits.items()
-            }
-        )
-    monkeypatch.setattr(scale_mnist, 'PUBLISHED_DIGESTS', tuple(digests))
+        for split, chosen in mnist_recipe.split_pool(labels, realization).items():
+            rescaled = mnist_recipe.rescale_digits(images[chosen], factors[split])
+            published[split] = [digest(rescaled), digest(labels[chosen])]
+    monkeypatch.setattr(scale_mnist, 'PUBLISHED_DIGESTS', digests)
+
+
+def column(dataset, key: str) -> np.ndarray:
+    """One entry of every item."""
+    return np.array([dataset.get_data_info(i)[key] for i in range(len(dataset))])
 
 
 def write_cifar10(root: Path, per_batch: int = 40, with_test: bool = True) -> None:

@@ -63,9 +63,9 @@ def test_training_images_only(source, tmp_path, convert):
 
 @pytest.mark.parametrize('zipped', [False, True])
 def test_hidden_files_are_left_out(source, tmp_path, convert, zipped):
-    for name in ('train/cat/._0.png', 'train/cat/.DS_Store', 'train/.thumbnails/0.png'):
-        hide(source / name)
-        hide(source / '__MACOSX' / name)
+    for name in ('train/cat/._0.png', '__MACOSX/train/cat/0.png', 'train/.thumbnails/0.png'):
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(b'of a file system')
     (source / 'train' / 'cat' / 'folder.png').mkdir()
     if zipped:
         source = shutil.make_archive(str(tmp_path / 'images'), 'zip', source)
@@ -74,21 +74,10 @@ def test_hidden_files_are_left_out(source, tmp_path, convert, zipped):
     assert len(ScaleCIFAR10(**data)) == 20
 
 
-def hide(path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b'of a file system')
-
-
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:60])
-
-
-@pytest.mark.parametrize(
-    'damage', [truncate, lambda path: path.write_bytes(b''), lambda path: path.write_text('<html>')]
-)
 @pytest.mark.parametrize('split', ['train', 'test'])
-def test_an_unreadable_image_is_named_and_nothing_written(source, tmp_path, convert, damage, split):
-    damage(source / split / 'dog' / '0.png')
+def test_an_unreadable_image_is_named_and_nothing_written(source, tmp_path, convert, split):
+    path = source / split / 'dog' / '0.png'
+    path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(SystemExit, match=rf'^error: {split}/dog/0.png: cannot be read \(.*\)$'):
         convert(source, tmp_path / 'cifar10')
     assert not (tmp_path / 'cifar10').exists()
@@ -97,55 +86,43 @@ def test_an_unreadable_image_is_named_and_nothing_written(source, tmp_path, conv
 def test_damaged_archives(source, tmp_path, convert):
     archive = Path(shutil.make_archive(str(tmp_path / 'images'), 'zip', source))
     content = archive.read_bytes()
-    position = content.index(b'0.png') + 40
-    archive.write_bytes(content[:position] + b'xxxx' + content[position + 4 :])
-    with pytest.raises(SystemExit, match=r'/0.png: cannot be read \('):
-        convert(archive, tmp_path / 'cifar10')
-    archive.write_bytes(content[:100] + content[-100:])
-    with pytest.raises(SystemExit, match=r'images.zip: cannot be read \('):
-        convert(archive, tmp_path / 'cifar10')
+    place = content.index(b'0.png') + 40
+    damaged = {
+        r'/0.png': content[:place] + b'xxxx' + content[place + 4 :],
+        r'images.zip': content[:100] + content[-100:],
+    }
+    for name, content in damaged.items():
+        archive.write_bytes(content)
+        with pytest.raises(SystemExit, match=rf'{name}: cannot be read \('):
+            convert(archive, tmp_path / 'cifar10')
     assert not (tmp_path / 'cifar10').exists()
 
 
 def test_a_target_is_written_as_a_whole_or_not_at_all(source, tmp_path, convert, monkeypatch):
-    target = tmp_path / 'cifar10'
-    dump, dumped = pickle.dump, []
+    target, dump = tmp_path / 'cifar10', pickle.dump
 
     def full_disk(batch, file):
-        if len(dumped) == 3:
-            file.write(b'half of it')
+        if Path(file.name).name == 'data_batch_4':
             raise OSError(28, 'No space left on device')
-        dumped.append(file.name)
         dump(batch, file)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(pickle, 'dump', full_disk)
-        with pytest.raises(SystemExit, match='cifar-10-batches-py cannot be written .*No space'):
-            convert(source, target)
+    monkeypatch.setattr(pickle, 'dump', full_disk)
+    with pytest.raises(SystemExit, match='cifar-10-batches-py cannot be written .*No space'):
+        convert(source, target)
     assert not list(target.glob('[!.]*'))
-    convert(source, target)
-    assert len(ScaleCIFAR10(str(target), 'test', check_integrity=False)) == 10
 
-
-def test_a_folder_that_another_process_wrote_meanwhile_stays(
-    source, tmp_path, convert, monkeypatch
-):
-    other = tmp_path / 'cifar10' / 'cifar-10-batches-py' / 'data_batch_1'
-    dump = pickle.dump
-
-    def late(batch, file):
-        other.parent.mkdir(exist_ok=True)
-        other.write_text('of the other')
+    def late(batch, file):  # of another process, which was faster
+        (target / 'cifar-10-batches-py').mkdir(exist_ok=True)
+        (target / 'cifar-10-batches-py' / 'data_batch_1').touch()
         dump(batch, file)
 
     monkeypatch.setattr(pickle, 'dump', late)
     with pytest.raises(SystemExit, match='cifar-10-batches-py exists already'):
-        convert(source, tmp_path / 'cifar10')
-    assert other.read_text() == 'of the other'
-    assert list(other.parent.parent.rglob('[!.]*')) == [other.parent, other]
+        convert(source, target)
+    assert [path.stat().st_size for path in target.glob('[!.]*/*')] == [0]
 
 
-def test_wrong_sources(source, tmp_path, convert, capsys):
+def test_wrong_sources_and_targets(source, tmp_path, convert, capsys):
     target = tmp_path / 'cifar10'
     Image.new('RGB', (16, 16)).save(source / 'train' / 'cat' / '0.png')
     with pytest.raises(SystemExit, match='train/cat/0.png: 16x16 pixels instead of 32x32'):
@@ -155,35 +132,14 @@ def test_wrong_sources(source, tmp_path, convert, capsys):
         convert(source, target)
     with pytest.raises(SystemExit, match='has no images train/<class>/<name>'):
         convert(source / 'test', target)
-    with pytest.raises(SystemExit):
-        convert(tmp_path / 'nowhere', target)
-    assert 'nowhere is neither a folder nor a zip archive' in capsys.readouterr().err
     assert not target.exists()
-    target.write_text('')
-    with pytest.raises(SystemExit):
-        convert(source, target)
-    assert 'cifar10 is not a folder' in capsys.readouterr().err
-    target.unlink()
+    (tmp_path / 'file').touch()
     (target / 'cifar-10-batches-py').mkdir(parents=True)
-    with pytest.raises(SystemExit):
-        convert(source, target)
-    assert 'cifar-10-batches-py exists already' in capsys.readouterr().err
-
-
-def test_16_bits_classes_behind_links_and_transparency(source, tmp_path, convert):
-    images = [np.full((32, 32), 257 * value, np.uint16) for value in (40, 90)]
-    for i, pixels in enumerate(images):
-        Image.fromarray(pixels).save(source / 'train' / 'cat' / f'{i}.png')
-    (source / 'train' / 'dog').rename(tmp_path / 'dogs')
-    (source / 'train' / 'dog').symlink_to(tmp_path / 'dogs')
-    convert(source, tmp_path / 'cifar10')
-    data = dict(data_root=str(tmp_path / 'cifar10'), val_size=0, check_integrity=False, scale=1)
-    dataset = ScaleCIFAR10(**data)
-    labels = dataset.get_gt_labels().tolist()
-    assert sorted(labels) == sorted(2 * list(range(10)))
-    cats = [i for i, label in enumerate(labels) if CLASSES[label] == 'cat']
-    assert {int(value) for i in cats for value in dataset[i]['img'].flat} == {40, 90}
-
-    Image.new('RGBA', (32, 32)).save(source / 'train' / 'cat' / '0.png')
-    with pytest.raises(SystemExit, match='train/cat/0.png: some of its pixels are transparent'):
-        convert(source, tmp_path / 'other')
+    for at, to, message in (
+        (tmp_path / 'nowhere', target, 'nowhere is neither a folder nor a zip archive'),
+        (source, tmp_path / 'file', 'file is not a folder'),
+        (source, target, 'cifar-10-batches-py exists already'),
+    ):
+        with pytest.raises(SystemExit):
+            convert(at, to)
+        assert message in capsys.readouterr().err

@@ -50,23 +50,6 @@ def test_sizes(root, kwargs, sizes):
     assert f'{sizes[-1]} to {sizes[0]} pixels' in repr(dataset)
 
 
-@pytest.mark.parametrize(
-    'kwargs, message',
-    [
-        (dict(sizes=(16, 64)), r'sizes must be .* from 17 to 64, got \(16, 64\)'),
-        (dict(sizes=(40, 30)), 'sizes must be'),
-        (dict(sizes=32), 'sizes must be .* got 32'),
-        (dict(scale=0.2), 'scale must give a size from 17 to 64 pixels, got 0.2: 13'),
-        (dict(scale=1.5), 'scale'),
-        (dict(split='valid'), 'split must be one of'),
-        (dict(data_root=''), 'data_root'),
-    ],
-)
-def test_bad_arguments(root, kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        STIR(**{'data_root': root, **kwargs})
-
-
 def test_other_digits_are_not_taken_for_the_published_ones(tmp_path, monkeypatch):
     expect_synthetic_mnist(monkeypatch)
     write_mnist(tmp_path)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mmscale.evaluation import equivariance_error
-from mmscale.models import ScaleConvNet, ScaleResNet_CIFAR, SO2ResNet_CIFAR
+from mmscale.models import ScaleConvNet, ScaleResNet_CIFAR
 from mmscale.scale_space import ScaleGrid, gaussian_pyramid_lift, scale_image
 from mmscale.visualization import (
     LastOutput,
@@ -64,13 +64,6 @@ def test_a_turn_about_another_point():
     assert rotate(x, 90, 2.0).sum().item() == pytest.approx(1)
 
 
-def test_two_eighths_are_a_quarter_on_smooth_images():
-    x = blob(65)
-    twice = rotate(rotate(x, 45, 32), 45, 32)
-    expected = torch.rot90(x, 1, (2, 3))
-    assert (twice - expected).square().sum() < 1e-3 * expected.square().sum()
-
-
 def test_disc():
     sharp = disc(9, 4, 4)
     assert sharp[4, 0] == 1 and sharp[4, 8] == 1 and sharp[0, 0] == 0 and sharp[1, 1] == 0
@@ -86,18 +79,14 @@ def test_common_side_puts_the_middle_on_a_sample_of_all():
     twice, thrice = (network(Backbone(conv(ROUND, s).float())) for s in (2, 3))
     deep = network(ScaleResNet_CIFAR(18, dict(num_scales=2), in_channels=1, stem_channels=4,
                                      base_channels=4))  # fmt: skip
-    image = np.zeros((40, 50, 3), np.uint8)
+    image = np.arange(40 * 50).reshape(40, 50, 1)
+    assert (crop(image, 5) == image[17:22, 22:27]).all()
     assert common_side([twice], image) == 39
     assert common_side([twice, thrice], image) == 37
     assert common_side([deep, twice], image) == 33
     assert common_side([deep], image[:32]) == 25
     with pytest.raises(ValueError, match='16x50 pixels are too few .* stride 8: .* needs 17'):
         common_side([deep], image[:16])
-
-
-def test_crop_takes_the_middle():
-    image = np.arange(7 * 9).reshape(7, 9)
-    assert (crop(image, 5) == image[1:6, 2:7]).all()
 
 
 @pytest.mark.parametrize('kernel, smallest, largest', [(ROUND, 0, 1e-20), (EDGE, 0.5, 10)])
@@ -133,24 +122,12 @@ def test_levels_finer_than_the_image_turn_about_its_middle():
     assert pair.error < 1e-20
 
 
-def test_rotation_through_equivariant_and_other_networks():
-    torch.manual_seed(0)
-    arguments = dict(in_channels=1, stem_channels=4, base_channels=4, out_indices=(1,))
-    equivariant = LastOutput(SO2ResNet_CIFAR(18, **arguments).double().eval())
-    other = ScaleResNet_CIFAR(18, dict(num_scales=2), **arguments).double().eval()
-    x = blob(65)
-    assert rotated_pair(equivariant, x, 90, 2).error < 1e-20
-    assert rotated_pair(equivariant, x, 45, 2).error < 0.02
-    assert rotated_pair(LastOutput(other), x, 90, 2).error > 0.05
-
-
-@pytest.mark.parametrize(
-    'lift', [dict(type='mmscale.GaussianLift'), dict(type='mmscale.GaussianPyramidLift')]
-)
+@pytest.mark.parametrize('lift', ['GaussianLift', 'GaussianPyramidLift'])
 def test_a_scaled_pair_shows_the_finest_level(lift):
     """Level 0 of the features of the scaled image is level 1 of the features of the image."""
     torch.manual_seed(0)
     grid = dict(base=2, num_scales=3, zero_scale=0.6)
+    lift = dict(type=f'mmscale.{lift}')
     phi = LastOutput(ScaleConvNet(grid, lift, channels=(4, 5), kernel_size=3).double().eval())
     x = blob(33)
     pair = scaled_pair(phi, x, 2)
@@ -160,18 +137,6 @@ def test_a_scaled_pair_shows_the_finest_level(lift):
     torch.testing.assert_close(pair.found, finest(phi(scale_image(x, 2, 0.6))))
     assert pair.error == equivariance_error(phi, x, [2], scale_space=grid).mean.item()
     assert pair.error < 0.01
-
-
-def test_an_ordinary_map_and_a_scale_space_of_one_level_are_scaled_alike():
-    torch.manual_seed(0)
-    backbone = ScaleConvNet(dict(base=2, num_scales=1), channels=(4,), kernel_size=3).double()
-    phi = LastOutput(backbone.eval())
-    x = blob(33)
-    pair = scaled_pair(phi, x, 2)
-    feature = backbone(x)[0][0]
-    torch.testing.assert_close(pair.expected, scale_image(feature, 2, 0.5)[0])
-    error = (pair.found - pair.expected).square().sum() / pair.expected.square().sum()
-    assert pair.error == pytest.approx(error.item())
 
 
 def test_no_valid_level_gives_nan_and_no_level_an_error():

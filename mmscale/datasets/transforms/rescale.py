@@ -7,12 +7,13 @@ from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 
 from mmscale.registry import TRANSFORMS
+from mmscale.scale_space.resample import check_choice
 
 from ..rescaling import (
+    PADDINGS,
     check_center,
     check_factor,
     check_flag,
-    check_padding,
     check_scale_range,
     check_seed,
     rescale,
@@ -28,7 +29,7 @@ class _Rescale(BaseTransform):
     """How a factor is applied, wherever it is from; subclasses draw it, ``_factor(results)``."""
 
     def __init__(self, padding: str, center: tuple[float, float] | None, antialias: bool):
-        check_padding(padding)
+        check_choice('padding', padding, PADDINGS)
         check_center(center)
         check_flag('antialias', antialias)
         self.options = dict(padding=padding, center=center, antialias=antialias)
@@ -130,8 +131,7 @@ class RandomRescale(_Rescale):
         center: tuple[float, float] | None = None,
         antialias: bool = True,
     ):
-        if distribution not in DISTRIBUTIONS:
-            raise ValueError(f'distribution must be one of {DISTRIBUTIONS}, got {distribution!r}')
+        check_choice('distribution', distribution, DISTRIBUTIONS)
         if seed is not None:
             check_seed(seed)
         self.scale_range = check_scale_range(scale_range)
