@@ -214,7 +214,7 @@ def main():
     name, results, *only = sys.argv[1:]
     with redirect_stdout(sys.stderr):  # datasets say what they make
         found = plan(read_study(find_study(name)), Path(results), *only)
-    print(json.dumps(found))
+    print(f'\n{json.dumps(found)}')  # a progress bar has left its line unfinished
 
 
 if __name__ == '__main__':
