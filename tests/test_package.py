@@ -149,12 +149,6 @@ def test_index_repeats_what_the_config_says(model):
         assert last.get('total_steps', last.get('end')) == cfg.train_cfg.max_epochs
 
 
-def test_inferencer_takes_a_model_by_name():
-    digit = torch.zeros(28, 28, dtype=torch.uint8).numpy()
-    result = mmpretrain.inference_model('scaleconvnet-s3_1xb128-20e_scalemnist', digit)
-    assert result['pred_scores'].shape == (10,)
-
-
 @pytest.fixture(scope='module')
 def source(tmp_path_factory) -> Path:
     """A copy of the source tree: building leaves traces in the one it builds from."""

@@ -154,6 +154,7 @@ def test_options_that_are_the_seed_are_another_in_each_cell(tmp_path):
     study = study_of(tmp_path, seed_options=['train_dataloader.dataset.seed'])
     first, second = (make_cell(study, 'a', seed) for seed in (0, 1))
     assert second['options']['train_dataloader.dataset.seed'] == 1
+    assert second['options']['randomness.seed'] == 1
     assert first['config'] != second['config']
 
 

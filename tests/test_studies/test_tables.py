@@ -63,19 +63,15 @@ def test_pictures_of_the_repository_can_be_drawn(name, tmp_path, monkeypatch):
 def test_the_page_has_means_deviations_and_what_is_missing(study):
     frame = frame_of(
         *curve('a', 0, 'accuracy', 90, 80), *curve('a', 1, 'accuracy', 92, 70),
-        *curve('b', 0, 'accuracy', 95, 90), *curve('a', 0, 'error/backbone', 0, 0.4),
-        *curve('a', 1, 'error/backbone', 0, 0.4), *curve('b', 0, 'error/backbone', 0, 0.1),
-        ('a', 0, 'test/accuracy/top1', math.nan, 98), ('a', 1, 'test/accuracy/top1', math.nan, 99),
+        *curve('b', 0, 'accuracy', 95, 90), ('a', 0, 'test/accuracy/top1', math.nan, 98),
+        ('a', 1, 'test/accuracy/top1', math.nan, 99),
     )  # fmt: skip
     page = tables.document(study, 'two', frame, [('A picture', 'two_scale.png')])
     assert page.startswith('# Two networks\n\n`make study NAME=two`: 3 of 4 runs')
     assert 'b (1 of 2)' in page and '![A picture](two_scale.png)' in page
-    costs, accuracy, error = lines_of(page, 'a ')
+    costs, accuracy = lines_of(page, 'a ')
     assert costs == ['a', '`configs/a.py`', '2', '1,000', '2.0 M', '1.0 ± 0.0', '1.50 ± 0.71']
     assert accuracy == ['a', '91.00 ± 1.41', '75.00 ± 7.07']
-    assert error == ['a', '0 ± 0', '0.4 ± 0']
-    assert lines_of(page, 'accuracy, points') == [['accuracy, points', '+5.00', '+10.00']]
-    assert lines_of(page, 'error of') == [['error of `backbone`, ratio', '-', '0.25']]
 
 
 def test_differences_are_taken_seed_by_seed_and_ratios_have_a_factor_for_their_spread(study):
@@ -130,12 +126,6 @@ def test_each_run_is_drawn_with_the_layer_that_it_has(study):
     assert right.get_title() == 'Equivariance error of neck or backbone'
     drawn = [line.get_ydata().tolist() for line in right.lines if len(line.get_ydata())]
     assert [0.5] in drawn and [0.25] in drawn
-
-
-def test_test_errors_have_a_table_of_their_own(study):
-    frame = frame_of(('a', 0, 'test/accuracy/top1', math.nan, 98), ('b', 0, 'm', math.nan, 1))
-    text = tables.costs(study, tables.select(study, frame), short=True)
-    assert text.splitlines()[2:] == ['| a | 1 | 1,000 | 2.00 |']
 
 
 def test_rank_correlation_is_spearmans(study):
