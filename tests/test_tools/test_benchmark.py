@@ -106,6 +106,7 @@ def test_a_training_step_changes_the_weights_and_inference_does_not(monkeypatch)
     for mode in ('inference', 'training step'):
         with found[mode].context():
             found[mode].run()
+            assert built[-1].training == (mode == 'training step')
         assert torch.equal(before, built[-1].conv1.weight) == (mode == 'inference')
 
 
