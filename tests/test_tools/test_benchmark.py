@@ -110,6 +110,12 @@ def test_a_training_step_changes_the_weights_and_inference_does_not(monkeypatch)
         assert torch.equal(before, built[-1].conv1.weight) == (mode == 'inference')
 
 
+def test_memory_is_the_most_that_is_held_at_once():
+    step = steps.Step(lambda: torch.zeros(8 * MIB, dtype=torch.uint8))
+    _, peaks = workers.build_steps(lambda device: dict(inference=step), {}, 'cpu', True)
+    assert 8 * MIB <= peaks['inference'] < 9 * MIB
+
+
 def test_a_process_measures_the_cost_of_the_host_and_memory(monkeypatch):
     host = next(group for group in cases.cpu_groups() if group.name == 'host')
     names = cases.RESNET, 'one level'
