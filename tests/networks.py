@@ -1,6 +1,8 @@
 # Copyright (c) mmscale contributors.
 """Small networks with every kind of layer; networks as they are after training."""
 
+from functools import partial
+
 import torch
 from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS, DefaultScope
@@ -49,19 +51,12 @@ def small_classifier(lift: str, pool: str | None = None, **backbone) -> nn.Modul
         head |= dict(type='mmscale.ScaleClsHead', pool=pool)
     config = dict(
         type='ImageClassifier',
-        backbone=dict(
-            type='mmscale.ScaleResNet_CIFAR',
-            depth=18,
-            stem_channels=4,
-            base_channels=4,
-            scale_space=dict(base=2, num_scales=2),
-            lift=dict(type=f'mmscale.{lift}'),
-            norm_eval=True,
-            **backbone,
-        ),
+        backbone=dict(type='mmscale.ScaleResNet_CIFAR', depth=18, stem_channels=4, base_channels=4,
+                      scale_space=dict(base=2, num_scales=2), lift=dict(type=f'mmscale.{lift}'),
+                      norm_eval=True, **backbone),
         neck=neck,
         head=head,
-    )
+    )  # fmt: skip
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return as_if_trained(MODELS.build(config)).train()
 
@@ -78,47 +73,38 @@ def with_offsets(conv: nn.Module, std: float = 0.2) -> nn.Module:
 def small_backbones() -> dict[str, nn.Module]:
     """Every backbone, dense and pyramid, with every kind of layer; for images of 3 channels."""
     torch.manual_seed(0)
-    grid = dict(base=2, num_scales=3)
-    layer = dict(type='mmscale.DeformScaleConv')
-    modulated = dict(type='mmscale.ModulatedDeformScaleConv')
-    two_stages = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
     slim = dict(base_channels=4, stem_channels=4)
+    stages = dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1))
+    second = dict(type='mmscale.DeformScaleConv', stages=(False, True))
+    modulated = dict(second, type='mmscale.ModulatedDeformScaleConv')
+    hermite = dict(type='mmscale.HermiteBasis', size=9, effective_size=3)
+    discrete = dict(type='mmscale.DiscreteBasis', effective_size=3)
     backbones = {}
     for form in ('GaussianLift', 'GaussianPyramidLift'):
-        options = dict(scale_space=grid, lift=dict(type=f'mmscale.{form}'), interaction=2)
-        convnet = dict(options, in_channels=3, channels=(4, 6))
-        resnet = dict(options, depth=18, **slim, **two_stages)
-        backbones |= {
-            f'ScaleConvNet {form}': ScaleConvNet(**convnet),
-            f'ScaleConvNet Hermite {form}': ScaleConvNet(
-                **convnet, kernel=dict(type='mmscale.HermiteBasis', size=9, effective_size=3)
+        options = dict(scale_space=dict(base=2, num_scales=3), lift=dict(type=f'mmscale.{form}'))
+        convnet = partial(ScaleConvNet, in_channels=3, channels=(4, 6), interaction=2, **options)
+        options |= dict(depth=18, interaction=2, **slim, **stages)
+        resnet = partial(ScaleResNet, **options)
+        kinds = {
+            'ScaleConvNet': convnet(),
+            'ScaleConvNet Hermite': convnet(kernel=hermite),
+            'ScaleConvNet deformable': convnet(deform=modulated),
+            'ScaleResNet': resnet(),
+            'ScaleResNet deformable': resnet(deform=second),
+            'ScaleResNet deep stem, bottlenecks': resnet(
+                depth=50, interaction=1, deep_stem=True, avg_down=True
             ),
-            f'ScaleConvNet deformable {form}': ScaleConvNet(
-                **convnet, deform=dict(modulated, stages=(False, True))
-            ),
-            f'ScaleResNet {form}': ScaleResNet(**resnet),
-            f'ScaleResNet deformable {form}': ScaleResNet(
-                **resnet, deform=dict(layer, stages=(False, True))
-            ),
-            f'ScaleResNet deep stem, bottlenecks {form}': ScaleResNet(
-                **dict(resnet, depth=50, interaction=1), deep_stem=True, avg_down=True
-            ),
-            f'ScaleResNet of one level {form}': ScaleResNet(
-                **dict(resnet, scale_space=dict(num_scales=1), interaction=1)
-            ),
-            f'ScaleResNet discrete {form}': ScaleResNet(
-                **resnet, kernel=dict(type='mmscale.DiscreteBasis', effective_size=3)
-            ),
-            f'ScaleResNet base sqrt 2 {form}': ScaleResNet(
-                **dict(resnet, scale_space=dict(base=2**0.5, num_scales=3))
-            ),
-            f'ScaleResNet_CIFAR {form}': ScaleResNet_CIFAR(**resnet),
+            'ScaleResNet of one level': resnet(scale_space=dict(num_scales=1), interaction=1),
+            'ScaleResNet discrete': resnet(kernel=discrete),
+            'ScaleResNet base sqrt 2': resnet(scale_space=dict(base=2**0.5, num_scales=3)),
+            'ScaleResNet_CIFAR': ScaleResNet_CIFAR(**options),
         }
-    turning = dict(num_stages=2, strides=(1, 2), out_indices=(0, 1))
+        backbones |= {f'{kind} {form}': backbone for kind, backbone in kinds.items()}
+    del stages['dilations']
     return backbones | {
         'SO2ConvNet': SO2ConvNet(in_channels=3, channels=(4, 6)),
-        'SO2ResNet': SO2ResNet(18, **slim, **turning),
-        'SO2ResNet_CIFAR': SO2ResNet_CIFAR(18, **slim, **turning, with_cp=True),
+        'SO2ResNet': SO2ResNet(18, **slim, **stages),
+        'SO2ResNet_CIFAR': SO2ResNet_CIFAR(18, **slim, **stages, with_cp=True),
     }
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from email.parser import Parser
 from importlib.util import resolve_name
 from pathlib import Path
@@ -19,6 +18,8 @@ from mmengine.config import Config
 
 import mmscale
 from mmscale.engine.cost import count, image_shape
+from mmscale.engine.schedules import schedules
+from mmscale.model_index import register_model_index
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -100,12 +101,9 @@ def test_no_arrow_runs_back_up():
                 assert rooms.index(room) <= rooms.index(folders[1]), (path, source)
 
 
-def test_every_config_is_in_the_model_index_under_its_own_name():
+def test_the_index_has_every_config_under_its_own_name_and_papers_as_mim_reads_them():
     assert sorted(model['Config'] for model in ALL) == CONFIGS
     assert all(Path(model['Config']).stem == model['Name'] for model in ALL)
-
-
-def test_the_paper_of_a_collection_is_one_as_mim_reads_it():
     for metafile in METAFILES:
         (collection,) = metafile['Collections']
         assert collection['Paper'].keys() == {'URL', 'Title'}
@@ -116,26 +114,11 @@ def test_mmpretrain_lists_our_classifiers_alone():
     names, listed = {model['Name'] for model in INDEXED}, set(mmpretrain.list_models())
     assert names <= listed and not {model['Name'] for model in ALL} - names & listed
     assert names <= set(mmpretrain.list_models(task='Image Classification'))
-    assert names <= set(mmpretrain.ImageClassificationInferencer.list_models())
+    register_model_index()  # once more
+    assert set(mmpretrain.list_models()) == listed
 
 
-def test_registering_the_index_twice_is_harmless():
-    from mmscale.model_index import register_model_index
-
-    before = mmpretrain.list_models()
-    register_model_index()
-    assert mmpretrain.list_models() == before
-
-
-COUNTED = {}
-
-
-def multiply_adds(net: torch.nn.Module, shape: tuple) -> int:
-    """Of an image; counted once for configs of one model, which differ in their trainings."""
-    key = str(net._config.model), shape
-    if key not in COUNTED:
-        COUNTED[key] = count(net, shape)[1]
-    return COUNTED[key]
+COUNTED = {}  # by the model: configs of one differ in their trainings
 
 
 @pytest.mark.parametrize('model', INDEXED, ids=lambda model: model['Name'])
@@ -145,7 +128,9 @@ def test_indexed_models_build_by_name(model):
     shape = image_shape(net._config)
     # It takes seconds to trace a ResNet-50, whose layers are those of the other models.
     if net._config.model.backbone.get('depth') != 50:
-        assert multiply_adds(net, shape) == model['Metadata']['FLOPs']
+        key = str(net._config.model)
+        COUNTED[key] = COUNTED.get(key) or count(net, shape)[1]
+        assert COUNTED[key] == model['Metadata']['FLOPs']
     with torch.no_grad():
         scores = net(torch.rand(1, shape[0], 32, 32))
     assert scores.shape == (1, net._config.data_preprocessor.num_classes)
@@ -159,18 +144,9 @@ def test_index_repeats_what_the_config_says(model):
     assert model['Metadata']['Batch Size'] == cfg.auto_scale_lr.base_batch_size
     assert cfg.default_scope == 'mmpretrain'
     assert cfg.custom_imports.imports == ['mmscale']
-    schedulers = (
-        cfg.param_scheduler if isinstance(cfg.param_scheduler, list) else [cfg.param_scheduler]
-    )
-    last = schedulers[-1]
+    *_, (_, last) = schedules(cfg.param_scheduler)
     if last.type != 'MultiStepLR':  # it is the only one that does not end with the training
         assert last.get('total_steps', last.get('end')) == cfg.train_cfg.max_epochs
-
-
-def test_inferencer_takes_a_model_by_name():
-    digit = torch.zeros(28, 28, dtype=torch.uint8).numpy()
-    result = mmpretrain.inference_model('scaleconvnet-s3_1xb128-20e_scalemnist', digit)
-    assert result['pred_scores'].shape == (10,)
 
 
 @pytest.fixture(scope='module')
@@ -188,26 +164,29 @@ def source(tmp_path_factory) -> Path:
     return source
 
 
-def build(source: Path, hook: str) -> Path:
-    """Calls a hook of setuptools' build backend, as pip does; returns the wheel."""
-    run_python(
-        f"from setuptools import build_meta; print(build_meta.{hook}('dist-{hook}'))", cwd=source
-    )
-    (wheel,) = (source / f'dist-{hook}').glob('*.whl')
-    return wheel
+def build(source: Path, hook: str) -> None:
+    """Calls a hook of setuptools' build backend, as pip does."""
+    run_python(f"from setuptools import build_meta; print(build_meta.{hook}('dist'))", cwd=source)
 
 
-def test_wheel_contains_the_package_and_its_mim_folder(source):
-    with zipfile.ZipFile(build(source, 'build_wheel')) as wheel:
-        names = set(wheel.namelist())
-        (metadata,) = [name for name in names if name.endswith('.dist-info/METADATA')]
-        metadata = Parser().parsestr(wheel.read(metadata).decode())
-    for path in [*CONFIGS, 'model-index.yml', 'configs/dss/metafile.yml', 'tools/dist_train.sh']:
-        assert f'mmscale/.mim/{path}' in names
-    assert 'mmscale/scale_space/__init__.py' in names
-    assert not any(name.startswith('tests') or '__pycache__' in name for name in names)
+@pytest.fixture(scope='module')
+def site(source) -> Path:
+    """A folder into which the wheel is unpacked."""
+    shutil.rmtree(source / 'mmscale' / '.mim', ignore_errors=True)
+    build(source, 'build_wheel')
     assert not (source / 'mmscale' / '.mim').exists()
+    (wheel,) = source.glob('dist/*.whl')
+    shutil.unpack_archive(wheel, source.parent / 'site', 'zip')
+    return source.parent / 'site'
 
+
+def test_wheel_contains_the_package_and_its_mim_folder(site):
+    for path in [*CONFIGS, 'model-index.yml', 'configs/dss/metafile.yml', 'tools/dist_train.sh']:
+        assert (site / 'mmscale/.mim' / path).is_file()
+    assert (site / 'mmscale/scale_space/__init__.py').is_file()
+    assert not [*site.glob('tests*'), *site.rglob('__pycache__')]
+    (metadata,) = site.glob('*.dist-info/METADATA')
+    metadata = Parser().parsestr(metadata.read_text(encoding='utf-8'))
     assert metadata['Version'] == mmscale.__version__
     required = metadata.get_all('Requires-Dist')
     assert any(line.startswith('torch') for line in required)
@@ -241,14 +220,10 @@ test_dataloader = dict(dataset=dict(indices=20))
 """
 
 
-def test_commands_of_a_wheel_on_a_config_in_an_empty_folder(source, tmp_path):
-    with zipfile.ZipFile(build(source, 'build_wheel')) as wheel:
-        wheel.extractall(tmp_path / 'site')
-    (points,) = tmp_path.glob('site/*.dist-info/entry_points.txt')
+def test_commands_of_a_wheel_on_a_config_in_an_empty_folder(site, tmp_path):
+    (points,) = site.glob('*.dist-info/entry_points.txt')
     assert 'mmscale = mmscale.__main__:main' in points.read_text()
-    folder = tmp_path / 'empty'
-    folder.mkdir()
-    (folder / 'mine.py').write_text(OWN)
+    (tmp_path / 'mine.py').write_text(OWN)
     trained, few = 'mine.py:work_dirs/mine/epoch_1.pth', ['--num-images', '2', '--factors', '2']
     image = ROOT / 'docs/images/quickstart.png'
     for words, made in (
@@ -260,40 +235,34 @@ def test_commands_of_a_wheel_on_a_config_in_an_empty_folder(source, tmp_path):
          'visualize_equivariance/equivariance.svg'),
     ):  # fmt: skip
         result = subprocess.run(
-            [sys.executable, '-m', 'mmscale', *map(str, words)], cwd=folder, capture_output=True,
-            text=True, env={**os.environ, 'PYTHONPATH': str(tmp_path / 'site')},
+            [sys.executable, '-m', 'mmscale', *map(str, words)], cwd=tmp_path, capture_output=True,
+            text=True, env={**os.environ, 'PYTHONPATH': str(site)},
         )  # fmt: skip
         assert result.returncode == 0, result.stderr
-        assert (folder / 'work_dirs' / made).is_file()
+        assert (tmp_path / 'work_dirs' / made).is_file()
         assert 'Could not import' not in result.stdout + result.stderr
     result = run_python('import sys; sys.argv = ["mmscale"]\nimport mmscale.__main__ as m\n'
                         'try: m.main()\nexcept SystemExit as end: print(end.code)')  # fmt: skip
     assert result == '0'
 
 
-def test_import_needs_no_checkout_around_it(source, tmp_path):
+def test_import_needs_no_checkout_around_it(site):
     """From a wheel: the index in ``.mim`` serves MMPretrain's ``get_model``, and MMEngine's."""
-    with zipfile.ZipFile(build(source, 'build_wheel')) as wheel:
-        wheel.extractall(tmp_path)
-    out = run_python(
-        'import mmscale, mmpretrain; '
-        "print(mmpretrain.get_model('scaleresnet50-s4_8xb32_in1k')._config.filename)",
-        cwd=tmp_path,
-    )
-    assert Path(out) == tmp_path / 'mmscale/.mim/configs/dss/scaleresnet50-s4_8xb32_in1k.py'
     out = run_python(
         """
-import mmscale, torch
+import mmpretrain, mmscale, torch
 from mmengine.hub import get_config, get_model
 from mmengine.registry import DefaultScope
 path = 'mmscale::aa_pyramid/scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits.py'
 network, scope = get_model(path, pretrained=True), DefaultScope.get_current_instance()
 weights = torch.load(mmscale.__path__[0] + '/.mim/' + get_config(path, True).model_path)
 same = all(torch.equal(v, weights['state_dict'][k]) for k, v in network.state_dict().items())
-print(type(network).__module__, mmscale.__file__, same, scope)
+named = mmpretrain.get_model('scaleresnet50-s4_8xb32_in1k')._config.filename
+print(type(network).__module__, mmscale.__file__, named, same, scope)
 """,
-        cwd=tmp_path,
+        cwd=site,
     )
-    module, file, *same = out.split()
+    module, file, named, *same = out.split()
     assert module == 'mmpretrain.models.classifiers.image' and same == ['True', 'None']
-    assert Path(file) == tmp_path / 'mmscale/__init__.py'
+    assert Path(file) == site / 'mmscale/__init__.py'
+    assert Path(named) == site / 'mmscale/.mim/configs/dss/scaleresnet50-s4_8xb32_in1k.py'

@@ -16,6 +16,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -37,8 +38,6 @@ from mmscale.visualization import save_figure
 
 # Levels an octave; the base is its root of 2.
 DENSITIES = {'2': 1, '√2': 2, '∛2': 3, '∜2': 4}
-
-FACTORS = (1.1, 1.25, 1.5, 2.0, 2.5, 3.0)
 BLURS = {
     'none': None,
     '3 taps': dict(kernel_size=3),
@@ -48,12 +47,6 @@ BLURS = {
 }
 COLOURS = dict(zip(BLURS, ('#999999', '#56b4e9', '#0072b2', '#009e73', '#d55e00')))
 MARKERS = dict(zip(DENSITIES, 'osD^'))
-# (base, zero_scale, blur)
-NAMED = {
-    'economical': ('2', 0.5, '5 taps'),
-    'balanced': ('√2', 1.0, '7 taps'),
-    'accurate': ('∜2', 0.5, 'variance 3'),
-}
 
 # With ``--kernels``, of 3x3 taps: form, lift, kernel. On pyramids a discrete kernel is the dilated.
 DENSE, REPEAT, PYRAMID = 'GaussianLift', 'RepeatLift', 'GaussianPyramidLift'
@@ -76,26 +69,55 @@ HERMITE_SUPPORT = 5
 
 # What is built, the side and number of crops, octaves from the finest level to the coarsest, and
 # factors: three octaves of a map of stride 4 leave no sample off the border at the last of them.
+FACTORS = (1.1, 1.25, 1.5, 2.0, 2.5, 3.0)
 NETWORKS = {
     'cifar18': (
         dict(type='mmscale.ScaleResNet_CIFAR', depth=18, stem_channels=16, base_channels=16,
              num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2,)),
         128, 12, 2, FACTORS,
     ),
-    'resnet18': (
-        dict(type='mmscale.ScaleResNet', depth=18, out_indices=(1, 2)), 416, 16, 2, FACTORS
-    ),
-    'resnet34': (
-        dict(type='mmscale.ScaleResNet', depth=34, out_indices=(1, 2)), 416, 16, 2, FACTORS
-    ),
-    'resnet50': (
-        dict(type='mmscale.ScaleResNet', depth=50, out_indices=(1, 2)), 416, 16, 2, FACTORS
-    ),
     'convnet': (
         dict(type='mmscale.ScaleConvNet', in_channels=3, channels=(32, 63, 95)),
         64, 12, 1, (1.1, 1.26, 1.5, 2.0),
     ),
 }  # fmt: skip
+for depth in (18, 34, 50):
+    resnet = dict(type='mmscale.ScaleResNet', depth=depth, out_indices=(1, 2))
+    NETWORKS[f'resnet{depth}'] = resnet, 416, 16, 2, FACTORS
+
+
+class Configuration(NamedTuple):
+    """One level is the ordinary network, of base None."""
+
+    base: str | None
+    zero_scale: float
+    blur: str
+    kernel: str = ''
+
+    @property
+    def work(self) -> tuple:
+        """What its cost depends on: ``zero_scale`` changes numbers alone."""
+        return self.base, self.blur, self.kernel
+
+    @property
+    def name(self) -> str:
+        if self.base is None:
+            return 'ordinary' if self.blur == 'none' else f'ordinary, blur {self.blur}'
+        if self.kernel:
+            return f'base {self.base}, {self.kernel}'
+        return f'base {self.base}, zero_scale {self.zero_scale:g}, blur {self.blur}'
+
+    @property
+    def role(self) -> str:
+        return next((name for name, named in NAMED.items() if named == self), '')
+
+
+ORDINARY = Configuration(None, 0.5, 'none')
+NAMED = {
+    'economical': Configuration('2', 0.5, '5 taps'),
+    'balanced': Configuration('√2', 1.0, '7 taps'),
+    'accurate': Configuration('∜2', 0.5, 'variance 3'),
+}
 
 
 def progress(text: str):
@@ -104,47 +126,42 @@ def progress(text: str):
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--network', choices=NETWORKS, default='cifar18')
-    parser.add_argument(
-        '--named', action='store_true', help='only the three named configurations, not all 40'
-    )
-    parser.add_argument(
-        '--kernels',
-        action='store_true',
-        help='kernels of the field, dense and pyramid, blur 5 taps',
-    )
-    parser.add_argument(
-        '--aa-stem',
-        action='store_true',
-        help='blur behind the strided convolution of the stem, too',
-    )
-    parser.add_argument('--no-cost', action='store_true', help='errors alone')
-    parser.add_argument('--border', type=int, default=2, help='samples left out; default: 2')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='of the weights')
-    parser.add_argument('--num-images', type=int, help='crops; default: that of the network')
-    parser.add_argument('--batch-size', type=int, default=4, help='of a training step')
-    parser.add_argument('--images', type=Path, help="default: scikit-learn's two photographs")
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/frontier'), help='a folder')
+    add = parser.add_argument
+    add('--network', choices=NETWORKS, default='cifar18')
+    add('--named', action='store_true', help='only the three named configurations, not all 40')
+    add('--kernels', action='store_true',
+        help='kernels of the field, dense and pyramid, blur 5 taps')  # fmt: skip
+    add('--aa-stem', action='store_true',
+        help='blur behind the strided convolution of the stem, too')  # fmt: skip
+    add('--no-cost', action='store_true', help='errors alone')
+    add('--border', type=int, default=2, help='samples left out; default: 2')
+    add('--seeds', type=int, nargs='+', default=[0], help='of the weights')
+    add('--num-images', type=int, help='crops; default: that of the network')
+    add('--batch-size', type=int, default=4, help='of a training step')
+    add('--images', type=Path, help="default: scikit-learn's two photographs")
+    add('--out', type=Path, default=Path('work_dirs/frontier'), help='a folder')
     args = parser.parse_args()
     if args.images and not args.images.is_dir():
         parser.error(f'--images: there is no folder {args.images}')
     return args
 
 
-def configurations(named: bool, kernels: bool) -> list[tuple]:
-    """``(base, zero_scale, blur[, kernel])``; ordinary networks, one level, have the base None."""
+def configurations(named: bool, kernels: bool) -> list[Configuration]:
     if kernels:
-        ordinary = [(None, 0.5, blur) for blur in ('none', '5 taps')]
-        return ordinary + [(b, 0.5, '5 taps', kernel) for b in ('2', '√2') for kernel in KERNELS]
-    blurs = ['none', *dict.fromkeys(blur for *_, blur in NAMED.values())] if named else BLURS
-    ordinary = [(None, 0.5, blur) for blur in blurs]
-    return ordinary + (
-        list(NAMED.values()) if named else [*itertools.product(DENSITIES, (0.5, 1.0), BLURS)]
-    )
+        blurs = ['none', '5 taps']
+        ours = [Configuration(b, 0.5, '5 taps', k) for b in ('2', '√2') for k in KERNELS]
+    elif named:
+        ours = list(NAMED.values())
+        blurs = ['none', *(one.blur for one in ours)]
+    else:
+        blurs = BLURS
+        ours = [Configuration(*one) for one in itertools.product(DENSITIES, (0.5, 1.0), BLURS)]
+    return [ORDINARY._replace(blur=blur) for blur in blurs] + ours
 
 
-def build(args, base: str | None, zero_scale: float, blur: str, kernel: str = '', seed: int = 0):
+def build(args, configuration: Configuration, seed: int = 0) -> nn.Module:
     """A network with random weights."""
+    base, zero_scale, blur, kernel = configuration
     config, _, _, octaves, _ = NETWORKS[args.network]
     grid = dict(num_scales=1)
     if base is not None:
@@ -153,10 +170,10 @@ def build(args, base: str | None, zero_scale: float, blur: str, kernel: str = ''
         grid['zero_scale'] = zero_scale
     lift, basis = KERNELS[kernel or 'pyramid, dilated']
     options = dict(scale_space=grid, lift=dict(type=f'mmscale.{lift}'))
+    if basis is HERMITE:
+        basis = dict(basis, size=HERMITE_SUPPORT * 2**octaves // 2 * 2 + 1)
     if basis is not None:
         options['kernel'] = basis
-        if basis is HERMITE:
-            options['kernel'] = dict(basis, size=HERMITE_SUPPORT * 2**octaves // 2 * 2 + 1)
     if BLURS[blur] is not None:
         options['aa_layer'] = dict(type='mmscale.ScaleBlurPool2d', **BLURS[blur])
         if args.aa_stem:
@@ -193,13 +210,14 @@ def calibrate_norms(network: nn.Module, images: Tensor) -> nn.Module:
     return network.eval()
 
 
-def measure(args, configuration: tuple, images: torch.Tensor) -> dict[str, list]:
+def measure(args, configuration: Configuration, images: Tensor) -> dict[str, list]:
     """Errors at each factor and the amplification, by output, means over images and seeds."""
-    factors = NETWORKS[args.network][-1]
     errors, amplifications = [], []
     for seed in args.seeds:
-        model = calibrate_norms(build(args, *configuration, seed=seed), images[:16])
-        found = equivariance_error(model, images, factors, border=args.border, batch_size=4)
+        model = calibrate_norms(build(args, configuration, seed), images[:16])
+        found = equivariance_error(
+            model, images, NETWORKS[args.network][-1], border=args.border, batch_size=4
+        )
         found = found if isinstance(found, tuple) else (found,)
         errors.append(torch.stack([output.mean for output in found]))
         amplifications.append(torch.stack(amplification(model, images[:4])))
@@ -210,7 +228,7 @@ def measure(args, configuration: tuple, images: torch.Tensor) -> dict[str, list]
 
 
 @torch.no_grad()
-def amplification(model, images: torch.Tensor, share: float = 1e-3) -> list[torch.Tensor]:
+def amplification(model, images: Tensor, share: float = 1e-3) -> list[Tensor]:
     """How much larger a small change of the images is behind the network, by output.
 
     To each image is added ``share`` of the next. Compared are squared norms of the change, each as
@@ -219,155 +237,99 @@ def amplification(model, images: torch.Tensor, share: float = 1e-3) -> list[torc
     change = share * images.roll(1, 0)
     before = change.square().sum() / images.square().sum()
     found = []
-    for levels, changed in zip(model(images), model(images + change)):
-        signal, other = (
-            torch.cat([x.flatten() for x in split_levels(y)]) for y in (levels, changed)
-        )
+    for outputs in zip(model(images), model(images + change)):
+        signal, other = (torch.cat([x.flatten() for x in split_levels(y)]) for y in outputs)
         found.append((other - signal).square().sum() / signal.square().sum() / before)
     return found
 
 
-def step_of(model, batch: int, side: int):
-    """A training step on random images."""
-    images = torch.randn(batch, 3, side, side)
-    optimizer = torch.optim.SGD(model.train().parameters(), lr=1e-3)
+def step_of(args, configuration: Configuration):
+    """A function that takes a training step on random images and returns its seconds."""
+    model, side = build(args, configuration).train(), NETWORKS[args.network][1]
+    images = torch.randn(args.batch_size, 3, side, side)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
 
-    def step():
-        outputs = model(images)[-1]
-        loss = sum(level.square().mean() for level in split_levels(outputs))
+    def step() -> float:
+        start = time.perf_counter()
+        loss = sum(level.square().mean() for level in split_levels(model(images)[-1]))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        return time.perf_counter() - start
 
     return step
 
 
-def seconds_of(step) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
-
-
-def costs(args, compared: list[tuple]) -> dict[tuple, float]:
+def costs(args, compared: list[Configuration]) -> dict[tuple, float]:
     """Seconds of a training step over those of the ordinary network, measured in turn with it.
 
-    The median of 9 ratios. ``zero_scale`` changes numbers, not work: both values share one.
+    The median of 9 ratios, by :attr:`Configuration.work`.
     """
-    side = NETWORKS[args.network][1]
-    ordinary = step_of(build(args, None, 0.5, 'none'), args.batch_size, side)
-    found = {(None, 'none'): 1.0}
-    for base, _, blur, *kernel in compared:
-        if (base, blur, *kernel) in found:
-            continue
-        progress(f'cost of base {base}, blur {blur} {" ".join(kernel)}')
-        step = step_of(build(args, base, 0.5, blur, *kernel), args.batch_size, side)
-        step(), ordinary()
-        ratios = [seconds_of(step) / seconds_of(ordinary) for _ in range(9)]
-        found[(base, blur, *kernel)] = statistics.median(ratios)
+    ordinary, found = step_of(args, ORDINARY), {ORDINARY.work: 1.0}
+    for configuration in compared:
+        if configuration.work not in found:
+            progress(f'cost of {configuration.name}')
+            step = step_of(args, configuration)
+            step(), ordinary()
+            ratios = [step() / ordinary() for _ in range(9)]
+            found[configuration.work] = statistics.median(ratios)
     return found
-
-
-def name_of(configuration: tuple) -> str:
-    base, zero_scale, blur, *kernel = configuration
-    if base is None:
-        return 'ordinary' if blur == 'none' else f'ordinary, blur {blur}'
-    if kernel:
-        return f'base {base}, {kernel[0]}'
-    return f'base {base}, zero_scale {zero_scale:g}, blur {blur}'
-
-
-def role_of(configuration: tuple) -> str:
-    return next((name for name, named in NAMED.items() if named == configuration), '')
 
 
 def table(rows: list[dict], factors: tuple) -> str:
     """Markdown, one part an output of the network."""
+    head = ['network', '', 'multiply-adds', 'cost', *(f's = {s:g}' for s in factors), 'worst',
+            'amplifies']  # fmt: skip
     lines = []
     for i in range(len(rows[0]['errors'])):
-        head = [
-            'network',
-            '',
-            'multiply-adds',
-            'cost',
-            *(f's = {s:g}' for s in factors),
-            'worst',
-            'amplifies',
-        ]
         lines += [f'| {" | ".join(head)} |', f'|---|---|{"---:|" * (len(factors) + 4)}']
         for row in rows:
             errors = [*row['errors'][i], max(row['errors'][i])]
             cost = '-' if row['cost'] is None else f'{row["cost"]:.2f}'
             work = f'{row["multiply_adds"] / 1e9:.2f} G'
-            cells = [row['name'], row['role'], work, cost, *(f'{error:.2g}' for error in errors)]
+            one = row['configuration']
+            cells = [one.name, one.role, work, cost, *(f'{error:.2g}' for error in errors)]
             lines.append(f'| {" | ".join(cells)} | {row["amplification"][i]:.3g} |')
         lines.append('')
     return '\n'.join(lines)
 
 
-def draw(rows: list[dict], title: str):
+def key(label: str, **look) -> Line2D:
+    return Line2D([], [], label=label, **{**dict(ls='', ms=8, color='black'), **look})
+
+
+def draw(rows: list[dict], title: str) -> Figure:
     """Worst error against cost, both on logarithmic axes, the named configurations labelled.
 
     The cost is the time of a training step where that is measured, else the multiply-adds.
     """
     figure = Figure(figsize=(8.5, 5.5), layout='constrained')
     axes = figure.subplots()
-    measured = all(row['cost'] is not None for row in rows)
+    kind = 'multiply_adds' if None in (row['cost'] for row in rows) else 'cost'
+    bases, kernels = {}, False
     for row in rows:
-        cost = row['cost'] if measured else row['multiply_adds'] / rows[0]['multiply_adds']
-        base, zero_scale, blur, *kernel = row['configuration']
-        axes.plot(
-            cost,
-            max(row['errors'][-1]),
-            MARKERS.get(base, '*'),
-            ms=11 if base is None else 8,
-            color=KERNEL_COLOURS[kernel[0]] if kernel else COLOURS[blur],
-            mfc=COLOURS[blur] if zero_scale == 1.0 or base is None else 'white',
-            mew=1.6,
-        )
-        if row['role']:
-            axes.annotate(row['role'], (cost, max(row['errors'][-1])), (-9, 0),
-                          textcoords='offset points', ha='right', va='center')  # fmt: skip
-    keys = [Line2D([], [], ls='', marker='*', ms=11, color='black', label='ordinary')]
-    keys += [
-        Line2D([], [], ls='', marker=marker, ms=8, mfc='white', color='black', label=f'base {base}')
-        for base, marker in MARKERS.items()
-    ]
-    kernels = {kernel[0] for _, _, _, *kernel in (row['configuration'] for row in rows) if kernel}
+        base, zero_scale, blur, kernel = one = row['configuration']
+        kernels |= bool(kernel)
+        if base is not None:
+            bases[base] = key(f'base {base}', marker=MARKERS[base], mfc='white')
+        place = row[kind] / rows[0][kind], max(row['errors'][-1])
+        axes.plot(*place, MARKERS.get(base, '*'), ms=11 if base is None else 8, mew=1.6,
+                  color=KERNEL_COLOURS[kernel] if kernel else COLOURS[blur],
+                  mfc=COLOURS[blur] if zero_scale == 1.0 or base is None else 'white')  # fmt: skip
+        if one.role:
+            axes.annotate(one.role, place, (-9, 0), textcoords='offset points', ha='right',
+                          va='center')  # fmt: skip
+    keys = [key('ordinary', marker='*', ms=11), *bases.values()]
     if kernels:
-        keys = [keys[0], *(key for key in keys if key.get_label() in ('base 2', 'base √2'))]
-        keys += [
-            Line2D([], [], lw=5, color=colour, label=kernel)
-            for kernel, colour in KERNEL_COLOURS.items()
-        ]
-    keys += (
-        []
-        if kernels
-        else [
-            Line2D(
-                [],
-                [],
-                ls='',
-                marker='o',
-                ms=8,
-                color='black',
-                mfc=fill,
-                label=f'zero_scale {value}',
-            )
-            for value, fill in ((0.5, 'white'), (1, 'black'))
-        ]
-    )
-    keys += (
-        []
-        if kernels
-        else [
-            Line2D([], [], lw=5, color=colour, label=f'blur: {blur}')
-            for blur, colour in COLOURS.items()
-        ]
-    )
+        colours = KERNEL_COLOURS
+    else:
+        colours = {f'blur: {blur}': colour for blur, colour in COLOURS.items()}
+        keys += [key('zero_scale 0.5', marker='o', mfc='white'), key('zero_scale 1', marker='o')]
+    keys += [key(label, ls='-', lw=5, color=colour) for label, colour in colours.items()]
     figure.legend(handles=keys, loc='outside right center', frameon=False, fontsize=9)
-    kind = 'time of a training step' if measured else 'multiply-adds'
+    said = dict(multiply_adds='multiply-adds', cost='time of a training step')[kind]
     axes.set(xscale='log', yscale='log', title=title,
-             xlabel=f'{kind}, in those of the ordinary network',
+             xlabel=f'{said}, in those of the ordinary network',
              ylabel=r'worst equivariance error $\Delta(s)$ over the factors')  # fmt: skip
     for axis, ticks in (
         (axes.xaxis, (1, 1.5, 2, 3, 4, 5, 10, 20, 50, 100)),
@@ -383,15 +345,15 @@ def draw(rows: list[dict], title: str):
 
 def to_csv(rows: list[dict], factors: tuple) -> str:
     """A line a network, output and factor."""
-    columns = ['network', 'role', 'output', 'factor', 'error', 'amplification', 'multiply_adds',
-               'cost']  # fmt: skip
     lines = [
-        (row['name'], row['role'], i, factor, error, grown, row['multiply_adds'], row['cost'])
+        dict(network=row['configuration'].name, role=row['configuration'].role, output=i,
+             factor=factor, error=error, amplification=grown, multiply_adds=row['multiply_adds'],
+             cost=row['cost'])
         for row in rows
         for i, (errors, grown) in enumerate(zip(row['errors'], row['amplification']))
         for factor, error in zip(factors, errors)
-    ]
-    return pd.DataFrame(lines, columns=columns).to_csv(index=False, lineterminator='\n')
+    ]  # fmt: skip
+    return pd.DataFrame(lines).to_csv(index=False, lineterminator='\n')
 
 
 def main():
@@ -403,25 +365,16 @@ def main():
     _, side, count, _, factors = NETWORKS[args.network]
     images = photograph_crops(args.num_images or count, side, folder=args.images).float()
     images = (images - images.mean((0, 2, 3), True)) / images.std((0, 2, 3), keepdim=True)
-    compared = configurations(args.named, args.kernels)
-    measured = {}
+    compared, rows = configurations(args.named, args.kernels), []
     for i, configuration in enumerate(compared, start=1):
-        progress(f'error {i} of {len(compared)}: {name_of(configuration)}')
-        measured[configuration] = measure(args, configuration, images)
+        progress(f'error {i} of {len(compared)}: {configuration.name}')
+        work = count_operations(build(args, configuration), (3, side, side))[1]
+        rows.append(dict(configuration=configuration, multiply_adds=work,
+                         **measure(args, configuration, images)))  # fmt: skip
     found = {} if args.no_cost else costs(args, compared)
-    rows = [
-        dict(
-            name=name_of(configuration),
-            role=role_of(configuration),
-            configuration=configuration,
-            cost=found.get((configuration[0], *configuration[2:])),
-            multiply_adds=count_operations(build(args, *configuration), (3, side, side))[1],
-            **measured[configuration],
-        )
-        for configuration in compared
-    ]
-    stem = f'frontier_{args.network}'
-    stem += '_aa_stem' * args.aa_stem + '_kernels' * args.kernels
+    for row in rows:
+        row['cost'] = found.get(row['configuration'].work)
+    stem = f'frontier_{args.network}{"_aa_stem" * args.aa_stem}{"_kernels" * args.kernels}'
     command = shlex.join(['python', *sys.argv])
     versions = f'torch {torch.__version__}, {torch.get_num_threads()} CPU threads'
     text = f'`{command}`\n\n{versions}.\n\n{table(rows, factors)}'

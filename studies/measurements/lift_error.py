@@ -10,10 +10,8 @@ import argparse
 import math
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 from mmscale.datasets.images import photograph_crops
 from mmscale.engine.errors import one_line_errors
@@ -26,64 +24,44 @@ from mmscale.visualization import save_figure
 FACTORS = (1.1, 1.5, 2.0, 2.5, 3.0, 4.0)
 
 
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--zero-scales', type=float, nargs='+', default=[0.25, 0.5, 1.0])
-    parser.add_argument('--base', type=float, default=2.0)
-    parser.add_argument('--num-scales', type=int, default=4)
-    parser.add_argument(
-        '--images',
-        type=Path,
-        help="a folder of images of at least 224 pixels; default: crops of scikit-learn's photos",
-    )
-    parser.add_argument('--num-images', type=int, default=64)
-    parser.add_argument('--seed', type=int, default=0, help='of the crops')
-    parser.add_argument('--out', type=Path, default=Path('work_dirs/lift_error'))
-    return parser.parse_args()
-
-
-def check_arguments(args: argparse.Namespace) -> list[ScaleGrid]:
-    """The grids to measure, once it is known that they are such."""
-    for name, least in dict(num_images=1, seed=0).items():
-        if getattr(args, name) < least:
-            raise ValueError(
-                f'--{name.replace("_", "-")}: must be at least {least}, got {getattr(args, name)}'
-            )
-    if args.images and not args.images.is_dir():
-        raise FileNotFoundError(f'--images: there is no folder {args.images}')
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f'--out: cannot make {args.out} ({error.strerror})') from error
-    try:
-        return [ScaleGrid(args.base, args.num_scales, scale) for scale in args.zero_scales]
-    except ValueError as error:
-        raise ValueError(f'--base, --num-scales, --zero-scales: {error}') from error
-
-
-def draw(errors: dict[float, list[float]], base: float, path: Path) -> None:
-    figure, axes = plt.subplots(figsize=(6.5, 4), layout='constrained')
-    for k in range(1, math.floor(math.log(max(FACTORS), base) + 1e-9) + 1):
-        axes.axvline(base**k, color='black', lw=0.8, ls=':')
-    axes.axvline(math.nan, color='black', lw=0.8, ls=':', label='powers of the base')
+def draw(errors: dict[float, list[float]], base: float) -> Figure:
+    figure = Figure(figsize=(6.5, 4), layout='constrained')
+    axes = figure.subplots()
+    powers = range(1, math.floor(math.log(max(FACTORS), base) + 1e-9) + 1)
+    for power in [math.nan, *(base**k for k in powers)]:
+        label = 'powers of the base' if math.isnan(power) else None
+        axes.axvline(power, color='black', lw=0.8, ls=':', label=label)
     for i, (zero_scale, values) in enumerate(errors.items()):
-        axes.plot(FACTORS, values, 'o-', color=plt.cm.viridis(i / len(errors)),
+        axes.plot(FACTORS, values, 'o-', color=colormaps['viridis'](i / len(errors)),
                   label=f'zero_scale {zero_scale:g}')  # fmt: skip
     axes.set(yscale='log', xlabel='scale factor s', ylabel='equivariance error of the lift')
     axes.set_xticks(FACTORS, [f'{s:g}' for s in FACTORS])
     axes.grid(alpha=0.3)
     figure.legend(loc='outside lower center', ncols=4, frameon=False, fontsize=9)
-    save_figure(figure, path)
+    return figure
 
 
 @one_line_errors()
 def main():
-    args = parse_args()
-    grids = check_arguments(args)
-    try:
-        images = photograph_crops(args.num_images, 224, args.seed, args.images)
-    except ValueError as error:
-        raise ValueError(f'--images: {error}') from error
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add('--zero-scales', type=float, nargs='+', default=[0.25, 0.5, 1.0])
+    add('--base', type=float, default=2.0)
+    add('--num-scales', type=int, default=4)
+    add('--images', type=Path,
+        help="a folder of images of at least 224 pixels; default: crops of scikit-learn's photos"
+        )  # fmt: skip
+    add('--num-images', type=int, default=64)
+    add('--seed', type=int, default=0, help='of the crops')
+    add('--out', type=Path, default=Path('work_dirs/lift_error'))
+    args = parser.parse_args()
+    if args.num_images < 1:
+        raise ValueError(f'--num-images: must be at least 1, got {args.num_images}')
+    if args.images and not args.images.is_dir():
+        raise FileNotFoundError(f'--images: there is no folder {args.images}')
+    args.out.mkdir(parents=True, exist_ok=True)
+    grids = [ScaleGrid(args.base, args.num_scales, scale) for scale in args.zero_scales]
+    images = photograph_crops(args.num_images, 224, args.seed, args.images)
     images = images - images.mean((0, 2, 3), keepdim=True)
     errors = {}
     print(f'{"zero_scale":<12}' + ''.join(f'{f"s = {s:g}":>11}' for s in FACTORS))
@@ -92,9 +70,8 @@ def main():
         result = equivariance_error(lift, images, FACTORS, border=8, batch_size=16)
         errors[zero_scale] = result.mean.tolist()
         print(f'{zero_scale:<12g}' + ''.join(f'{value:>11.1e}' for value in errors[zero_scale]))
-    record = dict(factors=FACTORS, errors=errors, **{k: str(v) for k, v in vars(args).items()})
-    write_json(args.out / 'lift_error.json', record)
-    draw(errors, args.base, args.out / 'lift_error.png')
+    write_json(args.out / 'lift_error.json', dict(vars(args), factors=FACTORS, errors=errors))
+    save_figure(draw(errors, args.base), args.out / 'lift_error.png')
     print(f'figure: {(args.out / "lift_error.png").resolve()}')
 
 

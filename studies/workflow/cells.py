@@ -29,6 +29,7 @@ those whose ``run, seed 0`` the regular expression fits, if there is one.
 
 import copy
 import csv
+import itertools
 import json
 import re
 import runpy
@@ -49,10 +50,10 @@ STUDIES, RESULTS = ROOT / 'studies', ROOT / 'studies' / 'results'
 NEEDED = ('title', 'runs', 'seeds')
 DEFAULTS = dict(seed_options=[], options={}, epochs=None, checkpoint='last', equivariance=None,
                 test=False, tests={}, columns={}, pictures=[], comparisons=[])  # fmt: skip
-# In the lines of results. Each is empty where it is unknown.
-DIGESTS = ('config', 'data', 'code')
+DIGESTS = ('config', 'data', 'code')  # in the lines of results, each empty where it is unknown
 # Code that measures, beside that of the network and its data.
 MEASURING = ('mmscale.engine.study', 'mmscale.engine.accuracy')
+LENGTHS = ('begin', 'end', 'T_max', 'total_steps', 'total_iters', 'step_size')  # of schedules
 
 
 def find_study(name: str) -> Path:
@@ -67,24 +68,23 @@ def find_study(name: str) -> Path:
 def read_study(path: Path) -> SimpleNamespace:
     """Reads a study; ValueError for what it cannot have."""
     names = runpy.run_path(str(path)).items()
-    study = {name: value for name, value in names if name[0] != '_' and not callable(value)}
+    found = {name: value for name, value in names if name[0] != '_' and not callable(value)}
     known = (*NEEDED, *DEFAULTS)
-    wrong = [f'no {name}' for name in NEEDED if not study.get(name)]
-    wrong += [f'{name}; known are {", ".join(known)}' for name in study if name not in known]
-    study = SimpleNamespace(**{**DEFAULTS, **study})
+    wrong = [f'no {name}' for name in NEEDED if not found.get(name)]
+    wrong += [f'{name}; known are {", ".join(known)}' for name in found if name not in known]
+    study = SimpleNamespace(**{**DEFAULTS, **found})
     if study.checkpoint not in ('last', 'best'):
         wrong.append(f"checkpoint={study.checkpoint!r}; it must be 'last' or 'best'")
     flags = (ROOT / 'tools' / 'equivariance.py').read_text(encoding='utf-8')
-    for name in study.equivariance or {}:
-        if f"'--{name.replace('_', '-')}'" not in flags:
-            wrong.append(f'equivariance with {name}, unknown to tools/equivariance.py')
+    wrong += [f'equivariance with {name}, unknown to tools/equivariance.py'
+              for name in study.equivariance or {}
+              if f"'--{name.replace('_', '-')}'" not in flags]  # fmt: skip
     named = [run for picture in study.pictures for run in picture.get('runs', [])]
     named += [run for _, *pair in study.comparisons for run in pair]
-    wrong += [
-        f'no run {run!r} for pictures or comparisons' for run in named if run not in study.runs
-    ]
-    tests = [test for test, _ in study.columns.values()]
-    wrong += [f'no test {test!r} for columns' for test in tests if test not in study.tests]
+    wrong += [f'no run {run!r} for pictures or comparisons'
+              for run in named if run not in study.runs]  # fmt: skip
+    wrong += [f'no test {test!r} for columns'
+              for test, _ in study.columns.values() if test not in study.tests]  # fmt: skip
     if wrong:
         raise ValueError(f'study: {path} has {wrong[0]}')
     return study
@@ -98,16 +98,15 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
     """
     setting = study.runs[run]
     options = {**study.options, **setting.get('options', {})}
-    options.update(dict.fromkeys(study.seed_options, seed))
+    options |= dict.fromkeys(study.seed_options, seed)
     tests = {'test': {}} if study.test else {}
-    tests.update({f'test/{name}': more for name, more in study.tests.items()})
+    tests |= {f'test/{name}': more for name, more in study.tests.items()}
     try:
         cfg = models.load_config(str(ROOT / setting['config']))
         models.merge_options(cfg, options)
-        epochs = setting.get('epochs', study.epochs)
-        if epochs is not None:
+        if (epochs := setting.get('epochs', study.epochs)) is not None:
             longer = stretched(cfg, epochs)
-            options.update(longer)
+            options |= longer
             models.merge_options(cfg, longer)
         for more in tests.values():
             models.merge_options(copy.deepcopy(cfg), more)
@@ -128,9 +127,9 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
         cell=run,
         seed=seed,
         file=setting['config'],
-        options=as_words(options),
+        options=options,
         checkpoint=study.checkpoint,
-        tests={name: as_words(more) for name, more in tests.items()},
+        tests=tests,
         equivariance=study.equivariance,
         without_data=without_data,
         config=short(training, asked),
@@ -146,14 +145,7 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
 
 
 def stretched(cfg: Config, epochs: int) -> dict:
-    """Options that make a training by epochs as long as asked for, its schedules in proportion.
-
-    Args:
-        cfg (Config): Of a training by epochs.
-        epochs (int): Asked for.
-
-    Returns:
-        dict: As ``--cfg-options`` takes them.
+    """Options that make a training as many epochs long, its schedules in proportion.
 
     Raises:
         ValueError: If the training is not by epochs, a schedule does not count in epochs, or a part
@@ -168,9 +160,7 @@ def stretched(cfg: Config, epochs: int) -> dict:
     for key, schedule in schedules.schedules(cfg.get('param_scheduler')):
         if not schedule.get('by_epoch', True):
             raise ValueError(f'epochs: {key} counts in iterations, and cannot be stretched')
-        for name in ('begin', 'end', 'T_max', 'total_steps', 'total_iters', 'step_size'):
-            if name not in schedule:
-                continue
+        for name in (one for one in LENGTHS if one in schedule):
             length = round(schedule[name] * epochs / before)
             if name in ('begin', 'end') and schedule[name] > 0:
                 length = max(1, length)  # a warm-up keeps a step, and what follows begins there
@@ -187,19 +177,6 @@ def stretched(cfg: Config, epochs: int) -> dict:
     return options
 
 
-def as_words(options: dict) -> list[str]:
-    """Options as they stand behind ``--cfg-options``."""
-    return [f'{key}={_word(value)}' for key, value in options.items()]
-
-
-def _word(value) -> str:
-    """A value as the command line takes it: without white space, strings in lists in quotes."""
-    if isinstance(value, list | tuple):
-        inside = ','.join(repr(v) if isinstance(v, str) else _word(v) for v in value)
-        return f'[{inside}]' if isinstance(value, list) else f'({inside})'
-    return str(value)
-
-
 def short(*parts: str) -> str:
     """Twelve hexadecimal digits of the digest of several texts."""
     return digest(part.encode() for part in parts)[:12]
@@ -212,13 +189,11 @@ def changed(cell: dict, row: dict) -> list[str]:
 
 def plan(study: SimpleNamespace, results: Path, only: str = '') -> dict:
     """The cells that are to run, and lines that say why; ValueError if their data are not there."""
-    known = {}
+    known, todo, lines, done = {}, [], [], 0
     if results.is_file():
         with results.open(encoding='utf-8', newline='') as file:
             known = {(row['cell'], int(row['seed'])): row for row in csv.DictReader(file)}
-    todo, lines, done = [], [], 0
-    names = [(run, seed) for seed in study.seeds for run in study.runs]
-    for run, seed in names:
+    for seed, run in itertools.product(study.seeds, study.runs):
         if not re.search(only, f'{run}, seed {seed}'):
             continue
         cell, row = make_cell(study, run, seed), known.get((run, seed))
@@ -239,7 +214,7 @@ def main():
     name, results, *only = sys.argv[1:]
     with redirect_stdout(sys.stderr):  # datasets say what they make
         found = plan(read_study(find_study(name)), Path(results), *only)
-    print(json.dumps(found))
+    print(f'\n{json.dumps(found)}')  # a progress bar has left its line unfinished
 
 
 if __name__ == '__main__':

@@ -20,8 +20,7 @@ from mmscale.engine.errors import one_line
 from mmscale.engine.study import digest
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-# So many samples of a dataset, spread evenly, tell it from another.
-SAMPLES = 256
+SAMPLES = 256  # of a dataset, spread evenly, tell it from another
 
 
 def of_config(cfg: Config) -> str:
@@ -30,11 +29,9 @@ def of_config(cfg: Config) -> str:
 
 
 def of_code(cfg: Config, *modules: str) -> str:
-    """SHA-256 of the code of the package that a config uses, without comments and docstrings.
+    """SHA-256 of the code of the package that a config and these modules use.
 
-    Args:
-        cfg (Config): Whose types are looked up in all registries of the package.
-        *modules (str): Names of more modules that are used.
+    It is without comments and docstrings. Types of the config are looked up in all registries.
     """
     used = modules_used([*modules, *_homes(_words(cfg.to_dict()))])
     return digest(_statements(_path(name)).encode() for name in sorted(used))
@@ -99,10 +96,8 @@ def _homes(words: Iterable[str]) -> Iterator[str]:
         for one in vars(registry)['_CHILDREN'].values()
         for name, kind in one.module_dict.items()
     }
-    for word in words:
-        home = known.get(word.removeprefix('mmscale.'), '')
-        if home.startswith('mmscale.'):
-            yield home
+    homes = (known.get(word.removeprefix('mmscale.'), '') for word in words)
+    yield from (home for home in homes if home.startswith('mmscale.'))
 
 
 def _words(part) -> Iterator[str]:
@@ -158,25 +153,21 @@ def _of_dataset(dataset: str, scope: str) -> str | Exception:
 def of_samples(dataset: Dataset) -> str:
     """SHA-256 of the length of a dataset and some of its samples, as they are before its pipeline.
 
-    Of the files of samples the size counts, wherever they lie; of a dataset that is not one of
-    MMEngine's only the length.
+    Of a dataset that is not one of MMEngine's only the length counts.
     """
     count = min(SAMPLES, len(dataset))
     places = [i * len(dataset) // count for i in range(count)]
-    read = getattr(dataset, 'get_data_info', lambda place: {})
-    return digest(_sample_bytes(len(dataset), map(read, places)))
+    samples = map(getattr(dataset, 'get_data_info', lambda place: {}), places)
+    parts = (_bytes(key, sample[key]) for sample in samples for key in sorted(sample))
+    return digest([str(len(dataset)).encode(), *parts])
 
 
-def _sample_bytes(count: int, samples: Iterable[dict]) -> Iterable[bytes]:
-    yield str(count).encode()
-    for sample in samples:
-        for key in sorted(sample):
-            value = sample[key]
-            if key.endswith('path') and value is not None:
-                yield str(Path(value).stat().st_size).encode()
-            elif isinstance(value, np.ndarray):
-                yield np.ascontiguousarray(value).tobytes()
-            elif isinstance(value, numbers.Number | str):
-                yield str(value).encode()
-            elif key == 'instances':  # the boxes of a detector
-                yield json.dumps(value, sort_keys=True).encode()
+def _bytes(key: str, value) -> bytes:
+    """Of an entry of a sample; of files the size counts, wherever they lie."""
+    if key.endswith('path') and value is not None:
+        return str(Path(value).stat().st_size).encode()
+    if isinstance(value, np.ndarray):
+        return value.tobytes()
+    if key == 'instances':  # the boxes of a detector
+        return json.dumps(value, sort_keys=True).encode()
+    return str(value).encode() if isinstance(value, numbers.Number | str) else b''

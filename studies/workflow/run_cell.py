@@ -6,11 +6,7 @@ Run again, it goes on where it was stopped: a training from its last checkpoint,
 what it lacks.
 """
 
-import argparse
-import csv
-import io
 import json
-import math
 import os
 import platform
 import shlex
@@ -23,6 +19,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
 
+import pandas as pd
 import torch
 from cells import DIGESTS, ROOT, find_study, make_cell, read_study
 from filelock import FileLock
@@ -36,10 +33,23 @@ from mmscale.engine.errors import one_line_errors
 from mmscale.engine.launch import is_of_mmpretrain
 from mmscale.engine.report import write_text
 
-COLUMNS = ('cell', 'seed', 'metric', 'factor', 'value', 'standard_error', 'n', 'parameters',
-           'multiply_adds', 'seconds', 'device', 'threads', 'version', 'commit', 'torch', 'numpy',
-           'date', *DIGESTS, 'command')  # fmt: skip
+NUMBERS = ['metric', 'factor', 'value', 'standard_error', 'n']
+COLUMNS = ['cell', 'seed', *NUMBERS, 'parameters', 'multiply_adds', 'seconds', 'device', 'threads',
+           'version', 'commit', 'torch', 'numpy', 'date', *DIGESTS, 'command']  # fmt: skip
 LINES_SHOWN = 20
+
+
+def as_words(options: dict) -> list[str]:
+    """Options as they stand behind ``--cfg-options``."""
+    return [f'{key}={_word(value)}' for key, value in options.items()]
+
+
+def _word(value) -> str:
+    """A value as the command line takes it: without white space, strings in lists in quotes."""
+    if isinstance(value, list | tuple):
+        inside = ','.join(repr(v) if isinstance(v, str) else _word(v) for v in value)
+        return f'[{inside}]' if isinstance(value, list) else f'({inside})'
+    return str(value)
 
 
 def flags(arguments: dict) -> list[str]:
@@ -74,9 +84,10 @@ def run(words: list, log: Path, held: list[int]) -> None:
 def numbers(cell: dict, folder: Path, held: list[int]) -> Iterator[tuple]:
     """Trains and measures what is missing; gives metric, factor, value, error, count, command."""
 
-    def command(tool: str, *words, more=(), checkpoint=None) -> list:
+    def command(tool: str, *words, more={}, checkpoint=None) -> list:
         model = f'{cell["file"]}:{checkpoint}' if checkpoint else cell['file']
-        return [f'tools/{tool}.py', model, *words, '--cfg-options', *cell['options'], *more]
+        options = as_words(cell['options']) + as_words(more)
+        return [f'tools/{tool}.py', model, *words, '--cfg-options', *options]
 
     def published(*words, **kwargs) -> str:
         return shlex.join(['python', *map(str, command(*words, **kwargs))])
@@ -151,14 +162,11 @@ def validations(folder: Path) -> dict[str, float]:
 
 def facts(cell: dict) -> dict:
     """What all lines of a cell have: what the network costs, where, when and of which code."""
-    cfg, parser = models.load_config(cell['file']), argparse.ArgumentParser()
-    models.add_config_options(parser)
-    options = parser.parse_args(['--cfg-options', *cell['options']]).cfg_options
-    models.merge_options(cfg, options)
-    if is_of_mmpretrain(cfg):
-        shape = image_shape(cfg)
-    else:  # such a config does not say how large its images are
-        shape = tuple(first_batch(cfg, 1)['inputs'][0].shape)
+    cfg = models.load_config(cell['file'])
+    models.merge_options(cfg, cell['options'])
+    # A config of another toolbox does not say how large its images are.
+    known = is_of_mmpretrain(cfg)
+    shape = image_shape(cfg) if known else tuple(first_batch(cfg, 1)['inputs'][0].shape)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         parameters, flops = count(models.build_network(cfg, cell['file']), shape)
@@ -176,11 +184,6 @@ def facts(cell: dict) -> dict:
     )
 
 
-def as_text(value):
-    """As it stands in the CSV file: nothing for what there is no number of."""
-    return '' if value is None or isinstance(value, float) and not math.isfinite(value) else value
-
-
 @one_line_errors()
 def main():
     (name, run, seed), result = sys.argv[1:4], Path(sys.argv[4]).resolve()
@@ -195,13 +198,10 @@ def main():
     with FileLock(folder / 'lock', on_acquired=held.append):
         found = list(numbers(cell, folder, held))
         found.insert(0, ('seconds', '', round(time.perf_counter() - start, 1), '', '', ''))
-        known, text = dict(facts(cell), seconds=training_seconds(folder)), io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator='\n')
-        writer.writeheader()
-        for row in found:
-            named = zip(('metric', 'factor', 'value', 'standard_error', 'n', 'command'), row)
-            writer.writerow({**known, **{name: as_text(value) for name, value in named}})
-        write_text(result, text.getvalue())
+        # As objects no number is changed on its way; what there is no number of is left empty.
+        frame = pd.DataFrame(found, columns=[*NUMBERS, 'command'], dtype=object)
+        frame = frame.assign(**facts(cell), seconds=training_seconds(folder))
+        write_text(result, frame[COLUMNS].to_csv(index=False, lineterminator='\n'))
 
 
 if __name__ == '__main__':

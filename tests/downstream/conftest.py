@@ -46,8 +46,15 @@ def data(tmp_path_factory) -> Path:
 def small(path: str | Path, data: Path, work_dir: Path) -> Config:
     """A config as it is, but for its data, its length, and weights from the network."""
     cfg = Config.fromfile(path)
-    make = dict(mmdet=_detection, mmseg=_segmentation)[cfg.default_scope]
-    make(cfg, data)
+    cfg.train_dataloader = dict(
+        batch_size=2,
+        num_workers=0,
+        sampler=dict(type='InfiniteSampler', shuffle=True),
+        dataset=dict(DATASETS[cfg.default_scope], data_root=str(data)),
+    )
+    if cfg.default_scope == 'mmseg':
+        cfg.model.data_preprocessor.size = (SIDE, SIDE)
+        _on_cpu(cfg.model)
     cfg.work_dir = str(work_dir)
     cfg.model.pop('pretrained', None)
     cfg.model.backbone.pop('init_cfg', None)
@@ -60,49 +67,17 @@ def small(path: str | Path, data: Path, work_dir: Path) -> Config:
     return cfg
 
 
-def _loader(dataset: dict) -> dict:
-    return dict(
-        batch_size=2,
-        num_workers=0,
-        sampler=dict(type='InfiniteSampler', shuffle=True),
-        dataset=dataset,
-    )
+def _dataset(classes: tuple, annotations: dict, pack: str, **more) -> dict:
+    load = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', **annotations)
+    return dict(metainfo=dict(classes=classes), pipeline=[*load, dict(type=pack)], **more)
 
 
-def _detection(cfg: Config, data: Path) -> None:
-    cfg.train_dataloader = _loader(
-        dict(
-            type='CocoDataset',
-            data_root=str(data),
-            ann_file='boxes.json',
-            data_prefix=dict(img='images/'),
-            metainfo=dict(classes=('person',)),
-            pipeline=[
-                dict(type='LoadImageFromFile'),
-                dict(type='LoadAnnotations', with_bbox=True),
-                dict(type='PackDetInputs'),
-            ],
-        )
-    )
-
-
-def _segmentation(cfg: Config, data: Path) -> None:
-    cfg.train_dataloader = _loader(
-        dict(
-            type='BaseSegDataset',
-            data_root=str(data),
-            data_prefix=dict(img_path='images', seg_map_path='masks'),
-            img_suffix='.png',
-            metainfo=dict(classes=('ground', 'object')),
-            pipeline=[
-                dict(type='LoadImageFromFile'),
-                dict(type='LoadAnnotations'),
-                dict(type='PackSegInputs'),
-            ],
-        )
-    )
-    cfg.model.data_preprocessor.size = (SIDE, SIDE)
-    _on_cpu(cfg.model)
+DATASETS = dict(
+    mmdet=_dataset(('person',), dict(with_bbox=True), 'PackDetInputs', type='CocoDataset',
+                   ann_file='boxes.json', data_prefix=dict(img='images/')),
+    mmseg=_dataset(('ground', 'object'), {}, 'PackSegInputs', type='BaseSegDataset',
+                   data_prefix=dict(img_path='images', seg_map_path='masks'), img_suffix='.png'),
+)  # fmt: skip
 
 
 def _on_cpu(cfg) -> None:

@@ -38,6 +38,11 @@ def folder(tmp_path_factory):
     return folder
 
 
+def run_python(*words, folder=ROOT) -> None:
+    env = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+    subprocess.run([sys.executable, *map(str, words)], cwd=folder, check=True, env=env)
+
+
 def train(path, folder) -> Runner:
     """One epoch of the config, and its validation."""
     cfg = Config.fromfile(path)
@@ -88,26 +93,20 @@ def test_trains_and_segments(path, folder, tmp_path, monkeypatch):
 def test_predictions_are_drawn_into_a_folder(name, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     train(CONFIGS[name][0], tmp_path)
-    words = ['tools/test.py', CONFIGS[name][0], tmp_path / 'epoch_1.pth', '--work-dir', tmp_path]
-    words += ['--show-dir', f'shown_{name}', '--cfg-options', 'test_dataloader.num_workers=0']
-    words += ['test_dataloader.persistent_workers=False']
-    result = subprocess.run(
-        [sys.executable, ROOT / words[0], *map(str, words[1:])], cwd=folder,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-        capture_output=True, text=True,
-    )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    shown = (folder / f'shown_{name}').rglob('*')
-    images = [path for path in shown if path.suffix in ('.png', '.jpg')]
-    assert len(images) == 2  # all of the test data
+    words = [ROOT / 'tools/test.py', CONFIGS[name][0], tmp_path / 'epoch_1.pth', '--work-dir',
+             tmp_path, '--show-dir', tmp_path / 'shown', '--cfg-options',
+             'test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False'
+             ]  # fmt: skip
+    run_python(*words, folder=folder)
+    shown = (tmp_path / 'shown').rglob('*')
+    assert sum(path.suffix in ('.png', '.jpg') for path in shown) == 2  # all of the test data
 
 
 def test_a_study_of_a_detector_has_its_figures_by_size_and_over_scale(folder, tmp_path):
     root = f'{folder}/data/scattered_mnist/'
     options = {f'{mode}_dataloader.dataset.data_root': root for mode in ('train', 'val', 'test')}
-    options |= {
-        f'{mode}_evaluator.ann_file': f'{root}annotations/{mode}.json' for mode in ('val', 'test')
-    }
+    for mode in ('val', 'test'):
+        options[f'{mode}_evaluator.ann_file'] = f'{root}annotations/{mode}.json'
     options |= {'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1,
                 'train_dataloader.batch_size': 2, 'model.test_cfg.score_thr': 0.0}  # fmt: skip
     small = {'test_dataloader.dataset.ann_file': 'annotations/test_small.json',
@@ -123,16 +122,13 @@ equivariance = dict(factors=[1, 2], layers=['neck'], num_images=1, accuracy_imag
 """)
     sys.path.insert(0, str(ROOT / 'studies' / 'workflow'))
     import cells
+    import collect
 
     study = cells.read_study(tmp_path / 'few.py')
     cell = cells.make_cell(study, 'twin', 0)
     result = tmp_path / cell['folder'] / f'{cell["result"]}.csv'
-    words = ['studies/workflow/run_cell.py', tmp_path / 'few.py', 'twin', 0, result]
-    subprocess.run(
-        [sys.executable, *map(str, words)], cwd=ROOT, check=True,
-        env={**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'},
-    )  # fmt: skip
-    rows = cells.read_rows(result)
+    run_python('studies/workflow/run_cell.py', tmp_path / 'few.py', 'twin', 0, result)
+    rows = collect.read(result).to_dict('records')
     assert {row['parameters'] for row in rows} == {'1158542'}
     found = {(row['metric'], row['factor']): row['value'] for row in rows}
     assert all(0 <= float(found[f'test/{name}/coco/bbox_mAP', '']) <= 1 for name in study.tests)

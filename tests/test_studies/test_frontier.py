@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmscale.models import ScaleResNet_CIFAR
 
@@ -60,16 +61,13 @@ def test_norms_have_the_statistics_of_the_images():
     nn.init.constant_(model.bn1.bias, 3.0)
     images = 5 + 7 * torch.randn(6, 3, 16, 16).double()
     assert frontier.calibrate_norms(model, images) is model and not model.training
-    found = {}
-    for name, norm in model.named_modules():
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            assert norm.momentum == 0.1
-            norm.register_forward_hook(
-                lambda _, __, y, name=name: found.update({name: y.rows.clone()})
-            )
+    norms, rows = {n: m for n, m in model.named_modules() if isinstance(m, _BatchNorm)}, {}
+    assert 'layer4.1.bn2' in norms  # which starts at 0, and would hide its branch
+    for name, norm in norms.items():
+        norm.register_forward_hook(lambda _, __, y, name=name: rows.update({name: y.rows.clone()}))
     model(images)
-    assert 'layer4.1.bn2' in found  # which starts at 0, and would hide its branch
-    for name, rows in found.items():
+    for name, norm in norms.items():
+        assert norm.momentum == 0.1
         # Running variances are unbiased, and eps is added: what is seen differs by so much.
-        assert rows.mean(0).abs().max() < (1e-9 if name == 'bn1' else 0.1), name
-        assert (rows.var(0) - 1).abs().max() < 0.2, name
+        assert rows[name].mean(0).abs().max() < (1e-9 if name == 'bn1' else 0.1), name
+        assert (rows[name].var(0) - 1).abs().max() < 0.2, name

@@ -37,17 +37,17 @@ pictures = [dict(kind='scale')]
 PASSING = ['seconds', 'date', 'commit']
 
 
-def command(folder, *more, out=None) -> dict:
-    """Arguments of a process that runs the study of a folder, its results there or elsewhere."""
+def command(folder, *more, work=None, out=None) -> dict:
+    """Arguments of a process that runs the study of a folder, its work and results there or not."""
     words = [sys.executable, '-m', 'snakemake', '--snakefile', 'studies/Snakefile', '--profile',
-             'studies/profile', '--cores', '2', '--directory', folder / 'work', *more, '--config',
-             f'study={folder / "few.py"}', f'out={out or folder}']  # fmt: skip
+             'studies/profile', '--cores', '2', '--directory', (work or folder) / 'work', *more,
+             '--config', f'study={folder / "few.py"}', f'out={out or folder}']  # fmt: skip
     return dict(args=list(map(str, words)), cwd=ROOT, text=True, stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT)  # fmt: skip
 
 
-def run(folder, *more, out=None, code=0) -> str:
-    result = subprocess.run(**command(folder, *more, out=out))
+def run(folder, *more, code=0, **places) -> str:
+    result = subprocess.run(**command(folder, *more, **places))
     assert result.returncode == code, result.stdout
     return result.stdout
 
@@ -139,11 +139,8 @@ def test_a_change_of_the_measurement_trains_nothing_anew(finished, tmp_path):
     folder, _ = finished
     trained = logs(folder)
     changed = STUDY.replace('factors=[1, 2]', 'factors=[1, 1.5]').replace('[0, 1]', '[0]', 1)
-    (folder / 'few.py').write_text(changed)
-    try:
-        run(folder, out=tmp_path)
-    finally:
-        (folder / 'few.py').write_text(STUDY)
+    (tmp_path / 'few.py').write_text(changed)
+    run(tmp_path, work=folder)
     assert {row['factor'] for row in results(tmp_path)} == {'', '1.0', '1.5'}
     assert logs(folder) == trained
 
@@ -151,10 +148,7 @@ def test_a_change_of_the_measurement_trains_nothing_anew(finished, tmp_path):
 def test_a_cell_that_fails_does_not_hold_up_the_others(finished, tmp_path):
     folder, _ = finished
     bad = "runs['bad'] = dict(config='{}', options={{'default_hooks.timer.type': 'NoHook'}})\n"
-    (folder / 'few.py').write_text(STUDY.replace('[0, 1]', '[0]', 1) + bad.format(CONFIG))
-    try:
-        printed = run(folder, out=tmp_path, code=1)
-    finally:
-        (folder / 'few.py').write_text(STUDY)
+    (tmp_path / 'few.py').write_text(STUDY.replace('[0, 1]', '[0]', 1) + bad.format(CONFIG))
+    printed = run(tmp_path, work=folder, code=1)
     assert 'error: tools/train.py failed' in printed
     assert results(tmp_path) == [row for row in results(folder) if row['seed'] == '0']

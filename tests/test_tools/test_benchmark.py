@@ -1,6 +1,9 @@
 # Copyright (c) mmscale contributors.
 import csv
+import math
 import sys
+from argparse import Namespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +28,6 @@ ROW = cases.Row(cases.STEP, ('theirs',), 'ours', None)
 SMALL = dict(kernel=3, channels=2, side=17, batch=2)
 
 
-@settings(max_examples=50)
 @given(st.lists(st.tuples(*[st.floats(1e-3, 1e3)] * 3), min_size=2, max_size=30))
 def test_ratio_is_that_of_the_rounds_whatever_slows_a_whole_one(rounds):
     values, references, loads = np.array(rounds).T
@@ -104,27 +106,41 @@ def test_a_training_step_changes_the_weights_and_inference_does_not(monkeypatch)
     for mode in ('inference', 'training step'):
         with found[mode].context():
             found[mode].run()
+            assert built[-1].training == (mode == 'training step')
         assert torch.equal(before, built[-1].conv1.weight) == (mode == 'inference')
 
 
+def test_memory_is_the_most_that_is_held_at_once():
+    step = steps.Step(lambda: torch.zeros(8 * MIB, dtype=torch.uint8))
+    _, peaks = workers.build_steps(lambda device: dict(inference=step), {}, 'cpu', True)
+    assert 8 * MIB <= peaks['inference'] < 9 * MIB
+
+
 def test_a_process_measures_the_cost_of_the_host_and_memory(monkeypatch):
-    worker = workers.Worker(str(ROOT), 'cpu', True)
     host = next(group for group in cases.cpu_groups() if group.name == 'host')
-    found = {}
-    for name in (cases.RESNET, 'one level'):
-        assert f'torch {torch.__version__}' in worker.ask('build', name, host.subjects[name], True)
-        for what in ('operators', 'Python calls', 'multiply-adds', 'memory'):
-            found[name, what] = worker.ask(what, name, 'inference', 1)
-        # Gradients and momentum: 0.6 million weights twice.
-        assert worker.ask('memory', name, 'training step', 1) > found[name, 'memory'] + 4 * MIB
-    assert (found[cases.RESNET, 'operators'], found[cases.RESNET, 'Python calls']) == (172, 2107)
-    assert found['one level', 'multiply-adds'] == found[cases.RESNET, 'multiply-adds']
-    monkeypatch.setattr(workers, 'available_memory', lambda: 100 * MIB)  # nothing to be timed
-    with pytest.raises(MemoryError, match='only 100 MiB of memory are left.*at least 512'):
-        worker.ask('time', cases.RESNET, 'inference', 1)
-    with pytest.raises(RuntimeError, match="(?s)Traceback.*KeyError: 'no such mode'"):
-        worker.ask('time', cases.RESNET, 'no such mode', 1)
-    worker.end()
+    names = cases.RESNET, 'one level'
+    table = {'memory of inference': {names[0]: {names[1]: None}}}
+    group = replace(host, subjects={name: host.subjects[name] for name in names}, table=table)
+    args = Namespace(device='cpu', keep_blocks=True, deadline=math.inf, against=None)
+    run = dict(notes=[], failed=False)
+    session = runner.Session(group, args, run)
+    session.start()
+    assert f'torch {torch.__version__}' in run['machine']
+
+    def ask(what: str, mode: str = 'inference') -> list:
+        return list(session.ask(workers.answer, dict.fromkeys(names, (what, mode))).values())
+
+    assert ask('operators')[0] == 172 and ask('Python calls')[0] == 2107
+    assert len(set(ask('multiply-adds'))) == 1
+    for infer, train in zip(ask('memory'), ask('memory', 'training step'), strict=True):
+        assert train > infer + 4 * MIB  # gradients and momentum: 0.6 million weights twice
+    monkeypatch.setattr(runner, 'available_memory', lambda: 100 * MIB)  # nothing to be timed
+    with pytest.raises(SystemExit, match='only 100 MiB of memory are left.*at least 512'):
+        ask('time')
+    monkeypatch.undo()
+    assert ask('time', 'no such mode') == [] == list(session.pools) and run['failed']
+    assert "one level is left out: KeyError: 'no such mode'" in run['notes'][1]
+    session.end()
 
 
 def test_a_quick_run_of_this_checkout_against_itself(tmp_path):

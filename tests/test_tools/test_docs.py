@@ -21,9 +21,9 @@ from .conftest import ROOT, run_tool
 DOCS = ROOT / 'docs'
 
 
-def blocks(page: str, language: str = 'python') -> list[str]:
+def blocks(page: str) -> list[str]:
     text = (DOCS / page).read_text(encoding='utf-8')
-    return re.findall(rf'^```{language}\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
+    return re.findall('^```python\n(.*?)^```', text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -46,15 +46,13 @@ def animals(tmp_path) -> Path:
 def test_a_folder_of_images_is_trained_on_as_the_page_says(animals):
     cfg = Config.fromfile(animals)
     assert cfg.train_dataloader.dataset.pipeline == cfg.train_pipeline
-    size = ['train_pipeline.1.scale=32', 'train_dataloader.dataset.pipeline.1.scale=32']
-    result = run_tool(
-        'tools/train.py', animals, '--work-dir', animals.parent / 'work', '--cfg-options',
-        'train_cfg.max_epochs=1', 'model.backbone.init_cfg=None', *size,
-        'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
-        'train_dataloader.persistent_workers=False', 'val_dataloader.persistent_workers=False',
-        *(f'{split}_dataloader.dataset.data_root={animals.parent}/data/animals'
-          for split in ('train', 'val')),
-    )  # fmt: skip
+    options = ['train_cfg.max_epochs=1', 'model.backbone.init_cfg=None',
+               'train_dataloader.dataset.pipeline.1.scale=32']  # fmt: skip
+    for loader in ('train_dataloader', 'val_dataloader'):
+        options += [f'{loader}.num_workers=0', f'{loader}.persistent_workers=False',
+                    f'{loader}.dataset.data_root={animals.parent}/data/animals']  # fmt: skip
+    work_dir = animals.parent / 'work'
+    result = run_tool('tools/train.py', animals, '--work-dir', work_dir, '--cfg-options', *options)
     assert result.returncode == 0, result.stderr
     assert 'accuracy/top1' in result.stdout + result.stderr
 
@@ -69,11 +67,16 @@ def test_the_site_builds_without_a_warning(tmp_path):
     assert 'DSS v1' in results and '<!-- study' not in results
 
 
-def test_the_layers_of_the_page_run_and_are_what_it_says(capsys):
+def run_blocks(page: str, capsys) -> tuple[dict, str]:
+    """The names that the code of a page leaves, and what it prints."""
     names = {}
-    for block in blocks('extending.md'):
+    for block in blocks(page):
         exec(block, names)  # noqa: S102
-    printed = capsys.readouterr().out
+    return names, capsys.readouterr().out
+
+
+def test_the_layers_of_the_page_run_and_are_what_it_says(capsys):
+    names, printed = run_blocks('extending.md', capsys)
     assert 'level' in printed and 'nan' not in printed
     net, images = names['net'], names['signal'][0][:, :3]
     assert names['equivariance_error'](net, images, (1,)).mean == 0
@@ -83,18 +86,14 @@ def test_the_layers_of_the_page_run_and_are_what_it_says(capsys):
 
 
 def test_the_page_of_plain_pytorch_runs(capsys):
-    names = {}
-    for block in blocks('pytorch.md'):
-        exec(block, names)  # noqa: S102
-    assert capsys.readouterr().out.endswith('[(4, 16, 32, 32), (4, 16, 16, 16), (4, 16, 8, 8)]\n')
+    names, printed = run_blocks('pytorch.md', capsys)
+    assert printed.endswith('[(4, 16, 32, 32), (4, 16, 16, 16), (4, 16, 8, 8)]\n')
     assert names['loss'].isfinite()
 
 
 def test_the_page_of_kernels_runs(capsys):
-    names = {}
-    for block in blocks('kernels.md'):
-        exec(block, names)  # noqa: S102
-    *_, errors = capsys.readouterr().out.splitlines()
+    names, printed = run_blocks('kernels.md', capsys)
+    *_, errors = printed.splitlines()
     dilated, discrete, of_averages = map(float, errors.split())
     assert discrete < dilated and of_averages < 1
     assert names['net'](torch.rand(2, 1, 28, 28))[0].shape == (2, 95, 4, 7, 7)
@@ -111,9 +110,7 @@ def test_the_notebook_runs_from_top_to_bottom():
     *_, last = (cell for cell in notebook.cells if cell.cell_type == 'code')
     printed = ''.join(output.get('text', '') for output in last.outputs)
     ordinary, economical = (
-        next(line for line in printed.splitlines() if line.startswith(name)).split('errors')[1]
+        [float(v) for v in re.search(rf'^{name}.*errors(.*)', printed, re.MULTILINE)[1].split()]
         for name in ('ResNet', 'economical-up1')
     )
-    factors = range(1, 6)  # above 1
-    ordinary, economical = ([float(v) for v in line.split()] for line in (ordinary, economical))
-    assert all(economical[i] < ordinary[i] for i in factors)
+    assert all(economical[i] < ordinary[i] for i in range(1, 6))  # factors above 1

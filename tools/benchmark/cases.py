@@ -11,6 +11,7 @@ LIFTS = {
 }
 RESNET, LAST, OTHER = 'ResNet-50', 'ResNet-50, channels last', 'the other checkout'
 STEP, INFERENCE = 'time of training step', 'time of inference'
+MEMORY = 'memory of training step'
 FORWARD, BACKWARD = 'time of forward', 'time of forward + backward'
 NARROW = dict(stem_channels=8, base_channels=8)
 
@@ -105,68 +106,60 @@ def cpu_groups() -> list[Group]:
     calls = dict(zip(operators, ('<= 2', '<= 4', '<= 4.5', '<= 6')))
     host = NAMED | {RESNET: resnet(), 'pyramid, S = 3': scaled('pyramid', 3)}
     host = {name: dict(host[name], **NARROW) for name in (RESNET, *operators)}
+    of_host = {f'{what} of {mode}': {RESNET: dict.fromkeys(operators)}
+               for mode in ('inference', 'training step')
+               for what in ('operators', 'Python calls', 'time')}  # fmt: skip
+    of_host['operators of inference'][RESNET] = operators
+    of_host['Python calls of inference'][RESNET] = calls
+
     base_2 = {f'{form}, S = 4': scaled(form, 4) for form in LIFTS}
     base_2['pyramid, S = 8'] = scaled('pyramid', 8)
-    few = {'dense, S = 4': '<= 4.4', 'pyramid, S = 4': '<= 1.5'}
-    many = {'pyramid, S = 4': {'pyramid, S = 8': '<= 1.05'}}
+    any_2 = {RESNET: dict.fromkeys([*base_2, LAST])}
+    few_2 = {RESNET: any_2[RESNET] | {'dense, S = 4': '<= 4.4', 'pyramid, S = 4': '<= 1.5'},
+             'pyramid, S = 4': {'pyramid, S = 8': '<= 1.05'}}  # fmt: skip
     named = {name: NAMED[name] for name in ('blur', 'economical', 'balanced', 'accurate')}
-    judged = {'blur': '<= 1.1', 'balanced': '<= 2.6'}
-    any_host, any_2, any_named, against_last = (
-        dict.fromkeys(names) for names in (operators, [*base_2, LAST], [*named, LAST], named)
-    )
-    table = [
+    any_named = dict.fromkeys([*named, LAST])
+    both = {RESNET: any_named, LAST: dict.fromkeys(named)}
+    judged = both | {RESNET: any_named | {'blur': '<= 1.1', 'balanced': '<= 2.6'}}
+    found = [
         Group('host', 'Cost of the host: 8 channels, 1 x 64x64, 1 thread',
-              networks(host, 1, 64, threads=1, head=False), {
-            'operators of inference': {RESNET: operators},
-            'Python calls of inference': {RESNET: calls},
-            INFERENCE: {RESNET: any_host},
-            'operators of training step': {RESNET: any_host},
-            'Python calls of training step': {RESNET: any_host},
-            STEP: {RESNET: any_host},
-        }, work=False),
+              networks(host, 1, 64, threads=1, head=False), of_host, work=False),
         Group('networks', 'ScaleResNet-50, base 2, 8 x 224x224',
-              references(8, 224) | networks(base_2, 8, 224), {
-            'memory of training step': {RESNET: any_2 | few, **many},
-            'memory of inference': {RESNET: any_2},
-            STEP: {RESNET: any_2 | few, **many},
-            INFERENCE: {RESNET: any_2},
-        }, 40, (5, 20)),
+              references(8, 224) | networks(base_2, 8, 224),
+              {MEMORY: few_2, 'memory of inference': any_2, STEP: few_2, INFERENCE: any_2},
+              40, (5, 20)),
         Group('named', 'Blur and the three configurations, 8 x 224x224',
-              references(8, 224) | networks(named, 8, 224), {
-            'memory of training step': {RESNET: any_named},
-            'memory of inference': {RESNET: any_named},
-            STEP: {RESNET: any_named | judged, LAST: against_last},
-            INFERENCE: {RESNET: any_named, LAST: against_last},
-        }, 40, (5, 20)),
+              references(8, 224) | networks(named, 8, 224),
+              {MEMORY: {RESNET: any_named}, 'memory of inference': {RESNET: any_named},
+               STEP: judged, INFERENCE: both}, 40, (5, 20)),
     ]  # fmt: skip
     dense = {f'dense, S = {n}': scaled('dense', n) for n in (1, 2, 4, 8)}
     pyramids = {f'pyramid, S = {n}': scaled('pyramid', n) for n in range(1, 9)}
     bases = {f'pyramid, base {name}, S = {2 * n + 1}': scaled('pyramid', 2 * n + 1, 2 ** (1 / n))
              for name, n in {'2': 1, '√2': 2, '∛2': 3, '∜2': 4}.items()}  # fmt: skip
-    for name, title, configs, targets in (
-        ('levels', 'Growth over levels, base 2', dense,
-         {f'dense, S = {n}': f'<= {n}' for n in (2, 4, 8)}),
-        ('levels', 'Growth over levels, base 2', pyramids, {}),
-        ('bases', 'Growth over the base, two octaves', bases, {}),
+    limits = {f'dense, S = {n}': f'<= {n}' for n in (2, 4, 8)}
+    for name, growth, configs, targets in (
+        ('levels', 'levels, base 2', dense, limits), ('levels', 'levels, base 2', pyramids, {}),
+        ('bases', 'the base, two octaves', bases, {}),
     ):  # fmt: skip
+        title = f'Growth over {growth}, training step, 4 x 224x224'
         subjects = networks({RESNET: resnet()} | configs, 4, 224)
         asked = {STEP: {RESNET: dict.fromkeys(configs) | targets}}
-        title = f'{title}, training step, 4 x 224x224'
-        table.append(Group(name, title, subjects, asked, 20, (3, 15)))
+        found.append(Group(name, title, subjects, asked, 20, (3, 15)))
     for form in ('dense', 'pyramid'):
         configs = {f'{form}, S = 4, K = {k}': scaled(form, 4, interaction=k) for k in (1, 2, 3)}
         first, *others = configs
         title = 'Growth over the interaction, training step, 4 x 112x112'
         asked = {STEP: {first: dict.fromkeys(others)}}
-        table.append(Group('interactions', title, networks(configs, 4, 112), asked, 8, (3, 15)))
+        found.append(Group('interactions', title, networks(configs, 4, 112), asked, 8, (3, 15)))
     for form, lift in LIFTS.items():
         whole = f'network with {lift}'
         subjects = networks({whole: scaled(form, 4)}, 8, 224)
         subjects[lift] = Subject('lift', dict(kind=lift, batch=8, side=224))
-        asked = {INFERENCE: {whole: {lift: '<= 0.02'}}}
-        table.append(Group('lifts', 'Lifts, S = 4, 8 x 224x224', subjects, asked, 7, work=False,
+        found.append(Group('lifts', 'Lifts, S = 4, 8 x 224x224', subjects,
+                           {INFERENCE: {whole: {lift: '<= 0.02'}}}, 7, work=False,
                            shared=True))  # fmt: skip
-    return table + layer_groups('<= 1.1') + deformable_groups({'native': '>= 5'})
+    return found + layer_groups('<= 1.1') + deformable_groups({'native': '>= 5'})
 
 
 def sizes(kernel: int, channels: int, side: int, batch: int) -> tuple[str, dict]:

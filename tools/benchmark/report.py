@@ -1,13 +1,13 @@
 # Copyright (c) mmscale contributors.
 """What a benchmark leaves: ratios as CSV, as Markdown tables and, of levels, as a figure."""
 
-import csv
 import io
 import os
 import statistics
 import textwrap
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 HEAD = """
@@ -40,13 +40,10 @@ def compare(title: str, row, against: str, values: list, references: list, work=
 def write(folder: Path, name: str, run: dict, rows: list[dict]):
     """Writes ``name.csv``, ``name.md`` and ``name.png``, each as a whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    text, picture = io.StringIO(), io.BytesIO()
-    writer = csv.DictWriter(text, rows[0] if rows else [], lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    files = dict(csv=text.getvalue().encode(), md=to_markdown(run, rows).encode())
+    table = pd.DataFrame(rows, dtype=object).to_csv(index=False, lineterminator='\n')
+    files = dict(csv=table.encode(), md=to_markdown(run, rows).encode())
     if grown := [row for row in rows if row['group'].startswith('Growth over levels')]:
-        draw_growth(run, grown).savefig(picture, dpi=130)
+        draw_growth(run, grown).savefig(picture := io.BytesIO(), dpi=130)
         files['png'] = picture.getvalue()
     for ending, content in files.items():
         part = folder / f'{name}.{ending}.part'

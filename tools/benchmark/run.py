@@ -3,13 +3,17 @@
 
 import argparse
 import math
+import multiprocessing
 import os
+import re
 import shlex
 import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, TimeoutError
+from functools import cache, partial
 from pathlib import Path
 
 import cases
@@ -18,6 +22,8 @@ import torch
 import workers
 
 LEAST_SECONDS = 0.05  # of one measurement: what is shorter is called several times
+# Below that the system reads programs from the disk again and again, and that is what is timed.
+LEAST_MEMORY = 512 * 2**20
 
 
 def progress(text: str):
@@ -35,12 +41,8 @@ def options(description: str, groups: list[cases.Group]) -> argparse.ArgumentPar
         help='measure each case in turn with itself in another checkout of mmscale')  # fmt: skip
     add('--system-allocator', dest='keep_blocks', action='store_false',
         help='leave the C library its own ways of allocating')  # fmt: skip
-    add(
-        '--minutes',
-        type=float,
-        default=math.inf,
-        help='what cannot be measured in this time is left out',
-    )
+    add('--minutes', type=float, default=math.inf,
+        help='what cannot be measured in this time is left out')  # fmt: skip
     return parser
 
 
@@ -82,53 +84,68 @@ def time_in_turn(
     return times
 
 
+def available_memory() -> int:
+    """Bytes that programs can still take, as Linux counts them; without end elsewhere."""
+    info = Path('/proc/meminfo')
+    text = info.read_text(encoding='utf-8') if info.is_file() else ''
+    found = re.search(r'MemAvailable: +(\d+) kB', text)
+    return int(found[1]) * 1024 if found else sys.maxsize
+
+
 class Session:
     """The processes of one group; ``run`` is told of what machine they are and which failed."""
 
     def __init__(self, group: cases.Group, args: argparse.Namespace, run: dict):
         self.group, self.args, self.run = group, args, run
-        self.workers, self.processes = {}, {}
+        self.pools = {}  # of one process, by subject
 
     def start(self):
         """One process a subject, or one for all of a checkout."""
+        told, memory = {}, any(row.quantity.startswith('memory') for row in self.group.rows)
+        pool = cache(lambda key: ProcessPoolExecutor(1, multiprocessing.get_context('spawn')))
         for name, subject in self.group.subjects.items():
             folder = str(self.args.against.resolve() if subject.checkout else workers.ROOT)
-            key = folder if self.group.shared else name
-            if key not in self.processes:
-                self.processes[key] = workers.Worker(
-                    folder, self.args.device, self.args.keep_blocks
-                )
-            self.workers[name] = self.processes[key]
-        memory = any(row.quantity.startswith('memory') for row in self.group.rows)
-        told = {name: (subject, memory) for name, subject in self.group.subjects.items()}
-        for answer in self.ask('build', told, self.args.device == 'cuda').values():
-            self.run['machine'] = answer
+            self.pools[name] = pool(folder if self.group.shared else name)
+            told[name] = subject, memory, folder, self.args.device, self.args.keep_blocks
+        for said in self.ask(workers.build, told, self.args.device == 'cuda').values():
+            self.run['machine'] = said
 
-    def ask(self, what: str, questions: dict[str, tuple], at_once: bool = False) -> dict:
+    def wait(self, future: Future):
+        """An answer; ``TimeoutError`` if there is none by the deadline."""
+        seconds = max(0, self.args.deadline - time.monotonic())
+        found = future.result(seconds if seconds < math.inf else None)
+        if (left := available_memory()) < LEAST_MEMORY:
+            sys.exit(
+                f'error: only {left // 2**20} MiB of memory are left beside what is compared, at '
+                f'least {LEAST_MEMORY // 2**20} are needed to time it: end what else is running'
+            )
+        return found
+
+    def ask(self, function: Callable, told: dict[str, tuple], at_once: bool = False) -> dict:
         """Answers by name, asked for in turn or at once; what fails is left out from then on."""
-        found, names = {}, [name for name in questions if name in self.workers]
+        found, names = {}, [name for name in told if name in self.pools]
         for turn in [names] if at_once else [[name] for name in names]:
-            for name in turn:
-                self.workers[name].send(what, name, *questions[name])
-            for name in turn:
+            futures = {name: self.pools[name].submit(function, name, *told[name]) for name in turn}
+            for name, future in futures.items():
                 try:
-                    found[name] = self.workers[name].receive(self.args.deadline)
-                except (RuntimeError, ImportError) as error:
+                    found[name] = self.wait(future)
+                except TimeoutError:
+                    raise
+                except Exception as error:
                     note(self.run, f'{self.group.title}: {name}', error)
-                    failed = self.workers[name]
-                    self.workers = {n: w for n, w in self.workers.items() if w is not failed}
+                    failed = self.pools[name]
+                    self.pools = {n: pool for n, pool in self.pools.items() if pool is not failed}
         return found
 
     def times(self, names, mode: str) -> dict[str, list[float]]:
-        once = self.ask('time', dict.fromkeys(names, (mode, 1)), self.group.together)
-        once |= self.ask('time', {name: (mode, 1) for name in once if once[name] < 1})
-        ask = {
-            name: lambda calls, name=name: self.workers[name].ask(
-                'time', name, mode, calls, deadline=self.args.deadline
-            )
-            for name in once
-            if name in self.workers
-        }
+        together, told = self.group.together, dict.fromkeys(names, ('time', mode))
+        once = self.ask(workers.answer, told, together)
+        once |= self.ask(workers.answer, {name: told[name] for name in once if once[name] < 1})
+
+        def seconds(name: str, calls: int) -> float:
+            return self.wait(self.pools[name].submit(workers.answer, name, 'time', mode, calls))
+
+        ask = {name: partial(seconds, name) for name in once if name in self.pools}
         return time_in_turn(ask, once, self.group.seconds, self.group.rounds)
 
     def rows(self) -> Iterator[dict]:
@@ -136,8 +153,8 @@ class Session:
         self.start()
         group = self.group
         forward = 'forward' if 'forward' in group.rows[0].quantity else 'inference'
-        counted = dict.fromkeys(group.subjects if group.work else (), (forward, 1))
-        work = self.ask('multiply-adds', counted)
+        counted = dict.fromkeys(group.subjects if group.work else (), ('multiply-adds', forward))
+        work = self.ask(workers.answer, counted)
         for quantity in dict.fromkeys(row.quantity for row in group.rows):
             what, mode = quantity.split(' of ')
             rows = [row for row in group.rows if row.quantity == quantity]
@@ -145,7 +162,7 @@ class Session:
             if what == 'time':
                 values = self.times(names, mode)
             else:
-                answers = self.ask(what, dict.fromkeys(names, (mode, 1)))
+                answers = self.ask(workers.answer, dict.fromkeys(names, (what, mode)))
                 values = {name: [answer] for name, answer in answers.items()}
             if what == 'kernels':
                 for name, (text,) in values.items():
@@ -160,15 +177,16 @@ class Session:
                     yield report.compare(group.title, row, against, *pair, ratio)
 
     def end(self):
-        for process in self.processes.values():
-            process.end()
+        for process in multiprocessing.active_children():
+            process.terminate()
+            process.join()
 
 
 def note(run: dict, what: str, error: Exception):
     """Has the report say what is left out; a library that is not installed is no failure."""
-    progress(f'{what}: {error}')
+    progress(f'{what}: {error.__cause__ or error}')  # the cause is a traceback of the process
     run['failed'] |= not isinstance(error, ImportError)
-    text = f'{what} is left out: {str(error).splitlines()[-1]}'
+    text = f'{what} is left out: {type(error).__name__}: {error}'.splitlines()[0]
     run['notes'] = list(dict.fromkeys([*run['notes'], text]))
 
 
@@ -198,8 +216,6 @@ def measure(groups: list[cases.Group], args: argparse.Namespace, name: str, run:
             break
         except RuntimeError as error:
             note(run, group.title, error)
-        except MemoryError as error:
-            sys.exit(f'error: {error}')
         finally:
             session.end()
             report.write(args.out, name, run, rows)

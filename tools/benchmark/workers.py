@@ -1,12 +1,11 @@
 # Copyright (c) mmscale contributors.
-"""Fresh processes that measure what they are asked for, each on a checkout of mmscale.
+"""What runs in the processes that measure, each on a checkout of mmscale.
 
 In one process the time of a network depends on how the others have left the memory, by more than
 what is to be measured. Here they only wait while another one runs.
 """
 
 import cProfile
-import math
 import multiprocessing
 import os
 import platform
@@ -15,10 +14,11 @@ import re
 import runpy
 import sys
 import time
-import traceback
 import warnings
-from contextlib import nullcontext, redirect_stdout, suppress
+from contextlib import nullcontext, redirect_stdout
+from functools import cache
 from pathlib import Path
+from threading import Thread
 
 import torch
 from torch.profiler import ProfilerActivity, record_function
@@ -26,64 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[2]
-# Below that the system reads programs from the disk again and again, and that is what is timed.
-LEAST_MEMORY = 512 * 2**20
-
-
-class Worker:
-    """A process of its own; its arguments are those of :func:`serve`."""
-
-    def __init__(self, *arguments):
-        context = multiprocessing.get_context('spawn')
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, *arguments), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def send(self, *question):
-        with suppress(ConnectionError):  # from a process that has ended comes why, or nothing
-            self.connection.send(question)
-
-    def ask(self, *question, deadline: float = math.inf):
-        self.send(*question)
-        return self.receive(deadline)
-
-    def receive(self, deadline: float = math.inf):
-        """An answer; ``TimeoutError`` if there is none by ``deadline``, of ``time.monotonic()``.
-
-        A library that is not installed is an ``ImportError``, any other failure a ``RuntimeError``.
-        """
-        seconds = max(0, deadline - time.monotonic())
-        if not self.connection.poll(seconds if seconds < math.inf else None):
-            raise TimeoutError('time is over')
-        try:
-            answer = self.connection.recv()
-        except (EOFError, ConnectionError):
-            raise RuntimeError('its process was ended, perhaps for its memory') from None
-        if isinstance(answer, Exception):
-            raise answer
-        if (left := available_memory()) < LEAST_MEMORY:
-            raise MemoryError(
-                f'only {left // 2**20} MiB of memory are left beside what is compared, at least '
-                f'{LEAST_MEMORY // 2**20} are needed to time it: end what else is running'
-            )
-        return answer
-
-    def end(self):
-        self.process.terminate()
-        self.process.join()
-
-
-def available_memory() -> int:
-    """Bytes that programs can still take, as Linux counts them; without end elsewhere."""
-    path = Path('/proc/meminfo')
-    found = path.is_file() and re.search(
-        r'MemAvailable: +(\d+) kB', path.read_text(encoding='utf-8')
-    )
-    return int(found[1]) * 1024 if found else sys.maxsize
-
-
-# ---- in the processes: what is measured of a step, in its context
+BUILT = {}  # device, steps by mode and memory by mode of each subject of this process
 
 
 def synchronize(device: str):
@@ -158,7 +101,7 @@ QUANTITIES = {
 }
 
 
-def build(builder, arguments: dict, device: str, memory: bool) -> tuple[dict, dict[str, int]]:
+def build_steps(builder, arguments: dict, device: str, memory: bool) -> tuple[dict, dict[str, int]]:
     """Steps by mode and, if asked, the most bytes allocated until each had run twice.
 
     How much of them a process holds, on a CPU, is up to the allocator of the C library, and differs
@@ -203,48 +146,51 @@ def machine(device: str, keeps_blocks: bool) -> str:
     return ', '.join([where, *modules, *settings, *['freed blocks are kept'] * keeps_blocks])
 
 
-def serve(connection, folder: str, device: str, keep_blocks: bool):
-    """Answers ``('build', name, subject, memory)`` and ``(quantity, name, mode, calls)``.
+@cache
+def prepare(folder: str, device: str, keep_blocks: bool) -> str:
+    """Imports mmscale from a checkout; returns what :func:`machine` says.
 
-    ``folder`` is the checkout from which mmscale is imported; ``keep_blocks`` has freed blocks stay
-    with the process, on a CPU.
+    ``keep_blocks`` has freed blocks stay with the process, on a CPU.
     """
+    Thread(target=end_with_parent, daemon=True).start()
     sys.path.insert(0, folder)
     warnings.filterwarnings('ignore', message='Fail to import')  # of MMCV, what it has no ops for
-    built = {}
-    try:
-        with redirect_stdout(None):  # MMPretrain, what it could not import
-            import steps
-        from mmengine.logging import MMLogger
+    with redirect_stdout(None):  # MMPretrain, what it could not import
+        import steps  # noqa: F401
+    from mmengine.logging import MMLogger
 
-        import mmscale
+    import mmscale
 
-        if Path(folder) not in Path(mmscale.__file__).parents:
-            raise RuntimeError(f'{folder} has no mmscale: {mmscale.__file__} was imported')
-        MMLogger.get_instance('benchmark', log_level='ERROR')  # how each weight is initialised
-        # Of this checkout, whichever is measured: the allocator is no part of what is compared.
-        allocator = runpy.run_path(str(ROOT / 'mmscale' / 'engine' / 'allocator.py'))
-        keeps_blocks = keep_blocks and allocator['keep_freed_blocks']()
-        # 1x1 convolutions are matrix products here and cuDNN's there: one precision for both.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
-        while True:
-            what, name, *rest = connection.recv()
-            if what == 'build':
-                subject, memory = rest
-                torch.set_num_threads(subject.threads or torch.get_num_threads())
-                builder = steps.BUILDERS[subject.build]
-                built[name] = build(builder, subject.arguments, device, memory)
-                connection.send(machine(device, keeps_blocks))
-                continue
-            (modes, peaks), (mode, calls) = built[name], rest
-            if what == 'memory':
-                connection.send(peaks[mode])
-                continue
-            with modes[mode].context():
-                connection.send(QUANTITIES[what](modes[mode], device, calls))
-    except EOFError:
-        pass
-    except ImportError as error:
-        connection.send(error)
-    except Exception:
-        connection.send(RuntimeError(traceback.format_exc().strip()))
+    if Path(folder) not in Path(mmscale.__file__).parents:
+        raise RuntimeError(f'{folder} has no mmscale: {mmscale.__file__} was imported')
+    MMLogger.get_instance('benchmark', log_level='ERROR')  # how each weight is initialised
+    # Of this checkout, whichever is measured: the allocator is no part of what is compared.
+    allocator = runpy.run_path(str(ROOT / 'mmscale' / 'engine' / 'allocator.py'))
+    # 1x1 convolutions are matrix products here and cuDNN's there: one precision for both.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    return machine(device, keep_blocks and allocator['keep_freed_blocks']())
+
+
+def end_with_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
+
+
+def build(name: str, subject, memory: bool, folder: str, device: str, keep_blocks: bool) -> str:
+    """Builds the steps of a subject, in a process of this checkout, for :func:`answer`."""
+    said = prepare(folder, device, keep_blocks)
+    import steps
+
+    torch.set_num_threads(subject.threads or torch.get_num_threads())
+    builder = steps.BUILDERS[subject.build]
+    BUILT[name] = device, *build_steps(builder, subject.arguments, device, memory)
+    return said
+
+
+def answer(name: str, what: str, mode: str, calls: int = 1):
+    """One of ``QUANTITIES``, or the memory, of a subject that was built in this process."""
+    device, steps, peaks = BUILT[name]
+    if what == 'memory':
+        return peaks[mode]
+    with steps[mode].context():
+        return QUANTITIES[what](steps[mode], device, calls)
