@@ -1,6 +1,5 @@
 # Copyright (c) mmscale contributors.
 import hashlib
-import re
 import sys
 from pathlib import Path
 
@@ -90,17 +89,3 @@ def test_accuracies_of_the_index_are_those_of_the_studies():
     found = {config: accuracy for config, accuracy in found.items() if config in known}
     assert found and {c: known[c]['Top 1 Accuracy'] for c in found} == found
     assert not study.options and study.epochs is None  # they are of the configs as they stand
-
-
-def test_errors_of_the_first_page_are_those_of_the_studies():
-    study, frame = read_study(STUDIES / f'{REALIZATIONS}.py'), tables.load(REALIZATIONS)
-    found = re.findall(r'`(\S+_scalemnist.py)` \| ([\d.]+ M) \| \W*([\d.]+) ± ([\d.]+) %',
-                       (ROOT / 'README.md').read_text(encoding='utf-8'))  # fmt: skip
-    frame = tables.select(study, frame)
-    assert set(frame.groupby('cell', observed=True).seed.nunique()) == {len(study.seeds)}
-    costs = frame.groupby('cell', observed=True).multiply_adds.first()
-    expected = {
-        study.runs[run]['config']: [f'{costs[run] / 1e6:.3g} M', *texts[0].split(' ± ')]
-        for run, texts in tables.shown(tables.test_errors(frame), '.2f').items()
-    }
-    assert {config: numbers for config, *numbers in found} == expected
