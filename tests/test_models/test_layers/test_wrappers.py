@@ -53,7 +53,6 @@ def of_signals(function, **kwargs):
          of_signals(scale_blur_pool2d, variance=3.0, stride=(1, 2))),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else '',
-    ids=str,
 )  # fmt: skip
 def test_is_the_function_of_the_same_name(layer, function):
     built = MODELS.build(dict(layer, type=f'mmscale.{layer["type"]}', scale_space=GRID))
