@@ -55,7 +55,7 @@ quickstart: $(STAMPS)/mmscale
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test: $(STAMPS)/mmscale
-	@$(call say,tests but for the slow ones,6 to 9 minutes on 2 CPU cores)
+	@$(call say,tests but for the slow ones,4 to 6 minutes on 2 CPU cores)
 	@$(PYTEST) -m 'not slow' \
 		|| $(call failed,the tests,See the summary above. For one test: make test PYTEST_ARGS="-x -k NAME")
 
