@@ -46,10 +46,10 @@ class Backbone(BaseModule):
             absent = [key for key in absent if not re.search('conv_offset|num_batches_', key)]
             if absent and not self.partial_pretrained:
                 raise ValueError(
-                    f'init_cfg={self.init_cfg}: the checkpoint has no values, or of other shapes, '
-                    f'for {len(absent)} of {len(own)} weights, {absent[0]} among them, which would '
-                    'stay random. Its keys may need a prefix= in init_cfg; partial_pretrained=True '
-                    'leaves them random'
+                    f'init_cfg={self.init_cfg}: the checkpoint has no values, or values of other '
+                    f'shapes, for {len(absent)} of {len(own)} weights, such as {absent[0]}, which '
+                    'would stay random. Set prefix= in init_cfg if the keys need it, or set '
+                    'partial_pretrained=True to accept random weights'
                 )
 
         hooks = [

@@ -16,12 +16,11 @@ from .scale_sequential import run
 def no_gradient(layer: nn.Module) -> RuntimeError:
     """Return the error of a layer under MMEngine's activation checkpointing.
 
-    That checkpointing handles tensors only: it runs the layer without gradients behind layers with
-    gradients, and passes an empty tuple on.
+    It supports tensors only: it runs the layer without gradients and passes an empty tuple on.
     """
     return RuntimeError(
         f'no gradient comes through {type(layer).__name__}: activation_checkpointing of MMEngine '
-        'knows no scale spaces; give the backbone with_cp=True in its place'
+        'does not support scale spaces; give the backbone with_cp=True in its place'
     )
 
 
