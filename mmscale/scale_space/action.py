@@ -184,10 +184,9 @@ def level_weights(position: float, count: int, between_levels: str = 'cubic') ->
         count (int): Number of levels.
         between_levels (str): ``'linear'`` interpolates between two levels; it is exact on signals
             that are linear along the levels. ``'cubic'`` is Keys' convolution (a = -1/2) of two
-            levels on each side; it is exact on quadratics. In the first and the last interval one
-            of the four levels does not exist. There the function takes the parabola through the
-            nearest three levels, which is Keys' boundary condition and has the same order. With
-            two levels it takes the line.
+            levels on each side; it is exact on quadratics. The first and the last interval lack
+            one of the four levels. There ``'cubic'`` is the parabola through the nearest three
+            levels, Keys' boundary condition of the same order. For two levels it is linear.
 
     Returns:
         dict[int, float]: Weights by number of the level, with the sum 1. At an integral position

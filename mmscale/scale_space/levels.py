@@ -200,8 +200,6 @@ class Levels(tuple):
         maps = [part.view(shape).permute(0, 3, 1, 2) for part, shape in zip(parts, shapes)]
         return [*maps, rest]
 
-    # ---- The interface of tensors and tuples
-
     def __len__(self) -> int:
         return len(self.sizes)
 

@@ -47,8 +47,8 @@ class Backbone(BaseModule):
             if absent and not self.partial_pretrained:
                 raise ValueError(
                     f'init_cfg={self.init_cfg}: the checkpoint has no values, or values of other '
-                    f'shapes, for {len(absent)} of {len(own)} weights, such as {absent[0]}, which '
-                    'would stay random. Set prefix= in init_cfg if the keys need it, or set '
+                    f'shapes, for {len(absent)} of {len(own)} weights, {absent[0]} among them, '
+                    'which would stay random. Set prefix= in init_cfg if the keys need it, or set '
                     'partial_pretrained=True to accept random weights'
                 )
 

@@ -8,10 +8,9 @@ BLOCKS_A_GROUP = {18: (2, 2), 34: (2, 3), 50: (2, 3), 101: (2, 3), 152: (4, 4)}
 
 
 def layer_depth(depth: int, blocks: tuple[int, ...], name: str, prefix: str) -> tuple[int, int]:
-    """Return the group of a parameter of a ResNet, and the number of groups.
+    """Return a parameter's group in a ResNet of ``blocks`` per stage, and the number of groups.
 
-    ``blocks`` counts the blocks of each stage. The stem is group 0. Parameters whose names do not
-    start with ``prefix`` are in the last group.
+    The stem is group 0. Parameters without ``prefix`` are in the last group.
     """
     sizes = (blocks[0], *BLOCKS_A_GROUP[depth], blocks[3])
     firsts = [1]

@@ -27,7 +27,7 @@ class ScaleConvNet(Backbone):
     """A network of stages of scale convolution, ReLU, 2x2 max pooling and batch norm.
 
     The last stage does not pool. In a stage of several convolutions each convolution has its own
-    ReLU and norm, and only the last convolution is pooled.
+    ReLU and norm, and pooling follows only the last convolution.
 
     With ``num_scales=1`` the network is the ordinary CNN of the MNIST-Scale literature. With
     ``ScaleGlobalPooling(output_size=2)`` and a head of one hidden layer of 256 units it has about
@@ -108,7 +108,7 @@ class ScaleConvNet(Backbone):
         check_norms(self)
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
-        """Run the network without its lift, as :meth:`ScaleResNet.body` does."""
+        """Run the network without its lift, see :class:`ScaleResNet`."""
         check_signal(x, self.grid, self.in_channels)
         x, outputs, layers = Levels.of(x), [], zip(self.convs, self.norms, strict=True)
         last_stage = len(self.num_convs) - 1
