@@ -102,7 +102,7 @@ class TestConv:
         """Rotation moves the pixels and turns the pair of order m by m times the angle.
 
         The test checks each order separately, because orders above 0 are small on smooth images. On
-        twice as fine an image the same kernel has a smaller error; with its alias order 2 would not.
+        twice as fine an image the error falls; the error of an alias of order 2 would not fall.
         """
         torch.manual_seed(0)
         first = SO2Conv(1, 2, kernel_size, in_order=0).double()

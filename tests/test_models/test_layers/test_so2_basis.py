@@ -138,7 +138,7 @@ def test_no_order_answers_in_the_place_of_its_alias(kernel_size, order):
 
 @pytest.mark.parametrize('kernel_size', [3, 5, 7])
 def test_both_phases_of_order_2_answer_alike(kernel_size):
-    """The sine responds to 2xy as the cosine does to x^2 - y^2, beyond what quarter turns ensure."""
+    """The sine responds to 2xy as the cosine to x^2 - y^2; quarter turns do not ensure this."""
     x, y = grid(kernel_size)
     for ring in range(1, kernel_size // 2 + 1):
         cosine, sine = sampled_harmonic(kernel_size, ring, 2)
