@@ -83,9 +83,9 @@ def scale_conv2d(
 
     The sum omits levels above the coarsest level, and the signal is 0 outside the image. In a
     pyramid the samples are already :math:`a^k` apart; level ``k + l`` is first resampled to the
-    grid of level ``k`` by bilinear interpolation with a replicated border. Dense signals are
-    interpolated bilinearly if :math:`a^k` is no integer; if the taps are far apart, training then
-    stores ``kh kw`` maps of such a level. 1x1 kernels are pointwise.
+    grid of level ``k`` by bilinear interpolation with a replicated border. If :math:`a^k` is no
+    integer, taps sample dense signals by bilinear interpolation; if the taps are also far apart,
+    training stores ``kh kw`` maps of such a level. 1x1 kernels are pointwise.
     Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019. Their published code truncates
     fractional :math:`a^k` (``ScaleGrid(truncate_dilation=True)``).
 

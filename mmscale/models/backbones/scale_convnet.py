@@ -37,10 +37,10 @@ class ScaleConvNet(Backbone):
 
     Args:
         scale_space, lift, interaction, deform, kernel, norm_cfg, act_cfg, init_cfg,
-            partial_pretrained: As of :class:`ScaleResNet`; ``init_cfg`` defaults to PyTorch's own.
+            partial_pretrained: See :class:`ScaleResNet`; without ``init_cfg`` PyTorch initialises.
         in_channels (int): Channels of the image.
         channels (Sequence[int]): Output channels of the stages.
-        num_convs (int | Sequence[int]): Convolutions of every stage, or one number a stage.
+        num_convs (int | Sequence[int]): Convolutions of every stage, or a number per stage.
         kernel_size (int): Taps of every convolution, odd.
         pool_size (int): Taps of the pooling windows.
         pool_stride (int, optional): Stride of the pooling. Defaults to ``pool_size``.

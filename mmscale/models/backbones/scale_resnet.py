@@ -51,12 +51,12 @@ class ScaleResNet(StagedBackbone):
         lift (dict): The lift. ``'mmscale.GaussianLift'`` gives the dense form;
             ``'mmscale.BilinearPyramidLift'`` and the default give pyramids, which cost less.
         interaction (int | Sequence[int]): K, the number of levels that a spatial convolution
-            sees: one integer, or one a stage (the stem has the first). 1x1 convolutions have K=1.
+            sees, per stage if it is a sequence. The stem uses the first. 1x1 convolutions have K=1.
         in_channels (int): Channels of the image.
         stem_channels (int): Output channels of the stem.
         base_channels (int): Middle channels of the first stage.
         expansion (int, optional): Output over middle channels of a block. Defaults to 1 for
-            depths 18 and 34 and to 4 for the others.
+            depths 18 and 34 and to 4 for larger depths.
         num_stages (int): 1 to 4.
         strides (Sequence[int]): Stride of each stage.
         dilations (Sequence[int]): Dilation of each stage, in taps.
@@ -150,7 +150,7 @@ class ScaleResNet(StagedBackbone):
         zero_init_residual: bool = True,
         drop_path_rate: float = 0.0,
         init_cfg: dict | list[dict] | None = (
-            # MMEngine finds a class by its own name and those of its direct bases.
+            # MMEngine compares the names of a class and of its direct bases.
             dict(type='Kaiming', layer=['ScaleConv', 'DeformScaleConv']),
             dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
         ),
@@ -305,7 +305,7 @@ class ScaleResNet(StagedBackbone):
         return self.aa_pool(x) if self.aa_pool else x
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
-        """Run the network without its lift, from a scale space to one for each of ``out_indices``.
+        """Run the network without its lift, from a scale space to a tuple of scale spaces.
 
         In eval mode and with an integer base the body commutes with scaling up to rounding. Dense
         levels finer than the image are an exception, because they are interpolated.

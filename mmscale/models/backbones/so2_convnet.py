@@ -32,10 +32,10 @@ class SO2ConvNet(Backbone):
 
     Args:
         in_channels (int): Channels of the image.
-        channels (Sequence[int]): Channels of each order, one integer a stage.
+        channels (Sequence[int]): Channels of each order, an integer per stage.
         kernel_size (int): Taps of every convolution, odd.
         max_order (int): The largest order of the fields.
-        out_indices, init_cfg, partial_pretrained: As of :class:`ScaleConvNet`.
+        out_indices, init_cfg, partial_pretrained: See :class:`ScaleConvNet`.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.

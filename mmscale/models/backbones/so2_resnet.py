@@ -98,8 +98,8 @@ class SO2ResNet(StagedBackbone):
         max_order (int): The largest order of the fields.
         strides (Sequence[int]): Stride of each stage, 1 or 2.
         num_stages, out_indices, frozen_stages, norm_eval, with_cp, zero_init_residual, init_cfg,
-            partial_pretrained: As of :class:`ScaleResNet`. ``init_cfg`` defaults to that of the
-            layers.
+            partial_pretrained: See :class:`ScaleResNet`. Without ``init_cfg`` the layers initialise
+            themselves.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.

@@ -68,8 +68,8 @@ def _as_tuple(inputs) -> tuple[Signal, ...]:
 class ScalePooling(BaseModule):
     """A neck that pools each scale space over its levels to an ordinary feature map.
 
-    The map of a pyramid has the stride of level ``k`` that ``align`` names: ``base**k`` times the
-    stride of an ordinary network. FPNs and heads with anchors need the ordinary strides,
+    The map of a pyramid has the stride of the level ``k`` that ``align`` names: ``base**k`` times
+    the stride of an ordinary network. FPNs and heads with anchors need the ordinary strides,
     ``'image'``. Ordinary necks follow: ``neck=[dict(type='mmscale.ScalePooling'),
     dict(type='GlobalAveragePooling')]``. ``scale_pooling`` of a backbone does the same.
 
