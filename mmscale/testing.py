@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Assertions for tests of scale-equivariant layers, ours and yours."""
+"""Assertions for tests of scale-equivariant layers."""
 
 from collections.abc import Callable
 
@@ -16,24 +16,24 @@ def assert_scale_equivariant(
     scale_space: dict | ScaleGrid,
     atol: float = 1e-12,
 ) -> None:
-    """Asserts that a function of scale spaces commutes with scaling at every level that remains.
+    """Assert that a function of scale spaces commutes with scaling at every remaining level.
 
-    ``fn(L_s F)`` is compared with ``L_s fn(F)``, where ``(L_s F)(k, z) = F(k + log_base(s), s z)``
-    has ``log_base(s)`` levels fewer. Layers on an integer base hold this to rounding for factors
-    that are powers of the base, whatever their stride and interaction.
+    The function compares ``fn(L_s F)`` with ``L_s fn(F)``, where ``(L_s F)(k, z) = F(k +
+    log_base(s), s z)`` has ``log_base(s)`` fewer levels. With an integer base, layers of any stride
+    and interaction pass up to rounding for powers of the base.
 
     Args:
-        fn (Callable): From a scale space to a scale space: a layer in eval mode, or the body of a
-            network.
-        signal (Tensor | tuple[Tensor, ...]): Dense ``(N, C, S, H, W)`` or a pyramid; random
-            values test most. Use float64 for the default tolerance and about 1e-5 in float32.
+        fn (Callable): Function from scale space to scale space: a layer in eval mode, or the body
+            of a network.
+        signal (Tensor | tuple[Tensor, ...]): Dense ``(N, C, S, H, W)`` or a pyramid; random values
+            are the strongest test. The default tolerance is for float64; float32 needs 1e-5.
         factor (float): ``s``, a power of the base greater than 1.
         scale_space (dict | ScaleGrid): The levels of the signal.
         atol (float): Largest difference allowed, relative to the largest value of the output.
 
     Raises:
-        AssertionError: Naming the level that differs most.
-        ValueError: If ``factor`` is not such a power, or leaves no level.
+        AssertionError: If the results differ; the message names the level that differs most.
+        ValueError: If ``factor`` is no power of the base greater than 1, or leaves no level.
 
     Example:
         >>> import torch

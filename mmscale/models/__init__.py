@@ -11,7 +11,7 @@ from .necks import *
 
 __all__ = [*backbones.__all__, *layers.__all__, *necks.__all__]
 
-# The others serve where MMPretrain is not installed.
+# The heads need MMPretrain; everything else works without it.
 if has_module('mmpretrain'):
     from .heads import ScaleClsHead
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Functional layers: tensors in, tensors out."""
+"""Functional layers."""
 
 from .deform_scale_conv import choose_backend, deform_scale_conv2d
 from .scale_blur import binomial, check_blur, scale_blur_pool2d

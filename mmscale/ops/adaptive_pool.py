@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Pooling to a given size, in graphs that leave PyTorch too."""
+"""Pooling to a given size that compiled and exported graphs support."""
 
 import torch
 import torch.nn.functional as F
@@ -7,23 +7,21 @@ from torch import Tensor
 
 
 def adaptive_pool2d(x: Tensor, size: int | tuple[int, int], mode: str) -> Tensor:
-    """``F.adaptive_max_pool2d`` or ``F.adaptive_avg_pool2d``.
+    """Pool as ``F.adaptive_max_pool2d`` or ``F.adaptive_avg_pool2d`` does.
 
     Cell ``i`` of ``out`` covers the samples from ``floor(i n / out)`` to ``ceil((i + 1) n / out)``.
-    ONNX has no such operator. In a graph that is compiled or exported the cells are read by axes as
-    rows of one length: a maximum does not mind samples that are there twice, and a mean is a matrix
-    product.
+    ONNX has no such operator. Compiled and exported graphs therefore pool one axis at a time: a
+    maximum takes cells of equal length, in which samples repeat, and a mean is a matrix product.
 
     Args:
         x (Tensor): ``(N, C, H, W)``.
-        size (int | tuple[int, int]): Samples of the result, one number for both sides or (height,
-            width).
+        size (int | tuple[int, int]): Size of the result, for both sides or (height, width).
         mode (str): ``'max'`` or ``'avg'``.
 
     Returns:
         Tensor: ``(N, C, *size)``.
     """
-    if not torch.compiler.is_compiling():  # a traced graph keeps PyTorch's own
+    if not torch.compiler.is_compiling():  # traced graphs support PyTorch's functions
         pool = F.adaptive_max_pool2d if mode == 'max' else F.adaptive_avg_pool2d
         return pool(x, size)
     height, width = (size, size) if isinstance(size, int) else size
@@ -36,7 +34,7 @@ def _cells(length: int, count: int) -> list[range]:
 
 
 def _max_of_cells(x: Tensor, count: int) -> Tensor:
-    """Of the last axis."""
+    """Return the maximum of each cell of the last axis."""
     cells = _cells(int(x.shape[-1]), count)
     longest = max(map(len, cells))
     seen = [[*cell, *[cell[-1]] * (longest - len(cell))] for cell in cells]
@@ -45,7 +43,7 @@ def _max_of_cells(x: Tensor, count: int) -> Tensor:
 
 
 def _mean_of_cells(x: Tensor, count: int) -> Tensor:
-    """Of the last axis."""
+    """Return the mean of each cell of the last axis."""
     cells = _cells(int(x.shape[-1]), count)
     shares = [[(k in cell) / len(cell) for cell in cells] for k in range(int(x.shape[-1]))]
     return x @ torch.tensor(shares, dtype=x.dtype, device=x.device)

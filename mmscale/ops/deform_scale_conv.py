@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Deformable scale convolution as a function of tensors."""
+"""Deformable scale convolution as a function."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -15,7 +15,7 @@ from mmscale.scale_space.resample import check_choice, full_precision
 from .scale_conv import check_convolution, coarser_levels, kernels_of, tap_distances
 
 BACKENDS = ('auto', 'mmcv', 'native')
-# Values read at once by the native path on CPU: few enough to be found in the cache again.
+# Bytes that the native path samples at a time on CPU; they must fit into the cache.
 PART_BYTES = 8 * 2**20
 
 
@@ -32,44 +32,43 @@ def deform_scale_conv2d(
     *,
     scale_space: dict | ScaleGrid,
 ) -> Signal:
-    r"""Scale convolution whose taps are displaced by offsets that grow with the level as they do.
+    r"""Convolve a scale space with taps that are displaced by offsets in tap units.
 
     .. math::
         y(o, k, z) = \sum_{l<K} \sum_c \sum_u
             w(o, c, l, u) \, m(k, z, u) \, x(c, k + l, z + a^k (u + \Delta(k, z, u)))
 
-    Signals are read by bilinear interpolation, with zeros outside the image. Offsets are in tap
-    units: only what is multiplied by :math:`a^k`, as the taps are, commutes with scaling. In a
-    pyramid level ``k + l`` is first read at the grid of level ``k``, whose samples are the unit.
-    With offsets of 0 and without a modulation this is :func:`mmscale.ops.scale_conv2d`; with
-    ``num_scales=1`` it is deformable convolution.
+    Taps sample the signal by bilinear interpolation, with zeros outside the image. Offsets are
+    multiplied by :math:`a^k` like the taps, because only then does the layer commute with scaling.
+    In a pyramid, level ``k + l`` is first resampled to the grid of level ``k``, whose samples are
+    the unit. With offsets of 0 and without a modulation the result equals
+    :func:`mmscale.ops.scale_conv2d`; with ``num_scales=1`` it equals deformable convolution.
     Sources: Dai et al., Deformable Convolutional Networks, ICCV 2017; Zhu et al., Deformable
     ConvNets v2, CVPR 2019 (the modulation); Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019.
 
-    Sampling is done in float32 (float64 for float64 signals), also under autocast: half precision
-    cannot tell neighbouring positions of a large image apart. There is no second derivative.
+    Sampling runs in float32 (float64 for float64 signals), also under autocast: half precision
+    cannot distinguish neighbouring positions in a large image. There is no second derivative.
 
-    What is read is ``kh kw`` times the signal. On CPU the native path reads a few samples at a
-    time (8 MiB, and at least one sample a thread) and reads them again for the derivative, so that
-    the memory it takes does not grow by ``kh kw``. Graphs that are traced, exported or compiled
-    read the whole batch at once.
+    The sampled values are ``kh kw`` times as large as the signal. On CPU the native path therefore
+    processes a few samples of the batch at a time (8 MiB, at least one sample a thread) and samples
+    again in the backward pass. Traced, exported and compiled graphs process the batch at once.
 
     Args:
         x (Tensor | tuple[Tensor, ...]): Dense ``(N, C_in, S, H, W)`` or a pyramid of S tensors
             ``(N, C_in, H_k, W_k)``.
         offset (Tensor | tuple[Tensor, ...]): The same form, ``2 kh kw G`` channels, each side
-            ``ceil(size / stride)``: G deformable groups, in each the taps row by row, for each
-            tap dy and then dx. Group ``g`` moves the ``g``-th block of ``C_in / G`` channels.
+            ``ceil(size / stride)``. Each of the G deformable groups lists its taps row by row, dy
+            before dx. Group ``g`` moves the ``g``-th block of ``C_in / G`` channels.
         weight (Tensor): ``(C_out, C_in / groups, K, kh, kw)``, ``kh`` and ``kw`` odd.
         bias (Tensor, optional): ``(C_out,)``.
         stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
-        dilation (int | tuple[int, int]): Distance of the taps, multiplied by :math:`a^k`. Offsets
-            are not multiplied by it.
-        groups (int): Blocked connections from inputs to outputs, as in ``torch.nn.Conv2d``.
+        dilation (int | tuple[int, int]): Distance of the taps, multiplied by :math:`a^k`. It does
+            not multiply the offsets.
+        groups (int): Number of groups of channels, as in ``torch.nn.Conv2d``.
         modulation (Tensor | tuple[Tensor, ...], optional): Factor of each tap, ``kh kw G``
-            channels, otherwise as ``offset``.
-        backend (str): ``'mmcv'``: the compiled ops of MMCV; ``'native'``: ``grid_sample`` and a
-            matrix product; ``'auto'``: see :func:`choose_backend`.
+            channels, in the form and size of ``offset``.
+        backend (str): ``'mmcv'`` for the compiled ops of MMCV, ``'native'`` for ``grid_sample`` and
+            a matrix product, or ``'auto'``, see :func:`choose_backend`.
         scale_space (dict | ScaleGrid): The levels.
 
     Returns:
@@ -77,8 +76,7 @@ def deform_scale_conv2d(
         ``ceil(size / stride)``.
 
     Raises:
-        ValueError: If an argument is out of range, or signal, offset, modulation, weight and grid
-            do not fit each other.
+        ValueError: If an argument is out of range, or arguments do not fit each other.
         RuntimeError: If ``backend='mmcv'`` and MMCV was installed without compiled ops.
     """
     grid = ScaleGrid.build(scale_space)
@@ -106,12 +104,12 @@ def deform_scale_conv2d(
 
 
 def choose_backend(backend: str, device: torch.device) -> str:
-    """``'mmcv'`` or ``'native'``.
+    """Return ``'mmcv'`` or ``'native'``.
 
     Args:
-        backend (str): One of these, or ``'auto'``: MMCV's ops on CUDA where they are compiled for
-            it, and elsewhere the native path, which is the faster one on CPU.
-        device (torch.device): Where the signal lies.
+        backend (str): ``'mmcv'``, ``'native'`` or ``'auto'``, which takes MMCV's ops on CUDA if
+            they are compiled for it. Otherwise it takes the native path, which is faster on CPU.
+        device (torch.device): Device of the signal.
     """
     check_choice('backend', backend, BACKENDS)
     if backend == 'auto':
@@ -126,7 +124,7 @@ def choose_backend(backend: str, device: torch.device) -> str:
 
 @cache
 def _compiled_ops() -> tuple[str, ...]:
-    """The devices that MMCV's ops were compiled for; none in mmcv-lite."""
+    """Return the devices that MMCV's ops were compiled for; mmcv-lite has none."""
     try:
         from mmcv.ops import deform_conv2d, get_compiling_cuda_version  # noqa: F401
     except ImportError:
@@ -135,7 +133,7 @@ def _compiled_ops() -> tuple[str, ...]:
 
 
 def _check_offset(name, offset, x, stride, channels_a_group, grid) -> int:
-    """The number of deformable groups; ``ValueError`` if the signals do not fit each other."""
+    """Return the number of deformable groups; raise ``ValueError`` if the signals do not fit."""
     if is_pyramid(offset) != is_pyramid(x):
         raise ValueError(f'{name} and signal must both be dense or both be pyramids')
     check_signal(offset, grid)
@@ -154,16 +152,17 @@ def _check_offset(name, offset, x, stride, channels_a_group, grid) -> int:
     rest = levels.channels - deform_groups * channels_a_group
     if rest or not deform_groups or inputs.channels % deform_groups:
         raise ValueError(
-            f'{name} must have {channels_a_group} channels a deformable group, whose number '
-            f'divides the {inputs.channels} channels of the signal; got {levels.channels}'
+            f'{name} must have {channels_a_group} channels a deformable group, and the number of '
+            f'groups must divide the {inputs.channels} channels of the signal; '
+            f'got {levels.channels}'
         )
     return deform_groups
 
 
 def _conv_levels(conv: Callable, signals, weight, stride, groups) -> Levels:
-    """Interaction 1, on the levels that all signals have.
+    """Convolve with interaction 1 on the levels that all signals have.
 
-    Dense levels are one batch: where their taps lie is a matter of their positions alone.
+    Dense levels form one batch, since their positions alone define where the taps sample.
     """
     x = signals[0]
     if not x.dense:
@@ -173,13 +172,13 @@ def _conv_levels(conv: Callable, signals, weight, stride, groups) -> Levels:
 
 
 def _displace(offset: Tensor, kernel_size, dilation, factor: float) -> Tensor:
-    """How far from its output each tap reads, in samples, at least in single precision."""
+    """Return each tap's distance from its output, in samples, at least in single precision."""
     offset = offset.to(torch.promote_types(offset.dtype, torch.float32))
     return factor * (_taps(kernel_size, dilation, offset) + offset)
 
 
 def _taps(kernel_size, dilation, offset: Tensor) -> Tensor:
-    """Where the taps of a kernel are, around its centre, in the channels of an offset."""
+    """Return the positions of taps around the centre, in the channel layout of an offset."""
     rows, columns = (
         step * (torch.arange(n, device=offset.device) - n // 2)
         for n, step in zip(kernel_size, dilation)
@@ -189,7 +188,7 @@ def _taps(kernel_size, dilation, offset: Tensor) -> Tensor:
 
 
 def _conv_native(signals, weight, stride, groups) -> Tensor:
-    """Reads the signal at every tap of every output, then multiplies by the weights."""
+    """Sample the signal at every tap of every output, then multiply by the weights."""
     x, displacement, *modulation = signals
     displacement = displacement.unflatten(1, (-1, weight.shape[2] * weight.shape[3], 2))
     if _is_autocast(x):
@@ -203,22 +202,19 @@ def _conv_native(signals, weight, stride, groups) -> Tensor:
 
 
 def _part_size(x: Tensor, displacement: Tensor) -> int | None:
-    """How many samples are read at once; ``None`` for all of them."""
-    # Graphs hold for any batch, and other devices are kept busy by large operations alone.
+    """Return the number of samples of a part of the batch; ``None`` for the whole batch."""
+    # Graphs must hold for any batch, and only large operations use other devices fully.
     if x.device.type != 'cpu' or torch.jit.is_tracing() or torch.compiler.is_compiling():
         return None
     _, _, num_taps, _, rows, columns = displacement.shape
     read = x.shape[1] * num_taps * rows * columns * displacement.element_size()
-    # grid_sample gives whole samples to its threads.
+    # grid_sample distributes whole samples to its threads.
     threads = torch.get_num_threads()
     return max(1, PART_BYTES // (read * threads)) * threads
 
 
 class _InParts(torch.autograd.Function):
-    """:func:`_read_and_multiply`, some samples at a time.
-
-    What was read is ``kh kw`` times the signal: it is not kept, but read anew for the derivative.
-    """
+    """:func:`_read_and_multiply` on parts of the batch, sampled again in the backward pass."""
 
     @staticmethod
     def forward(ctx, weight, stride, size, *signals):
@@ -235,7 +231,7 @@ class _InParts(torch.autograd.Function):
     def backward(ctx, grad):
         weight, *signals = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
-        # Filled in place: results kept between the large ones of the parts would splinter memory.
+        # In place: small results between the large results of the parts would fragment memory.
         grad_weight = torch.zeros_like(weight, dtype=signals[1].dtype)
         grads = [torch.empty_like(s) if n else None for s, n in zip(signals, needed, strict=True)]
         wanted = [total for total in grads if total is not None]
@@ -252,7 +248,7 @@ def _parts(length: int, size: int) -> list[slice]:
 
 
 def _backward_part(grad, weight, stride, signals, grad_weight) -> Sequence[Tensor]:
-    """Adds to the gradient of the weight; the gradients of the signals that require them."""
+    """Add to the gradient of the weight; return the gradients of signals that require them."""
     with torch.enable_grad():
         values = _read(stride, *signals)
     grad = grad.flatten(2)
@@ -273,9 +269,9 @@ def _read_and_multiply(weight, stride, x, displacement, modulation=None) -> Tens
 
 
 def _multiply(weight: Tensor, values: Tensor) -> Tensor:
-    """``(groups, outputs, inputs)`` times ``(N, groups * inputs, positions)``."""
+    """Multiply ``(groups, outputs, inputs)`` by ``(N, groups * inputs, positions)``."""
     groups = len(weight)
-    # bmm multiplies faster than a 1x1 convolution, which reorders what it is given.
+    # bmm is faster than a 1x1 convolution, which reorders its input.
     matrices = weight.expand(values.shape[0], -1, -1, -1).flatten(0, 1)
     values = values.to(weight.dtype).unflatten(1, (groups, -1)).flatten(0, 1)
     with full_precision(values):
@@ -283,7 +279,7 @@ def _multiply(weight: Tensor, values: Tensor) -> Tensor:
 
 
 def _read(stride, x, displacement, modulation=None) -> Tensor:
-    """What every tap of every output reads, ``(N, C_in * taps, positions)``."""
+    """Sample the signal at every tap of every output, ``(N, C_in * taps, positions)``."""
     deform_groups, num_taps, _, rows, columns = displacement.shape[1:]
     height, width = x.shape[-2:]
     origins = [
@@ -291,11 +287,11 @@ def _read(stride, x, displacement, modulation=None) -> Tensor:
         for step, count in zip(stride, (rows, columns), strict=True)
     ]
     positions = (
-        # grid_sample has the pixel centres of a side at (2 i + 1) / size - 1.
+        # grid_sample expects the centre of pixel i at (2 i + 1) / size - 1.
         (2 * (displacement[:, :, :, 1] + origins[1]) + 1) / width - 1,
         (2 * (displacement[:, :, :, 0] + origins[0][:, None]) + 1) / height - 1,
     )
-    # Deformable groups are samples of their own, taps rows of one image.
+    # Deformable groups become samples of the batch, taps rows of one image.
     where = torch.stack(positions, dim=-1).flatten(0, 1).flatten(1, 2)
     with full_precision(x):
         image = x.to(where.dtype).unflatten(1, (deform_groups, -1)).flatten(0, 1)
@@ -308,11 +304,11 @@ def _read(stride, x, displacement, modulation=None) -> Tensor:
 
 def _conv_mmcv(signals, weight, stride, groups) -> Tensor:
     x, displacement, *modulation = signals
-    if not len(x):  # which the op cannot cut into parts
+    if not len(x):  # the op cannot divide an empty batch
         return _conv_native(signals, weight, stride, groups)
     from mmcv.ops import deform_conv2d, modulated_deform_conv2d
 
-    # MMCV adds its offset to the taps of an ordinary kernel, which fractional dilations are not.
+    # MMCV adds offsets to the taps of an ordinary kernel, with integer dilations only.
     kernel_size = weight.shape[-2:]
     offset = displacement - _taps(kernel_size, (1, 1), displacement)
     padding = tuple(n // 2 for n in kernel_size)
@@ -323,11 +319,11 @@ def _conv_mmcv(signals, weight, stride, groups) -> Tensor:
             part.to(displacement.dtype).contiguous() for part in (x, weight, offset)
         )
         if not modulation and all(n >= k for n, k in zip(x.shape[-2:], kernel_size)):
-            # It cuts the batch into equal parts, by default of 32 samples.
+            # The op divides the batch into equal parts, by default of 32 samples.
             part = max(n for n in range(1, min(len(x), 32) + 1) if len(x) % n == 0)
             args = stride, padding, 1, groups, num_groups, False, part
             return deform_conv2d(x, offset, weight, *args).to(given)
-        # The plain op refuses images smaller than the kernel, the modulated one does not.
+        # Unlike the plain op, the modulated op accepts images smaller than the kernel.
         ones = offset.new_ones(len(x), offset.shape[1] // 2, *offset.shape[2:])
         modulation = modulation[0].to(offset.dtype).contiguous() if modulation else ones
         args = None, stride, padding, 1, groups, num_groups

@@ -1,9 +1,9 @@
 # Copyright (c) mmscale contributors.
-"""How processors want a convolution of levels, all behind :func:`conv_levels`.
+"""Fast convolutions of levels, all behind :func:`conv_levels`.
 
 The formula is ``y(o, k, z) = sum_c sum_u w(o, c, u) x(c, k, z + step_k dilation u)`` with zeros
-outside the image. The functions here compute it faster than one ``F.conv2d`` a level, or where that
-has no form for it; each says what it gains.
+outside the image. The functions compute it faster than one ``F.conv2d`` per level, or in cases that
+``F.conv2d`` does not support.
 """
 
 import math
@@ -16,8 +16,8 @@ from torch import Tensor
 from mmscale.scale_space import Levels
 from mmscale.scale_space.resample import keep_constants, resampling_matrix
 
-# Of a kernel that is spread over more than so many times its taps, the image is read between its
-# pixels instead: then the faster, forward and backward, on a CPU.
+# Fractional taps are splatted onto a larger integer kernel. If that kernel has more than so many
+# times the taps, interpolating the image instead is faster on a CPU, forward and backward.
 MOST_SPREAD = 4
 
 
@@ -30,13 +30,13 @@ def conv_levels(
     groups: int,
     steps: Sequence[float],
 ) -> Levels:
-    """Convolves every level by itself with one kernel, or with its own.
+    """Convolve each level separately, with one kernel for all levels or one kernel per level.
 
     Args:
-        kernel (Tensor | tuple[Tensor, ...]): ``(C_out, C_in / groups, kh, kw)``, odd sides; or
-            one for each level.
-        stride (tuple[int, int]): In samples.
-        dilation (tuple[int, int]): Of all levels, in taps.
+        kernel (Tensor | tuple[Tensor, ...]): ``(C_out, C_in / groups, kh, kw)``, odd sides; or a
+            tuple of a kernel for each level.
+        stride (tuple[int, int]): Stride in samples.
+        dilation (tuple[int, int]): Dilation of all levels, in taps.
         steps (Sequence[float]): Distance of neighbouring taps at each level, in samples.
     """
     if isinstance(kernel, tuple):
@@ -52,20 +52,20 @@ def conv_levels(
             lambda level: _conv_level(level, kernel, bias, stride, dilation, groups, steps[0])
         )
     if kernel.shape[2] == kernel.shape[3] == groups == 1:
-        # A matrix product of the rows. oneDNN's own (3.10) takes up to four times as long where the
-        # number of pixels has a large prime factor, which the sum over levels often has.
+        # A matrix product of the rows. oneDNN's 1x1 convolution (3.10) is up to four times slower
+        # if the number of pixels has a large prime factor, as sums over levels often do.
         if stride != (1, 1):
             x = x.map_maps(lambda level, _: level[:, :, :: stride[0], :: stride[1]], steps)
         return x.map(lambda rows: F.linear(rows, kernel.flatten(1), bias))
-    # Channels last, once and not at each level anew: convolutions of a CPU take that order best,
-    # and the maps of levels have it.
+    # Channels last once, not at each level: the maps of levels have this memory format, and
+    # convolutions on a CPU are fastest with it.
     kernel = kernel.contiguous(memory_format=torch.channels_last)
     num_coarse = 0
-    # What is specialised to sizes does not belong in a graph that is kept.
+    # A stored graph must not be specialised to sizes.
     kept = torch.compiler.is_compiling() or torch.jit.is_tracing()
     if not x.dense and groups == 1 and not kept:
-        # Moving a kernel costs more than such a level's own work does: once for all of them.
-        # Steps of training of ResNets on images of 64x64 pixels then take 30 to 40 % less time.
+        # Loading a kernel costs more than the work of so small a level: load it once for all of
+        # them. Training steps of ResNets on images of 64x64 pixels take 30 to 40 % less time.
         for height, width in x.sizes:
             num_coarse += x.batch_size * height * width < kernel.shape[1]
     return x.map_maps(
@@ -82,7 +82,7 @@ def conv_levels(
 
 
 def _conv_level(level, weight, bias, stride, dilation, groups, step) -> Tensor:
-    """The maps of one level, whose taps lie ``step * dilation`` samples apart."""
+    """Convolve the maps of one level with taps ``step * dilation`` samples apart."""
     distance = step * dilation[0], step * dilation[1]
     if distance[0] % 1 or distance[1] % 1:
         if _spread(weight.shape[-2:], distance) > MOST_SPREAD:
@@ -92,21 +92,21 @@ def _conv_level(level, weight, bias, stride, dilation, groups, step) -> Tensor:
     if weight.shape[2:] != (1, 1):
         weight, padding = _crop_unseen(weight, distance, level.shape[-2:])
     if stride != (1, 1) and weight.shape[2:] == (1, 1):
-        # oneDNN's (3.10) strided 1x1 convolution writes outside of channels-last gradients.
+        # oneDNN's strided 1x1 convolution (3.10) writes outside of channels-last gradients.
         level, stride = level[:, :, :: stride[0], :: stride[1]], 1
     return F.conv2d(level, weight, bias, stride, padding, distance, groups)
 
 
 def _spread(kernel_size, distance) -> float:
-    """How many times as many taps a kernel has once it is spread over whole pixels."""
+    """Return the factor by which splatting onto integer positions multiplies the taps."""
     height, width = [2 * math.ceil(d * (n // 2) - 1e-9) + 1 for n, d in zip(kernel_size, distance)]
     return height * width / (kernel_size[0] * kernel_size[1])
 
 
 def _conv_between_pixels(level, weight, bias, stride, distance, groups) -> Tensor:
-    """The image is read where the taps lie, first along its columns and then along its rows."""
+    """Interpolate the image at the taps, first along its columns and then along its rows."""
     sizes = [int(size) for size in level.shape[-2:]]
-    for axis, size in zip((-2, -1), sizes):  # the taps that see the image from anywhere
+    for axis, size in zip((-2, -1), sizes):  # drop taps that never see the image
         radius = weight.shape[axis] // 2
         seen = min(radius, math.ceil(size / distance[axis]) - 1)
         weight = weight.narrow(axis, radius - seen, 2 * seen + 1)
@@ -123,16 +123,19 @@ def _conv_between_pixels(level, weight, bias, stride, distance, groups) -> Tenso
     return y.contiguous(memory_format=torch.channels_last) if last else y
 
 
-def tap_positions(size, count, stride, padding, distance) -> list[tuple[float, ...]]:
-    """Where each tap of a window reads an axis of ``size`` samples: one tuple a tap."""
+def tap_positions(
+    size: int, count: int, stride: int, padding: int, distance: float
+) -> list[tuple[float, ...]]:
+    """Return the positions that each tap of a window samples on an axis of ``size`` samples."""
     origins = range(0, size, stride)
     return [tuple(z + distance * (i - padding) for z in origins) for i in range(count)]
 
 
 def tap_matrices(
-    size, count, stride, padding, distance, outside='zeros', dtype=torch.float64, device='cpu'
-) -> Tensor:
-    """For each tap the matrix that reads an axis where it lies, ``(count, outputs, size)``."""
+    size: int, count: int, stride: int, padding: int, distance: float, outside: str = 'zeros',
+    dtype: torch.dtype = torch.float64, device: torch.device | str = 'cpu',
+) -> Tensor:  # fmt: skip
+    """Return a matrix for each tap that samples an axis at it, ``(count, outputs, size)``."""
     positions = tap_positions(size, count, stride, padding, distance)
     args = 0.0, 'bilinear', outside, dtype, device
     return torch.stack([resampling_matrix(size, tap, *args) for tap in positions])
@@ -142,9 +145,9 @@ _kept_tap_matrices = keep_constants(tap_matrices)
 
 
 def _crop_unseen(weight, distance, size) -> tuple[Tensor, list[int]]:
-    """Leaves out the taps that lie outside of the image wherever the kernel is; with the padding.
+    """Crop taps that lie outside the image for every output; return the padding, too.
 
-    On maps of few pixels that is most of a kernel, above all at the coarse levels.
+    On small maps, above all at the coarse levels, these are most taps of a kernel.
     """
     padding = [0, 0]
     for axis in (0, 1):
@@ -158,7 +161,7 @@ def _crop_unseen(weight, distance, size) -> tuple[Tensor, list[int]]:
 
 
 def _conv_gathered(rows, batch_size, sizes, weight, bias, stride, dilation):
-    """Convolution of all levels as one matrix product; the rows of the result, and its sizes."""
+    """Convolve all levels as one matrix product; return the rows of the result and its sizes."""
     args = batch_size, sizes, tuple(weight.shape[2:]), stride, dilation, rows.device
     rows = F.pad(rows, (0, 0, 0, 1))
     seen = rows.index_select(0, _seen_pixels(*args)).view(-1, weight[0].numel())
@@ -168,9 +171,9 @@ def _conv_gathered(rows, batch_size, sizes, weight, bias, stride, dilation):
 
 @keep_constants
 def _seen_pixels(batch_size, sizes, kernel_size, stride, dilation, device) -> Tensor:
-    """For each pixel of the output, in their order, the pixels that its taps see.
+    """Return the indices of the pixels that the taps of each output pixel see.
 
-    Those outside of the image are the one behind the last.
+    Taps outside the image have the index behind the last pixel.
     """
     outside = batch_size * sum(height * width for height, width in sizes)
     first, seen = 0, []
@@ -189,11 +192,10 @@ def _seen_pixels(batch_size, sizes, kernel_size, stride, dilation, device) -> Te
 
 
 def splat_kernel(weight: Tensor, distance: tuple[float, float]) -> Tensor:
-    """Spreads taps at real distances onto the integer kernel that reads the same values.
+    """Splat a kernel with taps at real distances onto an equivalent integer kernel.
 
-    Reading an image between its pixels by bilinear interpolation and weighting what was read is
-    the transpose of spreading the weight ``(..., kh, kw)`` over those pixels: each side becomes
-    ``2 ceil(distance (k // 2)) + 1``.
+    Splatting the weight ``(..., kh, kw)`` is the transpose of bilinear interpolation of the image.
+    Each side becomes ``2 ceil(distance (k // 2)) + 1``.
     """
     matrices = []
     for count, step in zip(weight.shape[-2:], distance, strict=True):

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Low-pass and stride in one, with taps that grow with the level."""
+"""Low-pass filters with a stride and with taps that grow with the level."""
 
 import math
 from numbers import Integral, Real
@@ -17,14 +17,14 @@ from .scale_pool import check_pool, map_dilated
 
 
 def binomial(count: int) -> Tensor:
-    """``count`` taps of the binomial filter, float64, of sum 1 and variance ``(count - 1) / 4``."""
+    """Return the binomial filter, float64, with the sum 1 and the variance ``(count - 1) / 4``."""
     return torch.tensor(
         [math.comb(count - 1, i) / 2 ** (count - 1) for i in range(count)], dtype=torch.float64
     )
 
 
 def check_blur(kernel_size: int | None, variance: float | None) -> None:
-    """Raises ``ValueError`` unless exactly one of the two is given, and in range."""
+    """Raise ``ValueError`` unless exactly one of the two is given, and in range."""
     if (kernel_size is None) == (variance is None):
         raise ValueError(
             f'give kernel_size or variance, not both and not neither, got {kernel_size} and '
@@ -50,15 +50,14 @@ def scale_blur_pool2d(
     variance: float | None = None,
     scale_space: dict | ScaleGrid,
 ) -> Signal:
-    r"""Blurs with taps :math:`a^k` pixels apart and keeps every ``stride``-th sample.
+    r"""Blur with taps :math:`a^k` pixels apart and keep every ``stride``-th sample.
 
     .. math:: y(k, j) = \sum_u h(u) \, x(k, s j + a^k u)
 
-    with zeros outside the image. A stride alone aliases: what it keeps then depends on where the
-    samples happen to lie, and neither what is between two of them nor what is between two levels
-    can be read. Dense signals commute with scaling for integer bases, as their dilated max pooling
-    does; where :math:`a^k` is no integer they are read between pixels by bilinear interpolation. A
-    pyramid has ordinary filters.
+    with zeros outside the image. A stride without a blur aliases: its result depends on the places
+    of the samples, and nothing between two samples or two levels can be interpolated. On dense
+    signals the function commutes with scaling for integer bases, like dilated max pooling; if
+    :math:`a^k` is no integer, it interpolates bilinearly. A pyramid has ordinary filters.
     Sources: Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019 (blur pooling);
     Lindeberg, Scale-space for discrete signals, IEEE TPAMI 12(3), 1990 (the discrete Gaussian).
 
@@ -67,7 +66,7 @@ def scale_blur_pool2d(
         kernel_size (int, optional): Taps of a binomial filter, odd and at least 3; its variance
             is ``(kernel_size - 1) / 4`` samples².
         stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
-        variance (float, optional): Of the discrete Gaussian to take instead, in samples².
+        variance (float, optional): Variance of a discrete Gaussian filter, in samples².
         scale_space (dict | ScaleGrid): The levels.
 
     Returns:
@@ -86,13 +85,13 @@ def scale_blur_pool2d(
 
 
 def _taps(kernel_size: int | None, variance: float | None) -> Tensor:
-    """The filter along one axis, float64, of odd size and sum 1."""
+    """Return the filter along one axis, float64, with an odd size and the sum 1."""
     return binomial(kernel_size) if variance is None else discrete_gaussian(variance)
 
 
 @keep_constants
 def _kernel(low_pass, dilation, dtype, device) -> Tensor:
-    """The filter along both axes, with its taps at whole pixels."""
+    """Return the filter along both axes, with its taps at whole pixels."""
     taps = _taps(*low_pass)
     kernel = torch.outer(taps, taps)
     if dilation != int(dilation):
@@ -102,7 +101,7 @@ def _kernel(low_pass, dilation, dtype, device) -> Tensor:
 
 @keep_constants
 def _matrix(size, low_pass, stride, dilation, dtype, device) -> Tensor:
-    """Blurs and decimates along one axis, ``(ceil(size / stride), size)``."""
+    """Return the matrix of blur and decimation on an axis, ``(ceil(size / stride), size)``."""
     taps = _taps(*low_pass)
     read = tap_matrices(size, len(taps), stride, len(taps) // 2, dilation)
     return torch.tensordot(taps, read, 1).to(device, dtype)
@@ -111,7 +110,7 @@ def _matrix(size, low_pass, stride, dilation, dtype, device) -> Tensor:
 def _blur_level(x, low_pass, stride, dilation) -> Tensor:
     kept = torch.compiler.is_compiling() or torch.jit.is_tracing()
     if dilation != 1 and x.device.type == 'cpu' and not kept:
-        # A CPU takes several times as long for dilated depthwise convolutions.
+        # Dilated depthwise convolutions take several times as long on a CPU.
         rows, columns = (
             _matrix(size, low_pass, step, dilation, x.dtype, x.device)
             for size, step in zip(x.shape[-2:], stride)

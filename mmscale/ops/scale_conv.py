@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Scale convolution as a function of signals."""
+"""Scale convolution as a function."""
 
 from collections.abc import Sequence
 from numbers import Integral
@@ -13,24 +13,27 @@ from mmscale.scale_space.resample import full_precision
 from .processor import conv_levels
 
 
-def is_integer(value) -> bool:
-    """Whether a value is an integer, which True is not."""
+def is_integer(value: object) -> bool:
+    """Tell whether a value is an integer and no bool."""
     return isinstance(value, Integral) and not isinstance(value, bool)
 
 
-def as_pair(name: str, value) -> tuple[int, int]:
-    """An integer, or two of them, as (height, width)."""
+def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """Return one or two integers as (height, width)."""
     pair = (value, value) if is_integer(value) else value
     sound = isinstance(pair, Sequence) and len(pair) == 2
     if not sound or not all(map(is_integer, pair)):
-        raise ValueError(f'{name} must be an integer or two of them, got {value!r}')
+        raise ValueError(f'{name} must be an integer or two integers, got {value!r}')
     return tuple(pair)
 
 
-def check_window(kernel_size, stride, padding, dilation) -> None:
-    """Raises ``ValueError`` unless a centred window keeps all levels aligned.
+def check_window(
+    kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int],
+    dilation: Sequence[int],
+) -> None:  # fmt: skip
+    """Raise ``ValueError`` unless a centred window keeps all levels aligned.
 
-    All arguments are pairs (height, width), in taps; ``stride`` in samples.
+    All arguments are pairs (height, width), in taps; ``stride`` is in samples.
     """
     axes = ('height', 'width'), kernel_size, stride, padding, dilation
     for name, kernel, step, pad, dil in zip(*axes, strict=True):
@@ -48,9 +51,10 @@ def check_window(kernel_size, stride, padding, dilation) -> None:
 
 
 def check_convolution(
-    x: Signal, weight: Tensor, stride, dilation, groups: int, grid: ScaleGrid
-) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Raises ``ValueError`` unless signal and weight fit; returns stride and dilation as pairs."""
+    x: Signal, weight: Tensor, stride: int | tuple[int, int], dilation: int | tuple[int, int],
+    groups: int, grid: ScaleGrid,
+) -> tuple[tuple[int, int], tuple[int, int]]:  # fmt: skip
+    """Raise ``ValueError`` unless signal and weight fit; return stride and dilation as pairs."""
     if weight.ndim != 5:
         raise ValueError(
             f'weight must be (C_out, C_in / groups, K, kh, kw), got the shape {tuple(weight.shape)}'
@@ -72,31 +76,31 @@ def scale_conv2d(
     *,
     scale_space: dict | ScaleGrid,
 ) -> Signal:
-    r"""Convolves a scale space with one kernel whose taps grow with the level.
+    r"""Convolve a scale space with one kernel whose taps grow with the level.
 
     .. math::
         y(o, k, z) = \sum_{l<K} \sum_c \sum_u w(o, c, l, u) \, x(c, k + l, z + a^k u)
 
-    with the terms of levels above the coarsest one left out and zeros outside the image. In a
-    pyramid the samples are :math:`a^k` apart already; level ``k + l`` is first read at the grid of
-    level ``k`` by bilinear interpolation, its border repeated. Where :math:`a^k` is no integer, a
-    dense signal is read between its pixels by bilinear interpolation; where the taps lie far apart,
-    a training then keeps ``kh kw`` maps of such a level in memory. 1x1 kernels are pointwise.
-    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019; fractional bases are read where
-    the published code truncates :math:`a^k` (``ScaleGrid(truncate_dilation=True)``).
+    The sum omits levels above the coarsest level, and the signal is 0 outside the image. In a
+    pyramid the samples are already :math:`a^k` apart; level ``k + l`` is first resampled to the
+    grid of level ``k`` by bilinear interpolation with a replicated border. If :math:`a^k` is no
+    integer, taps sample dense signals by bilinear interpolation; if the taps are also far apart,
+    training stores ``kh kw`` maps of such a level. 1x1 kernels are pointwise.
+    Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019. Their published code truncates
+    fractional :math:`a^k` (``ScaleGrid(truncate_dilation=True)``).
 
-    Several levels are convolved, and returned, channels last in memory; on a scale space of one
-    level this is ``torch.nn.functional.conv2d``, bit for bit. Dense results are views: an
-    activation that works in place makes autograd copy them.
+    Results of several levels are channels last in memory. On a scale space of one level the result
+    equals ``torch.nn.functional.conv2d`` bit for bit. Dense results are views: in-place activations
+    make autograd copy them.
 
     Args:
         x (Tensor | tuple[Tensor, ...] | Levels): Dense ``(N, C_in, S, H, W)`` or a pyramid of S
-            tensors ``(N, C_in, H_k, W_k)``. S may be less than ``num_scales``: the finest levels.
+            tensors ``(N, C_in, H_k, W_k)``. The coarsest levels of the grid may be missing.
         weight (Tensor): ``(C_out, C_in / groups, K, kh, kw)``, ``kh`` and ``kw`` odd.
         bias (Tensor, optional): ``(C_out,)``.
         stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
         dilation (int | tuple[int, int]): Distance of the taps, multiplied by :math:`a^k`.
-        groups (int): Blocked connections from inputs to outputs, as in ``torch.nn.Conv2d``.
+        groups (int): Number of groups of channels, as in ``torch.nn.Conv2d``.
         scale_space (dict | ScaleGrid): The levels.
 
     Returns:
@@ -114,21 +118,21 @@ def scale_conv2d(
 
 
 def kernels_of(weight: Tensor) -> Sequence[Tensor]:
-    """The kernel ``(C_out, C_in / groups, kh, kw)`` of each ``l``, views of the weight."""
-    # Not weight[:, :, 0], whose gradient autograd would copy into zeros.
+    """Return the kernel ``(C_out, C_in / groups, kh, kw)`` of each ``l``, views of the weight."""
+    # Not weight[:, :, 0]: autograd would copy its gradient into zeros.
     return weight.unbind(2) if weight.shape[2] > 1 else (weight.flatten(1, 2),)
 
 
 def synthesise_kernels(
     weight: Tensor, functions: Tensor, sides: Sequence[int]
 ) -> list[tuple[Tensor, ...]]:
-    """K times a kernel ``(C_out, C_in / groups, n_k, n_k)`` for each level, channels last.
+    """Return, for each ``l``, the kernels ``(C_out, C_in / groups, n_k, n_k)`` of all levels.
 
-    Of weights ``(C_out, C_in / groups, K, F)`` and the functions of all levels side by side,
-    ``(F, sum of n_k**2)``, whose ``sides`` are ``n_k``.
+    The weights are ``(C_out, C_in / groups, K, F)``. The functions of all levels lie side by side,
+    ``(F, sum of n_k**2)``; ``sides`` are ``n_k``. The kernels are channels last.
     """
-    # The taps come first, so that each level has rows of its own. Autocast would round the sum;
-    # counters of operations would count an einsum, in which no image takes part.
+    # The taps come first, so that each level has its own rows. Autocast would round the sum, and
+    # counters of operations would count an einsum, although no image takes part.
     with full_precision(weight):
         kernels = torch.tensordot(functions, weight.movedim(2, 0), ([0], [3]))
     levels = [
@@ -151,9 +155,9 @@ def convolve(
     grid: ScaleGrid,
     steps: Sequence[float] | None = None,
 ) -> Levels:
-    """:func:`scale_conv2d` of levels, a kernel for each ``l``, and arguments that were checked.
+    """Apply :func:`scale_conv2d` to levels, with a kernel for each ``l`` and checked arguments.
 
-    A kernel may be a tuple of one a level, whose taps then lie ``steps`` apart.
+    A kernel may be a tuple of kernels of the levels; their taps are ``steps`` apart.
     """
     steps = tap_distances(x, grid) if steps is None else steps
     y = conv_levels(x, kernels[0], bias, stride, dilation, groups, steps)
@@ -164,12 +168,12 @@ def convolve(
 
 
 def tap_distances(x: Levels, grid: ScaleGrid) -> Sequence[float]:
-    """Distance of neighbouring taps at each level, in samples: ``base**k`` of dense levels."""
+    """Return the distance of neighbouring taps at each level, in samples."""
     return grid.dilations if x.dense else (1,) * len(x.sizes)
 
 
 def coarser_levels(x: Levels, shift: int, grid: ScaleGrid) -> Levels:
-    """Level ``k + shift`` at the grid of level ``k``, for every ``k`` that has one."""
+    """Resample level ``k + shift`` to the grid of level ``k``, for each ``k`` that has one."""
     if x.dense:
         return x.drop_finest(shift)
     pairs = zip(x[shift:], grid.factors[shift:], x.sizes, grid.factors)

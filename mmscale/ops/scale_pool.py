@@ -17,7 +17,7 @@ from .scale_conv import as_pair, tap_distances
 
 
 def check_pool(kernel_size: tuple, stride: tuple, padding: tuple) -> None:
-    """Raises ``ValueError`` unless every window holds its own origin."""
+    """Raise ``ValueError`` unless every window contains its origin."""
     axes = ('height', 'width'), kernel_size, stride, padding
     for name, kernel, step, pad in zip(*axes, strict=True):
         if kernel < 1:
@@ -38,24 +38,24 @@ def scale_max_pool2d(
     *,
     scale_space: dict | ScaleGrid,
 ) -> Signal:
-    r"""Maximum over a window whose taps lie :math:`a^k` pixels apart.
+    r"""Take the maximum over windows with taps :math:`a^k` pixels apart.
 
     .. math:: y(k, j) = \max_u x(k, s j + a^k u), \quad u = -p, \dots, n - 1 - p
 
-    with kernel size n, stride s and padding p, over the taps that lie inside the image. Fractional
-    taps are read by bilinear interpolation. A pyramid has ordinary windows.
+    with kernel size n, stride s and padding p. Taps outside the image do not count. Fractional taps
+    sample by bilinear interpolation. A pyramid has ordinary windows.
 
     Args:
         x (Tensor | tuple[Tensor, ...] | Levels): Dense ``(N, C, S, H, W)`` or a pyramid.
         kernel_size (int | tuple[int, int]): Taps of the window.
         stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
-        padding (int | tuple[int, int]): Taps of the window before its origin.
+        padding (int | tuple[int, int]): Taps of the window above and left of its origin.
         scale_space (dict | ScaleGrid): The levels.
 
     Returns:
-        Tensor | tuple[Tensor, ...]: The same form, each side ``ceil(size / stride)``. At level 0
-        that is ``torch.nn.MaxPool2d`` where ``kernel_size = 2 padding + 1``, and, with
-        ``ceil_mode=True``, where ``kernel_size = stride`` and ``padding = 0``.
+        Tensor | tuple[Tensor, ...]: The same form, each side ``ceil(size / stride)``. Level 0
+        equals ``torch.nn.MaxPool2d`` for ``kernel_size = 2 padding + 1``, and with
+        ``ceil_mode=True`` for ``kernel_size = stride`` and ``padding = 0``.
     """
     return _pool_levels(_max_pool_level, x, kernel_size, stride, padding, scale_space)
 
@@ -68,7 +68,7 @@ def scale_avg_pool2d(
     *,
     scale_space: dict | ScaleGrid,
 ) -> Signal:
-    """Mean over a window whose taps lie ``base**k`` pixels apart.
+    """Take the mean over windows with taps ``base**k`` pixels apart.
 
     Taps outside the image do not count (``count_include_pad=False``). Arguments and shapes are
     those of :func:`scale_max_pool2d`.
@@ -86,7 +86,7 @@ def _pool_levels(pool_level, x, kernel_size, stride, padding, scale_space) -> Si
 
 
 def map_dilated(fn: Callable[[Tensor, float], Tensor], x: Signal, grid: ScaleGrid) -> Signal:
-    """Applies a function of the maps of a level, ``(M, C, H, W)``, and the distance of its taps."""
+    """Apply a function of the maps of a level, ``(M, C, H, W)``, and the distance of its taps."""
     levels = Levels.of(x)
     y = levels.map_maps(fn, tap_distances(levels, grid))
     return y if isinstance(x, Levels) else y.to_signal()
@@ -102,7 +102,7 @@ def _max_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
         size, step = x.shape[axis - 2], stride[axis]
         last = step * (math.ceil(size / step) - 1)
         after = last + dilation * (kernel_size[axis] - 1 - padding[axis]) - (size - 1)
-        # Where the window ends inside the image, the samples behind it give no output.
+        # A negative number crops samples that no window reaches.
         pads += [dilation * padding[axis], after]
     x = F.pad(x, pads, value=-math.inf)
     return F.max_pool2d(x, kernel_size, stride, dilation=dilation)
@@ -132,7 +132,7 @@ def _avg_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
 
 @keep_constants
 def _mean_matrix(size, count, stride, padding, dilation) -> Tensor:
-    """Reads the mean of each window along one axis; the mean over both is their product."""
+    """Return the matrix of the means of windows along one axis; both axes give a product."""
     window = size, count, stride, padding, dilation
     inside = torch.tensor(
         [[0 <= p < size for p in tap] for tap in tap_positions(*window)], device='cpu'

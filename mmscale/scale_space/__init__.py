@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""The mathematics of scale spaces, on torch alone."""
+"""The mathematics of scale spaces, without OpenMMLab."""
 
 from .action import scale_image, scale_scale_space
 from .gaussian import discrete_gaussian

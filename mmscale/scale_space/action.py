@@ -1,9 +1,9 @@
 # Copyright (c) mmscale contributors.
 """The scaling action L_s on images, feature maps and scale spaces.
 
-Scaling by ``s >= 1`` shrinks the content by ``s``. Two canvas modes say what becomes of the frame:
-``'shrink'`` shrinks it alike, aligned at the origin pixel; ``'keep'`` leaves it as it is, aligned
-at the centre, and fills with zeros.
+Scaling by ``s >= 1`` shrinks the content by ``s``. There are two modes for the canvas.
+``'shrink'`` shrinks the canvas with the content, aligned at the origin pixel. ``'keep'`` keeps the
+size of the canvas, aligns the content at the centre and fills with zeros.
 """
 
 import math
@@ -26,7 +26,7 @@ def _check(factor: float, canvas: str) -> None:
 
 
 def _positions(size: int, factor: float, centre: float, step: float = 1.0) -> tuple[float, ...]:
-    """Where an axis scaled about ``centre`` is read, in pixels; its samples lie ``step`` apart."""
+    """Return positions, in pixels, of the samples of an axis that is scaled about ``centre``."""
     return tuple(factor * step * i + (1 - factor) * centre for i in range(size))
 
 
@@ -40,10 +40,10 @@ def scale_image(
     centre: tuple[float, float] | None = None,
     variance: float | None = None,
 ) -> Tensor:
-    """L_s on an image or an ordinary feature map: anti-aliased, then sampled at ``s z``.
+    """Apply L_s to an image or an ordinary feature map: blur it, then sample it at ``s z``.
 
-    By default the blur has the variance ``zero_scale**2 (s**2 - 1)``, so that for ``s = base**m``
-    level ``k`` of the lift of the result is level ``k + m`` of the lift of ``image``, sampled at
+    By default the blur has the variance ``zero_scale**2 (s**2 - 1)``. For ``s = base**m``, level
+    ``k`` of the lift of the result then is level ``k + m`` of the lift of ``image``, sampled at
     ``s z``.
 
     Args:
@@ -52,13 +52,13 @@ def scale_image(
         zero_scale (float): Standard deviation of the image's own blur, in pixels.
         canvas (str): ``'shrink'``: ``(..., ceil(H / s), ceil(W / s))``, aligned at the origin
             pixel. ``'keep'``: ``(..., H, W)``, aligned at the centre, filled with zeros.
-        padding (str): What the blur sees outside the image.
-        interpolation (str): ``'bicubic'``, ``'bilinear'``, or ``'ideal'``: the image is taken to
-            be periodic, loses the frequencies that the smaller sampling cannot hold, and is
-            interpolated by its Fourier series. There is no blur then.
+        padding (str): Padding of the image for the blur.
+        interpolation (str): ``'bicubic'``, ``'bilinear'`` or ``'ideal'``. ``'ideal'`` replaces the
+            blur: it treats the image as periodic, removes frequencies above the new Nyquist limit
+            and evaluates the Fourier series.
         centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels. Defaults to
-            the centre of the canvas; the feature map of a strided network has it elsewhere.
-        variance (float, optional): Variance of the blur, in pixels², in place of the default.
+            the centre of the canvas; feature maps of strided networks have another fixed point.
+        variance (float, optional): Variance of the blur, in pixels², if not the default.
 
     Returns:
         Tensor: The scaled image.
@@ -80,7 +80,7 @@ def scale_image(
     if variance is None:
         variance = zero_scale**2 * (factor**2 - 1)
     if canvas == 'keep' and padding != 'zeros':
-        # Only the blur may see the padding: what the canvas gains outside the image is zero.
+        # Only the blur uses the padding: the canvas outside the image is zero.
         still = [grid_positions(size, 1) for size in sizes]
         image = resample(image, *still, variance, padding=padding)
         variance, padding = 0.0, 'zeros'
@@ -88,7 +88,7 @@ def scale_image(
 
 
 def _read_ideal(image, rows, columns, factor: float = 1.0) -> Tensor:
-    """Reads a periodic image; where the canvas has more than one period, that is zeros."""
+    """Sample a periodic image; positions outside its first period give zeros."""
     matrices = []
     for size, positions in zip(image.shape[-2:], (rows, columns), strict=True):
         matrix = fourier_matrix(size, positions, factor, image.dtype, image.device)
@@ -107,26 +107,25 @@ def scale_scale_space(
     between_levels: str = 'cubic',
     offset: float = 0.0,
 ) -> Signal:
-    """L_s on a scale space: ``(L_s F)(k, z) = F(k + log_base(s), s z)``.
+    """Apply L_s to a scale space: ``(L_s F)(k, z) = F(k + log_base(s), s z)``.
 
-    For factors that are no power of the base the levels are interpolated, along ``k`` and so along
-    log scale; for powers each is read as it is. Levels whose source lies above the coarsest level
-    do not exist in the result. No blur is applied: coarser levels have it already.
+    Powers of the base shift the levels; other factors interpolate along ``k``, that is along log
+    scale. The result lacks levels whose source lies above the coarsest level. There is no blur,
+    because coarser levels are already blurred.
 
     Args:
         signal (Tensor | tuple[Tensor, ...]): A dense scale space ``(N, C, S, H, W)`` or a pyramid.
         factor (float): ``s``, at least 1.
         scale_space (dict | ScaleGrid): The levels of the signal.
         canvas (str): ``'shrink'`` or ``'keep'``, see :func:`scale_image`.
-        interpolation (str): How positions between samples are read: ``'bicubic'``, ``'bilinear'``
-            or ``'ideal'``.
+        interpolation (str): Interpolation between samples: ``'bicubic'``, ``'bilinear'`` or
+            ``'ideal'``.
         centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels of level 0.
-        between_levels (str): How scales between levels are read, see :func:`level_weights`:
-            ``'linear'`` from the two levels next to them, ``'cubic'`` from up to four. The result
-            has the same levels with both.
-        offset (float): Distance from the levels of ``scale_space`` to those of the signal: its
-            level ``k`` is the one of scale ``base**(k + offset)``. Those of the result lie on
-            ``scale_space``.
+        between_levels (str): Interpolation between levels, see :func:`level_weights`: ``'linear'``
+            reads two levels, ``'cubic'`` up to four. The number of levels of the result is the
+            same.
+        offset (float): Offset of the signal's levels from ``scale_space``: level ``k`` of the
+            signal has the scale ``base**(k + offset)``. The levels of the result have no offset.
 
     Returns:
         Tensor | tuple[Tensor, ...]: The same form with ``S - ceil(log_base(s) - offset)`` levels.
@@ -155,7 +154,7 @@ def scale_scale_space(
     steps = [step * grid.base**offset for step in targets] if pyramid else targets
     middle = (0, 0)
     if canvas == 'keep':
-        # Of the largest canvas that has this many samples: the one there is, for finer levels.
+        # The largest canvas that has this many samples; for finer levels it is the true canvas.
         sides = [math.floor(side * steps[0] + 1e-9) for side in levels[0].shape[-2:]]
         middle = [(side - 1) / 2 for side in sides] if centre is None else centre
     scaled = []
@@ -178,21 +177,20 @@ def scale_scale_space(
 
 
 def level_weights(position: float, count: int, between_levels: str = 'cubic') -> dict[int, float]:
-    """The levels that are read for a scale between levels, and the weight of each.
+    """Return the weights of the levels for an interpolation between levels.
 
     Args:
-        position (float): Where to read, in levels from the finest one.
-        count (int): Number of levels. No other is read.
-        between_levels (str): ``'linear'``: of the two levels around the position; exact where
-            the signal is linear along the levels. ``'cubic'``: Keys' convolution (a = -1/2) of two
-            levels on either side; exact on quadratics. Below the second and above the last but one
-            level, one of the four does not exist. There it is the parabola through the nearest
-            three levels, which is Keys' own boundary condition and of the same order; of two
-            levels it is the line.
+        position (float): Position in levels, from the finest level.
+        count (int): Number of levels.
+        between_levels (str): ``'linear'`` interpolates between two levels; it is exact on signals
+            that are linear along the levels. ``'cubic'`` is Keys' convolution (a = -1/2) of two
+            levels on each side; it is exact on quadratics. The first and the last interval lack
+            one of the four levels. There ``'cubic'`` is the parabola through the nearest three
+            levels, Keys' boundary condition of the same order. For two levels it is linear.
 
     Returns:
-        dict[int, float]: Weights by number of the level, of the sum 1. A level that is met exactly
-        is read alone.
+        dict[int, float]: Weights by number of the level, with the sum 1. At an integral position
+        one level has the weight 1.
     """
     lower = math.floor(position)
     t = position - lower
@@ -213,7 +211,7 @@ def level_weights(position: float, count: int, between_levels: str = 'cubic') ->
 
 
 def _read_level(level, axes, step, interpolation) -> Tensor:
-    # Without the rounding of ``base**k``, so that whole samples are read and not interpolated.
+    # Snap off the rounding of ``base**k``, so that integral positions need no interpolation.
     rows, columns = (tuple(snap(position / step) for position in axis) for axis in axes)
     if interpolation == 'ideal':
         return _read_ideal(level, rows, columns)

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""The scale grid: which scales a scale space holds."""
+"""The grid of the scales of a scale space."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from numbers import Integral, Real
 
 
 def snap(value: float) -> float | int:
-    """The nearest integer where ``value`` is one up to rounding, as ``sqrt(2)**2`` is."""
+    """Return the nearest integer if ``value`` equals it up to rounding, else ``value``."""
     nearest = round(value)
     return nearest if abs(value - nearest) < 1e-9 * max(1.0, abs(value)) else value
 
@@ -18,27 +18,26 @@ class ScaleGrid:
     """The levels of a discrete scale space.
 
     Level ``k`` runs over ``first_level, ..., first_level + num_scales - 1`` and has the factor
-    ``base**k``: what fills one pixel of level 0 fills ``base**k`` pixels there.
+    ``base**k``: its kernels see objects ``base**k`` times as large as at level 0.
 
     Args:
         base (float): Ratio between the factors of neighbouring levels, greater than 1.
         num_scales (int): Number of levels, at least 1.
-        zero_scale (float): Standard deviation, in pixels, of the blur that the image itself is
-            taken to have (:math:`\\sigma_0`), greater than 0.
+        zero_scale (float): Assumed standard deviation of the image's own blur
+            (:math:`\\sigma_0`), in pixels, greater than 0.
         first_level (int): The finest level. Negative levels are finer than the image: they hold
-            it interpolated up, unblurred.
-        truncate_dilation (bool): Truncate the dilations of levels of factor above 1 to integers,
-            as the code published with Deep Scale-Spaces does (1, 1, 1, 2 for base 1.3). The
-            layers are not equivariant then; it exists to reproduce published results.
+            the interpolated image without blur.
+        truncate_dilation (bool): Whether to truncate dilations above 1 to integers, as the code
+            published with Deep Scale-Spaces does (1, 1, 1, 2 for base 1.3). Layers are then not
+            equivariant; use it only to reproduce published results.
 
     Attributes:
-        factors (tuple[float | int, ...]): ``base**k`` of each level, an ``int`` where it is
-            integral.
+        factors (tuple[float | int, ...]): ``base**k`` of each level, an ``int`` if it is integral.
         dilations (tuple[float | int, ...]): Distance of neighbouring taps at each level of a dense
             scale space, in pixels.
 
     Raises:
-        TypeError: If an argument is not a number of the kind stated.
+        TypeError: If an argument has the wrong type.
         ValueError: If an argument is out of range.
 
     Example:
@@ -55,7 +54,7 @@ class ScaleGrid:
     first_level: int = 0
     truncate_dilation: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, kind, word in (
             ('base', Real, 'a number'),
             ('num_scales', Integral, 'an integer'),
@@ -75,7 +74,7 @@ class ScaleGrid:
                 f'zero_scale must be a finite number greater than 0, got {self.zero_scale}'
             )
 
-        # Once, and not at every layer of every forward pass.
+        # Here, because each layer reads them in every forward pass.
         powers = tuple(snap(float(self.base) ** k) for k in self.levels)
         truncated = (int(f) if self.truncate_dilation and f > 1 else f for f in powers)
         object.__setattr__(self, 'factors', powers)
@@ -83,10 +82,10 @@ class ScaleGrid:
 
     @classmethod
     def build(cls, scale_space: 'ScaleGrid | Mapping') -> 'ScaleGrid':
-        """Makes a grid from what configs write as ``scale_space``.
+        """Make a grid from the ``scale_space`` of a config.
 
         Args:
-            scale_space (ScaleGrid | Mapping): A grid, returned as it is, or the arguments of one.
+            scale_space (ScaleGrid | Mapping): A grid, which is returned, or arguments for a grid.
         """
         if isinstance(scale_space, cls):
             return scale_space
@@ -107,25 +106,25 @@ class ScaleGrid:
 
     @property
     def variances(self) -> tuple[float, ...]:
-        """Blur of each level relative to the image, ``zero_scale**2 (base**2k - 1)`` pixels²."""
+        """Variance of each level's blur of the image, ``zero_scale**2 (base**2k - 1)`` pixels²."""
         return tuple(self.zero_scale**2 * (max(factor, 1.0) ** 2 - 1) for factor in self.factors)
 
     def shift(self, factor: float) -> float | int:
-        """Number of levels by which a scaling by ``factor`` shifts, ``log_base(factor)``."""
+        """Return the shift in levels of a scaling by ``factor``, ``log_base(factor)``."""
         if not factor > 0:
             raise ValueError(f'factor must be greater than 0, got {factor}')
         return snap(math.log(factor) / math.log(self.base))
 
     def level_size(self, size: int, level: int) -> int:
-        """Samples that ``size`` pixels have at ``level`` of a pyramid, ``ceil(size / base**k)``."""
+        """Return the samples of ``size`` pixels at a pyramid level, ``ceil(size / base**k)``."""
         return math.ceil(size / snap(float(self.base) ** level) - 1e-9)
 
     def check_image_size(self, height: int, width: int) -> None:
-        """Raises ``ValueError`` if an image is smaller than one sample of the coarsest level."""
+        """Raise ``ValueError`` if an image is smaller than one sample of the coarsest level."""
         coarsest = self.factors[-1]
         if min(height, width) < coarsest:
             raise ValueError(
-                f'an image of {height}x{width} pixels is smaller than the coarsest level can '
-                f'hold: with base={self.base}, num_scales={self.num_scales} and first_level='
-                f'{self.first_level} each side needs at least {math.ceil(coarsest)} pixels'
+                f'an image of {height}x{width} pixels is smaller than the coarsest level needs: '
+                f'with base={self.base}, num_scales={self.num_scales} and first_level='
+                f'{self.first_level} each side must have at least {math.ceil(coarsest)} pixels'
             )

@@ -1,8 +1,8 @@
 # Copyright (c) mmscale contributors.
-r"""Bases of kernels: the functions of which a scale convolution makes the kernel of each level.
+r"""Bases of the kernels of scale convolutions.
 
-The kernel of level ``k`` is :math:`\kappa_k = \sum_f w_f \psi_f^k`: weights that all levels share,
-and a table :math:`\psi^k` that knows the scale. A basis has one method, ``tables(grid)``.
+The kernel of level ``k`` is :math:`\kappa_k = \sum_f w_f \psi_f^k`: all levels share the weights
+:math:`w`, and each level has its table :math:`\psi^k`. A basis has one method, ``tables(grid)``.
 """
 
 import math
@@ -24,7 +24,7 @@ IMAGES = ('white', '1/f')
 class KernelTable(NamedTuple):
     """The functions of one level, ``(F, n, n)`` in float64, n odd, and the distance of their taps.
 
-    The distance is in samples of the level; it is 1 but for kernels that are dilated.
+    The distance is in samples of the level; only dilated kernels have a distance above 1.
     """
 
     functions: np.ndarray
@@ -32,7 +32,7 @@ class KernelTable(NamedTuple):
 
 
 def _check(basis, odd: tuple = (), counts: tuple = (), above: tuple = ()) -> None:
-    """Raises ``ValueError`` unless arguments are odd, integers, and numbers above a limit."""
+    """Raise ``ValueError`` unless arguments are odd, integers, and numbers above a limit."""
     for name in (*odd, *counts):
         value = getattr(basis, name)
         if not isinstance(value, int) or value < 0 or (name in odd and value % 2 == 0):
@@ -46,22 +46,22 @@ def _check(basis, odd: tuple = (), counts: tuple = (), above: tuple = ()) -> Non
 
 
 def _factors(grid: ScaleGrid) -> dict[int, float]:
-    """``base**k`` of the levels of a grid and of level 0, which pyramids take."""
+    """Return ``base**k`` of the levels of a grid and of level 0, which pyramids use."""
     return dict(zip(grid.levels, grid.factors)) | {0: 1}
 
 
 def _products(columns: list, orders: list) -> np.ndarray:
-    """Products of one function of y and one of x, raster order: ``(F, n, n)``."""
+    """Return products ``(F, n, n)`` of a function of y and a function of x, for each order."""
     return np.stack([np.outer(columns[y], columns[x]) for y, x in orders])
 
 
 def _jet(max_order: int) -> list[tuple[int, int]]:
-    """The orders (y, x) of total at most ``max_order``, in raster order."""
+    """Return the orders (y, x) of total at most ``max_order``, in raster order."""
     return [(y, x) for y in range(max_order + 1) for x in range(max_order + 1 - y)]
 
 
 def _hermite(places: np.ndarray, width: float, order: int) -> np.ndarray:
-    """``He_n(x / width)``, the polynomial of probabilists, with the envelope of that width."""
+    """Return the probabilists' polynomial ``He_n(x / width)`` times a Gaussian of that width."""
     x = places / width
     return np.polynomial.hermite_e.hermeval(x, [0] * order + [1]) * np.exp(-(x**2) / 2) / width
 
@@ -69,7 +69,7 @@ def _hermite(places: np.ndarray, width: float, order: int) -> np.ndarray:
 def hermite_functions(
     side: int, width: float, effective_size: int, max_order: int | None, mult: float
 ) -> np.ndarray:
-    """The ``effective_size**2`` functions of :class:`HermiteBasis` on a square of ``side`` taps."""
+    """Return the functions of :class:`HermiteBasis` on a square of ``side`` taps."""
     places, count = np.arange(side) - side // 2.0, effective_size**2
     top = effective_size - 1 if max_order is None else max_order
     orders = [(y, x) for y in range(top + 1) for x in range(top + 1)]
@@ -83,20 +83,20 @@ def hermite_functions(
 
 @dataclass(frozen=True)
 class HermiteBasis:
-    r"""Hermite polynomials with a Gaussian envelope, as of steerable networks (SESN).
+    r"""Hermite polynomials with a Gaussian envelope, the basis of steerable networks (SESN).
 
     A function is :math:`He_m(y / \sigma) He_n(x / \sigma) e^{-(x^2 + y^2) / 2\sigma^2} /
-    \sigma^2`, divided by its norm at the finest level. There are ``effective_size**2`` of them:
-    without ``max_order`` all orders up to ``effective_size - 1`` in y and in x, at the width
-    ``width * base**k``, in raster order (y, x); with it the orders of total at most ``max_order``
-    at that width, then at that width divided by ``mult``, by ``mult**2``, ..., until there are
-    enough. Source: Sosnovik, Szmaja & Smeulders, Scale-Equivariant Steerable Networks, ICLR 2020.
+    \sigma^2`, divided by its norm at the finest level. The basis has ``effective_size**2``
+    functions, in raster order (y, x). Without ``max_order`` it has all orders up to
+    ``effective_size - 1`` in y and in x, at the width ``width * base**k``. With ``max_order`` it
+    has the orders of total at most ``max_order``, at this width divided by 1, ``mult``,
+    ``mult**2``, .... Source: Sosnovik et al., Scale-Equivariant Steerable Networks, ICLR 2020.
 
     Args:
-        size (int): Odd support at the coarsest level, in samples. A level has
+        size (int): Odd support at the coarsest level, in samples. Level ``k`` has the support
             ``int(size * base**k / base**k_max) // 2 * 2 + 1``.
         effective_size (int): Root of the number of functions, odd.
-        max_order (int, optional): Largest total order, of several widths.
+        max_order (int, optional): Largest total order at each of several widths.
         mult (float): Ratio of neighbouring widths, greater than 1.
         width (float): :math:`\sigma` of level 0, in samples.
 
@@ -110,13 +110,13 @@ class HermiteBasis:
     mult: float = 1.4
     width: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         orders = () if self.max_order is None else ('max_order',)
         _check(self, ('size', 'effective_size'), orders, (('mult', 1), ('width', 0)))
 
-    @lru_cache(maxsize=64)  # noqa: B019  (values, of which networks have few)
+    @lru_cache(maxsize=64)  # noqa: B019  (networks have few bases, which compare by value)
     def tables(self, grid: ScaleGrid) -> dict[int, KernelTable]:
-        """The table of each level of ``grid`` and of level 0, by number of the level."""
+        """Return the tables of the levels of ``grid`` and of level 0, by number of the level."""
         factors = _factors(grid)
         largest, found = grid.factors[-1], {}
         for k, factor in factors.items():
@@ -127,27 +127,27 @@ class HermiteBasis:
         if not norms.all():
             raise ValueError(
                 f'size={self.size} leaves {found[min(factors)].shape[-1]} taps at the finest '
-                'level, where a function has no value but 0: give a larger one'
+                'level, where a function is 0 at all taps: give a larger size'
             )
         return {k: KernelTable(functions / norms) for k, functions in found.items()}
 
 
 @dataclass(frozen=True)
 class GaussianDerivativeBasis:
-    r"""The N-jet: scale-normalised derivatives of a Gaussian up to a total order.
+    r"""The N-jet, scale-normalised derivatives of a Gaussian up to a total order.
 
     Level ``k`` has :math:`\sigma^{m+n} \partial_y^m \partial_x^n` of the image blurred by a
-    Gaussian of :math:`\sigma` = ``width * base**k``, in raster order of (m, n): ``(N + 1) (N + 2) /
-    2`` functions, on ``ceil(truncate * sigma)`` samples on either side. Source: Lindeberg,
+    Gaussian of :math:`\sigma` = ``width * base**k``. It has ``(N + 1) (N + 2) / 2`` functions, in
+    raster order of (m, n), on ``ceil(truncate * sigma)`` samples on each side. Source: Lindeberg,
     Scale-covariant and scale-invariant Gaussian derivative networks, J. Math. Imaging Vis. 2022.
 
     Args:
-        max_order (int): N.
+        max_order (int): Largest total order N.
         width (float): :math:`\sigma` of level 0, in samples.
-        truncate (float): Where the Gaussian ends, in :math:`\sigma`.
-        discrete (bool): Central differences of the discrete Gaussian
-            (:func:`~mmscale.scale_space.discrete_gaussian`) in place of the sampled derivatives;
-            they reach ``(max_order + 1) // 2`` samples further.
+        truncate (float): Radius of the support, in :math:`\sigma`.
+        discrete (bool): Whether to take central differences of the discrete Gaussian
+            (:func:`~mmscale.scale_space.discrete_gaussian`) instead of sampled derivatives. The
+            radius grows by ``(max_order + 1) // 2`` samples.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -158,12 +158,12 @@ class GaussianDerivativeBasis:
     truncate: float = 3.0
     discrete: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, (), ('max_order',), (('width', 0), ('truncate', 0)))
 
     @lru_cache(maxsize=64)  # noqa: B019
     def tables(self, grid: ScaleGrid) -> dict[int, KernelTable]:
-        """The table of each level of ``grid`` and of level 0, by number of the level."""
+        """Return the tables of the levels of ``grid`` and of level 0, by number of the level."""
         orders = _jet(self.max_order)
         return {
             k: KernelTable(_products(self._derivatives(self.width * factor), orders))
@@ -171,11 +171,11 @@ class GaussianDerivativeBasis:
         }
 
     def _derivatives(self, sigma: float) -> list[np.ndarray]:
-        """What multiplies ``x(z + u)`` in each derivative along an axis."""
+        """Return the weights of ``x(z + u)`` in each derivative along an axis."""
         radius = math.ceil(self.truncate * sigma - 1e-9)
         places = np.arange(-radius, radius + 1.0)
         if not self.discrete:
-            # g'(-u) = u / sigma^2 g(u): of a correlation all orders have the sign of He_n.
+            # g'(-u) = u / sigma^2 g(u): in a correlation all orders have the sign of He_n.
             scale = 1 / math.sqrt(2 * math.pi)
             return [scale * _hermite(places, sigma, n) for n in range(self.max_order + 1)]
         with torch.inference_mode(False), torch.device('cpu'):
@@ -191,27 +191,25 @@ class GaussianDerivativeBasis:
 
 @dataclass(frozen=True)
 class DiscreteBasis:
-    r"""Kernels on pixels that commute with scaling as well as kernels can (DISCO).
+    r"""Kernels on pixels with the smallest error of commuting with scaling (DISCO).
 
-    Level 0 has the taps of an ordinary kernel. Where the ratio of two levels is an integer the
-    coarser has those of the finer, dilated, which is exact. In between, tables :math:`\psi` are
-    least squares: for all levels ``i < j``, :math:`s = a^{j-i}`, and images f, the mean square of
+    Level 0 has the taps of an ordinary kernel. If the ratio of two levels is an integer, the
+    coarser level dilates the taps of the finer level, which is exact. The other tables :math:`\psi`
+    minimise, for all levels ``i < j``, :math:`s = a^{j-i}`, and images f, the mean square of
 
     .. math:: \sum_v \psi^j(v) f_j(s z + v) - \sum_v \psi^i(v) f_j(s (z + v))
 
-    relative to that of either sum is least. Here :math:`f_j` is the image with the blur of level j,
-    read by bicubic interpolation. The normal equations are sums over frequencies: nothing is drawn
-    at random, and it takes a second. Source: Sosnovik, Moskalev & Smeulders, DISCO: accurate
+    relative to the mean square of either sum. Here :math:`f_j` is the image with the blur of level
+    j under bicubic interpolation. The normal equations are sums over frequencies; their solution
+    has no randomness and takes a second. Source: Sosnovik, Moskalev & Smeulders, DISCO: accurate
     Discrete Scale Convolutions, BMVC 2021, who fit the tables by gradient descent on noise.
 
     Args:
         effective_size (int): Taps of a side of level 0, odd.
         images (str): Spectrum of the images: ``'white'`` or ``'1/f'`` (amplitudes of photographs).
-        margin (int): Samples by which the support of a fitted table exceeds, on either side, the
-            place of the outermost tap.
-        width (float, optional): The functions are those of :class:`HermiteBasis` of this width on
-            the taps, as published, in place of the single taps; ``max_order`` and ``mult`` are
-            theirs.
+        margin (int): Samples on each side of a fitted table beyond the place of the outermost tap.
+        width (float, optional): Width of the functions of :class:`HermiteBasis` that replace the
+            single taps, as in the paper; ``max_order`` and ``mult`` are arguments of that basis.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -224,7 +222,7 @@ class DiscreteBasis:
     max_order: int | None = None
     mult: float = 1.4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self, ('effective_size',), ('margin',))
         check_choice('images', self.images, IMAGES)
         if self.width is not None:
@@ -233,12 +231,12 @@ class DiscreteBasis:
 
     @property
     def taps(self) -> tuple[int, int] | None:
-        """Height and width of the kernels of ordinary networks that level 0 takes as they are."""
+        """Height and width of the ordinary kernels that level 0 can load, or None."""
         return (self.effective_size,) * 2 if self.width is None else None
 
     @lru_cache(maxsize=64)  # noqa: B019
     def tables(self, grid: ScaleGrid) -> dict[int, KernelTable]:
-        """The table of each level of ``grid`` and of level 0, by number of the level."""
+        """Return the tables of the levels of ``grid`` and of level 0, by number of the level."""
         layout, functions, _ = self._fit(grid)
         if self.width is not None:
             side = self.effective_size
@@ -250,12 +248,12 @@ class DiscreteBasis:
         return {k: KernelTable(functions[root], step) for k, (root, step) in layout.items()}
 
     def residual(self, grid: ScaleGrid) -> dict[tuple[int, int], float]:
-        """The least mean square of each pair of levels ``(i, j)``, relative, mean over taps."""
+        """Return the relative mean square error of each pair of levels ``(i, j)``, over taps."""
         return self._fit(grid)[2]
 
     @lru_cache(maxsize=64)  # noqa: B019
     def _fit(self, grid: ScaleGrid):
-        """Of each level, the one whose taps it has and their distance; those taps; residuals."""
+        """Return each level's source of taps and their distance; the taps; the residuals."""
         factors, layout, radii = _factors(grid), {}, {0: self.effective_size // 2}
         for k in sorted(factors):
             finer = {j: factors[k] / factors[j] for j in sorted({0, k, *layout}) if 0 <= j <= k}
@@ -279,7 +277,7 @@ class DiscreteBasis:
             index = np.concatenate(where)
             matrix[np.ix_(index, index)] += np.outer(signs, signs) * part
             pairs.append((i, j, index, signs, part))
-        count = sides[0] ** 2  # of the taps that are known
+        count = sides[0] ** 2  # number of known taps
         solved = np.linalg.solve(matrix[count:, count:], -matrix[count:, :count])
         taps = np.concatenate([np.eye(count), solved])
         residual = {}
@@ -299,10 +297,10 @@ def _is_whole(ratio: float) -> bool:
 
 
 def _covariance(fine, coarse, factor: float, variance: float, images: str) -> np.ndarray:
-    """Covariances of an image read at ``factor z + place``, mean over the integers z.
+    """Return covariances of an image at ``factor z + place``, averaged over the integers z.
 
-    ``fine`` and ``coarse`` are places along an axis, in pixels: those in the image are the square
-    of ``fine``, then that of ``coarse``. Relative to the mean variance of all.
+    ``fine`` and ``coarse`` are coordinates along an axis, in pixels. The places are the square grid
+    of ``fine``, then the square grid of ``coarse``. The mean variance over all places is 1.
     """
     count, phases = 128, factor * np.arange(64) % 1
     waves = 2 * math.pi * np.fft.fftfreq(count)
@@ -316,7 +314,7 @@ def _covariance(fine, coarse, factor: float, variance: float, images: str) -> np
     power = np.ones((count, count))
     if images == '1/f':
         square = waves[:, None] ** 2 + waves**2
-        square[0, 0] = square[0, 1]  # the mean has the power of the slowest wave
+        square[0, 0] = square[0, 1]  # the mean gets the power of the slowest wave
         power = 1 / square
     found = (products.T @ power @ products).real.reshape((len(axis),) * 4)
     found = found.transpose(0, 2, 1, 3).reshape((len(axis) ** 2,) * 2)

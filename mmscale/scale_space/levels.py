@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""The one form that signals have between the lift and the outputs of a backbone."""
+"""Signals between the lift and the outputs of a backbone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partialmethod
@@ -13,16 +13,16 @@ from .signals import Pyramid, split_levels, stack_levels
 
 
 class Levels(tuple):
-    """The levels of a signal as one matrix, whose rows are the pixels of all levels.
+    """A signal as one matrix, whose rows are the pixels of all levels.
 
-    Layers of single pixels (1x1 convolutions, norms, activations, sums) work on the rows, in one
-    call for all levels. Layers of neighbourhoods work on the maps of the levels, which are views of
-    the rows. One level alone stays the map ``(N, C, H, W)`` that an ordinary network has.
+    Pointwise layers (1x1 convolutions, norms, activations, sums) run once on the rows of all
+    levels. Layers that see a neighbourhood run on the maps of the levels, which are views of the
+    rows. A single level stays a map ``(N, C, H, W)``, as in an ordinary network.
 
-    It is the tuple of its maps, so that tools that look into the outputs of layers find them:
+    The class is a tuple of the maps, so that tools that inspect the outputs of layers find them:
     ``len``, iteration and indices give maps ``(N, C, H_k, W_k)``, channels last in memory.
-    Activations, ``BatchNorm`` and ``SyncBatchNorm``, ``GroupNorm``, ``+`` and ``*`` take it
-    directly. PyTorch gives the gradients of each map to full backward hooks.
+    Activations, ``BatchNorm``, ``SyncBatchNorm``, ``GroupNorm``, ``+`` and ``*`` take it directly.
+    PyTorch passes the gradient of each map to full backward hooks.
 
     Args:
         maps (Tensor): The level maps, finest first, each ``(N, C, H_k, W_k)``.
@@ -49,7 +49,7 @@ class Levels(tuple):
     @classmethod
     def _make(cls, maps, rows, batch_size, sizes) -> 'Levels':
         self = tuple.__new__(cls, ())
-        # Maps stay as they came until somebody asks for pixels.
+        # The first use of the pixels joins the maps.
         self._maps, self._pixels = maps, rows
         if maps is not None and len(maps) == 1:
             self._pixels = maps[0]
@@ -58,7 +58,7 @@ class Levels(tuple):
 
     @staticmethod
     def of(x: 'Signal') -> 'Levels':
-        """A signal in any form as levels."""
+        """Convert a signal in any form to levels."""
         if isinstance(x, Levels):
             return x
         maps = split_levels(x)
@@ -67,7 +67,7 @@ class Levels(tuple):
         return (Levels if is_pyramid(x) else DenseLevels)(*maps)
 
     def to_signal(self) -> 'Tensor | tuple[Tensor, ...]':
-        """The dense tensor, or the pyramid as a tuple of maps, each with memory of its own."""
+        """Return the dense tensor, or the pyramid as a tuple of maps that share no memory."""
         if not self.dense:
             # Autograd would forbid in-place layers behind several views of one tensor.
             maps = self._maps or [level.clone() for level in self]
@@ -81,7 +81,7 @@ class Levels(tuple):
 
     @property
     def pixels(self) -> Tensor:
-        """The rows, or of one level its map ``(N, C, H, W)``: axis 1 is the channels."""
+        """The rows, or the map ``(N, C, H, W)`` of a single level; axis 1 is the channels."""
         if self._pixels is None:
             self._pixels, self._maps = torch.cat([_as_rows(level) for level in self._maps]), None
         return self._pixels
@@ -93,16 +93,16 @@ class Levels(tuple):
         return pixels if pixels.ndim == 2 else _as_rows(pixels)
 
     def map(self, fn: Callable[..., Tensor], *others: 'Levels') -> 'Levels':
-        """Applies a function of single pixels, such as an activation, to all levels at once.
+        """Apply a pointwise function, such as an activation, to all levels at once.
 
         Args:
-            fn (Callable): Takes and gives tensors whose axis 1 is the channels: ``(P, C)``, or of
-                one level ``(N, C, H, W)``. It may change the number of channels.
+            fn (Callable): Function from tensors to a tensor whose axis 1 is the channels:
+                ``(P, C)``, or ``(N, C, H, W)`` for one level. It may change the number of channels.
             others (Levels): Further arguments of ``fn``.
 
         Raises:
             ValueError: If the signals differ in form, or in the number or size of their levels; if
-                ``fn`` gives another number of pixels.
+                ``fn`` changes the number of pixels.
         """
         pixels = self.pixels if self._pixels is None else self._pixels
         for other in others:
@@ -117,7 +117,7 @@ class Levels(tuple):
         elif y.shape[0] == pixels.shape[0]:
             new._maps, new.sizes = None, self.sizes
         else:
-            raise ValueError(f'{pixels.shape[0]} pixels went into fn, and {y.shape[0]} came out')
+            raise ValueError(f'fn must return {pixels.shape[0]} pixels, got {y.shape[0]}')
         return new
 
     def map_maps(
@@ -127,21 +127,21 @@ class Levels(tuple):
         num_coarse: int = 0,
         coarse: Callable[[Tensor, tuple], tuple[Tensor, tuple]] | None = None,
     ) -> 'Levels':
-        """Applies a function of maps, such as a convolution, to every level.
+        """Apply a function of maps, such as a convolution, to every level.
 
         Args:
-            fn (Callable): Takes maps ``(M, C, H, W)`` and a factor, and treats each sample by
-                itself. Neighbouring levels of equal size and factor come as one batch of
-                M = 2N, 3N, ... maps: among the coarse levels of a pyramid many do.
+            fn (Callable): Function of maps ``(M, C, H, W)`` and a factor that does not mix samples.
+                Neighbouring levels of equal size and factor, frequent among the coarse levels of
+                a pyramid, form one batch of M = 2N, 3N, ... maps.
             factors (Sequence[float]): A number for each level, such as its dilation.
-            num_coarse (int): Number of coarsest levels that ``coarse`` takes instead.
-            coarse (Callable, optional): The same function of the rows and the sizes of levels; it
-                gives rows and sizes.
+            num_coarse (int): Number of coarsest levels for which ``coarse`` replaces ``fn``.
+            coarse (Callable, optional): The same function of the rows and sizes of these levels;
+                it returns rows and sizes.
         """
         if len(factors) < len(self.sizes):
             raise ValueError(f'{len(self.sizes)} levels need as many factors, got {factors}')
         runs, fine = [], len(self.sizes) - num_coarse
-        for size, factor in zip(self.sizes[:fine], factors):  # torch.compile takes no groupby
+        for size, factor in zip(self.sizes[:fine], factors):  # torch.compile rejects groupby
             if runs and runs[-1][0] == size and runs[-1][1] == factor:
                 runs[-1][2] += 1
             else:
@@ -162,7 +162,7 @@ class Levels(tuple):
         return self._make(None, rows, self.batch_size, tuple(sizes))
 
     def map_samples(self, fn: Callable[[Tensor], Tensor]) -> 'Levels':
-        """Applies a function of all pixels of a sample, ``(N, C, P / N)``, such as GroupNorm."""
+        """Apply a function of all pixels of a sample, ``(N, C, P / N)``, such as GroupNorm."""
         if len(self.sizes) == 1:
             return type(self)(fn(self._maps[0]))
         y = fn(torch.cat([level.flatten(2) for level in self], dim=2))
@@ -170,21 +170,21 @@ class Levels(tuple):
         return type(self)(*[part.unflatten(2, size) for part, size in zip(parts, self.sizes)])
 
     def per_sample(self, values: Tensor) -> Tensor:
-        """Values ``(N, C)`` of samples, one for each of their pixels, to be used in :meth:`map`."""
+        """Repeat values ``(N, C)`` of samples for each of their pixels, for use in :meth:`map`."""
         if len(self.sizes) == 1:
             return values[:, :, None, None]
         pixels = [values.repeat_interleave(height * width, 0) for height, width in self.sizes]
         return torch.cat(pixels)
 
     def drop_finest(self, count: int) -> 'Levels':
-        """The signal without its ``count`` finest levels."""
+        """Return the signal without its ``count`` finest levels."""
         if self._maps is not None or len(self.sizes) - count == 1:
             return type(self)(*self[count:])
         first = sum(self.batch_size * height * width for height, width in self.sizes[:count])
         return self._make(None, self._pixels[first:], self.batch_size, self.sizes[count:])
 
     def add_finest(self, other: 'Levels') -> 'Levels':
-        """The sum with a signal that has only the finest of these levels; this one is used up."""
+        """Return the sum with a signal of only the finest levels; this may overwrite ``self``."""
         if self._maps is not None and other._maps is not None:
             sums = [x.add_(y) for x, y in zip(self._maps, other._maps)]
             return type(self)(*sums, *self._maps[len(sums) :])
@@ -192,15 +192,13 @@ class Levels(tuple):
         return self.map(lambda rows: rows + F.pad(other.rows, (0, 0, 0, missing)))
 
     def _split(self, runs) -> list[Tensor]:
-        """Runs of levels of equal size as batches of maps, and the rows of the other levels."""
+        """Return runs of levels of equal size as batches of maps, and the remaining rows."""
         pixels = [self.batch_size * count * height * width for (height, width), count in runs]
         rows = self.rows
         *parts, rest = rows.split([*pixels, rows.shape[0] - sum(pixels)])
         shapes = [(self.batch_size * count, *size, rows.shape[1]) for size, count in runs]
         maps = [part.view(shape).permute(0, 3, 1, 2) for part, shape in zip(parts, shapes)]
         return [*maps, rest]
-
-    # ---- As tensors and tuples are used
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -227,20 +225,20 @@ class Levels(tuple):
 
     @property
     def _costly_in_place(self) -> bool:
-        """Whether autograd would copy the gradient of what is done in place: that of a view."""
+        """Whether the pixels are a view, whose gradient in-place operations would copy."""
         pixels = self._pixels
         if pixels is None or not pixels.requires_grad or torch.compiler.is_compiling():
-            return False  # a compiler sees to that itself
+            return False  # compilers remove in-place operations
         return pixels._is_view()
 
     def clamp_(self, *limits: float) -> 'Levels':
-        """``Tensor.clamp_`` of all pixels."""
+        """Clamp all pixels, as ``Tensor.clamp_`` does."""
         return self.map(lambda pixels: pixels.clamp_(*limits))
 
-    # Not those of tuples.
+    # A comparison of tuples would compare tensors.
     __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[type, tuple[Tensor, ...]]:
         return type(self), tuple(self)
 
     def __repr__(self) -> str:
@@ -252,36 +250,38 @@ class Levels(tuple):
 
     @property
     def channels(self) -> int:
-        """C."""
+        """Number of channels C."""
         return self._any.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Of all levels."""
+        """Device of all levels."""
         return self._any.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of all levels."""
+        """Dtype of all levels."""
         return self._any.dtype
 
     @property
     def requires_grad(self) -> bool:
-        """Whether a gradient is asked for at any level."""
+        """Whether any level requires a gradient."""
         if self._pixels is not None:
             return self._pixels.requires_grad
         return any(level.requires_grad for level in self._maps)
 
     def dim(self) -> int:
-        """2, of the rows."""
+        """Return the number of axes of the rows, 2."""
         return 2
 
     def size(self, dim: int | None = None) -> torch.Size | int:
-        """Size of the rows, ``(P, C)``."""
+        """Return the size of the rows, ``(P, C)``."""
         return self.rows.size() if dim is None else self.rows.size(dim)
 
-    def register_hook(self, hook: Callable[['Levels'], 'Levels | None']):
-        """Calls ``hook`` with the gradient of the signal, as ``Tensor.register_hook`` does."""
+    def register_hook(
+        self, hook: Callable[['Levels'], 'Levels | None']
+    ) -> torch.utils.hooks.RemovableHandle:
+        """Call ``hook`` with the gradient of the signal, as ``Tensor.register_hook`` does."""
 
         def of_pixels(grad: Tensor) -> Tensor | None:
             result = hook(self.map(lambda _: grad))
@@ -290,7 +290,9 @@ class Levels(tuple):
         return self.pixels.register_hook(of_pixels)
 
     @classmethod
-    def __torch_function__(cls, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        cls, func: Callable, types: Sequence[type], args: tuple = (), kwargs: dict | None = None
+    ) -> 'Levels':
         x, *rest = args
         if func in _OF_PIXELS:
             if kwargs and 'inplace' in kwargs and x._costly_in_place:
@@ -306,26 +308,26 @@ class Levels(tuple):
 
 
 class DenseLevels(Levels):
-    """Levels of a dense signal: all have the resolution of the image."""
+    """Levels of a dense signal, which all have the resolution of the image."""
 
     dense = True
 
     @classmethod
     def of_batch(cls, maps: Tensor, num_levels: int) -> 'DenseLevels':
-        """The levels of one batch of maps, ``(S N, C, H, W)``, the finest level first."""
+        """Split a batch of maps, ``(S N, C, H, W)``, finest level first, into levels."""
         if num_levels == 1:
             return cls(maps)
         sizes = (tuple(maps.shape[-2:]),) * num_levels
         return cls._make(None, _as_rows(maps), maps.shape[0] // num_levels, sizes)
 
     def as_batch(self) -> Tensor:
-        """All levels as one batch of maps, ``(S N, C, H, W)``, the finest level first."""
+        """Return all levels as one batch of maps, ``(S N, C, H, W)``, finest level first."""
         if self._maps is not None:
             return self._maps[0] if len(self) == 1 else torch.cat(self._maps)
         return self._split([(self.sizes[0], len(self))])[0]
 
 
-# Functions of single pixels behind the activations of PyTorch and MMCV.
+# The pointwise functions that the activations of PyTorch and MMCV call.
 _OF_PIXELS = {
     F.batch_norm, F.celu, F.elu, F.gelu, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu,
     F.logsigmoid, F.mish, F.prelu, F.relu, F.relu6, F.rrelu, F.selu, F.silu, F.softplus,
@@ -336,20 +338,20 @@ Signal = Tensor | tuple[Tensor, ...] | Levels
 
 
 def _as_rows(maps: Tensor) -> Tensor:
-    """``(N, C, H, W)`` as ``(N H W, C)``; a view where channels are last."""
+    """Reshape ``(N, C, H, W)`` to ``(N H W, C)``, a view of channels-last maps."""
     return maps.permute(0, 2, 3, 1).reshape(-1, maps.shape[1])
 
 
 def is_pyramid(x: Signal) -> bool:
-    """Whether a signal is a pyramid rather than dense."""
+    """Tell whether a signal is a pyramid rather than dense."""
     return isinstance(x, tuple | list) and not isinstance(x, DenseLevels)
 
 
 def check_signal(x: Signal, grid: ScaleGrid, channels: int | None = None) -> None:
-    """Raises ``ValueError`` unless ``x`` is a dense or pyramid signal on (the start of) ``grid``.
+    """Raise ``ValueError`` unless ``x`` is a dense or pyramid signal on ``grid``.
 
-    A signal with fewer levels than the grid is one whose coarsest levels were cut off. The sides of
-    the levels of a pyramid must be those of one image: ``ceil(side / base**k)`` for one real side.
+    A signal may lack the coarsest levels of the grid. The levels of a pyramid must come from one
+    image: there must be a real number ``side`` so that each has ``ceil(side / base**k)`` samples.
     """
     made = isinstance(x, Levels)
     levels = x if made else split_levels(x)
@@ -362,7 +364,7 @@ def check_signal(x: Signal, grid: ScaleGrid, channels: int | None = None) -> Non
         if channels is not None and found != channels:
             raise ValueError(f'the signal has {found} channels, expected {channels}')
     if made or not is_pyramid(x) or torch.jit.is_tracing():
-        return  # The sizes of levels were checked where they were made.
+        return  # the code that made the levels has checked their sizes
     for axis, name in ((-2, 'heights'), (-1, 'widths')):
         sides = [level.shape[axis] for level in levels]
         largest = min(side * factor for side, factor in zip(sides, grid.factors))
@@ -373,11 +375,11 @@ def check_signal(x: Signal, grid: ScaleGrid, channels: int | None = None) -> Non
 
 
 def map_levels(fn: Callable[..., Tensor], *signals: Signal) -> Signal:
-    """Applies a function of single pixels to one or several signals of the same form.
+    """Apply a pointwise function to one or several signals of the same form.
 
     Args:
-        fn (Callable): See :meth:`Levels.map`.
-        signals (Tensor | tuple[Tensor, ...] | Levels): Its arguments.
+        fn (Callable): The function, see :meth:`Levels.map`.
+        signals (Tensor | tuple[Tensor, ...] | Levels): Arguments of ``fn``.
 
     Raises:
         ValueError: If the signals differ in form, or in the number or size of their levels.

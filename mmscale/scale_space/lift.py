@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Lifts: from an image to a scale space."""
+"""Lifts from images to scale spaces."""
 
 from torch import Tensor
 
@@ -20,16 +20,16 @@ def _check(image: Tensor, scale_space: dict | ScaleGrid, padding: str) -> ScaleG
 
 
 def gaussian_lift(image: Tensor, scale_space: dict | ScaleGrid, padding: str = 'zeros') -> Tensor:
-    """The dense Gaussian scale space of an image ("DSS v1").
+    """Lift an image to its dense Gaussian scale space ("DSS v1").
 
-    Level ``k`` is the image blurred by the discrete Gaussian of variance
-    ``zero_scale**2 (base**2k - 1)``; levels ``k <= 0`` are the image itself.
+    Level ``k`` is the image, blurred by the discrete Gaussian of variance
+    ``zero_scale**2 (base**2k - 1)``; levels ``k <= 0`` equal the image.
     Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019.
 
     Args:
         image (Tensor): ``(N, C, H, W)``.
         scale_space (dict | ScaleGrid): The levels.
-        padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
+        padding (str): Padding of the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
             ``'circular'``.
 
     Returns:
@@ -37,7 +37,7 @@ def gaussian_lift(image: Tensor, scale_space: dict | ScaleGrid, padding: str = '
 
     Raises:
         TypeError: If the image is of an integer dtype.
-        ValueError: If the image is smaller than the coarsest level can hold.
+        ValueError: If the image is too small for the coarsest level.
     """
     grid = _check(image, scale_space, padding)
     rows, columns = (grid_positions(count, 1) for count in image.shape[-2:])
@@ -47,9 +47,9 @@ def gaussian_lift(image: Tensor, scale_space: dict | ScaleGrid, padding: str = '
 
 
 def repeat_lift(image: Tensor, scale_space: dict | ScaleGrid) -> Tensor:
-    """The dense scale space every level of which is the image, for networks whose kernels blur.
+    """Repeat an image at all levels of a dense scale space, for networks whose kernels blur.
 
-    Arguments, result and errors are those of :func:`gaussian_lift`, which blurs.
+    Arguments, result and errors are those of :func:`gaussian_lift`.
     Source: Sosnovik et al., Scale-Equivariant Steerable Networks, ICLR 2020.
     """
     return stack_levels([image] * _check(image, scale_space, 'zeros').num_scales)
@@ -61,15 +61,15 @@ def gaussian_pyramid_lift(
     padding: str = 'zeros',
     interpolation: str = 'bicubic',
 ) -> tuple[Tensor, ...]:
-    """The Gaussian scale space of an image, level ``k`` sampled at ``base**k z``.
+    """Lift an image to its Gaussian scale space with level ``k`` sampled at ``base**k z``.
 
-    Levels finer than the image (``k < 0``) are the image interpolated up.
+    Levels finer than the image (``k < 0``) hold the interpolated image.
 
-    Arguments and errors are those of :func:`gaussian_lift`.
+    Other arguments and errors are those of :func:`gaussian_lift`.
 
     Args:
-        interpolation (str): How positions between pixels are read: ``'bicubic'`` or
-            ``'bilinear'``. Integral factors need none.
+        interpolation (str): Interpolation between pixels, ``'bicubic'`` or ``'bilinear'``. Integral
+            factors need no interpolation.
 
     Returns:
         tuple[Tensor, ...]: S tensors ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
@@ -81,11 +81,11 @@ def gaussian_pyramid_lift(
 def bilinear_pyramid_lift(
     image: Tensor, scale_space: dict | ScaleGrid, padding: str = 'zeros'
 ) -> tuple[Tensor, ...]:
-    """The image resized by ``base**-k`` with bilinear interpolation ("DSS v2").
+    """Lift an image to a pyramid by bilinear resizing with the factors ``base**-k`` ("DSS v2").
 
-    Level ``k`` reads the image at ``base**k z``, from the origin pixel and without a blur. Coarse
-    levels alias: :func:`gaussian_pyramid_lift` is the same pyramid without that fault, and has
-    these arguments, results and errors.
+    Level ``k`` samples the image at ``base**k z``, without a blur. Coarse levels alias;
+    :func:`gaussian_pyramid_lift` is the anti-aliased version. Arguments, result and errors are
+    the same.
     """
     grid = _check(image, scale_space, padding)
     return _sampled_lift(image, grid, (0.0,) * grid.num_scales, padding, 'bilinear')

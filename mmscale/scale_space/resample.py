@@ -1,8 +1,8 @@
 # Copyright (c) mmscale contributors.
-"""Separable linear resampling, written as one matrix per image axis.
+"""Separable linear resampling, with one matrix per image axis.
 
-Blurring, interpolating and decimating are linear and separable, so each is a product
-``A_h @ x @ A_w.T``. The matrices are made in float64 and, outside of compilers, kept.
+Blur, interpolation and decimation are linear and separable: each is a product
+``A_h @ x @ A_w.T``. The matrices are computed in float64 and cached, except under compilers.
 """
 
 import math
@@ -23,20 +23,20 @@ def _bilinear(distance: Tensor) -> Tensor:
 
 
 def _bicubic(distance: Tensor) -> Tensor:
-    """Keys' cubic convolution kernel with a = -1/2, exact on quadratics (Keys 1981)."""
+    """Evaluate Keys' cubic convolution kernel with a = -1/2, exact on quadratics (Keys 1981)."""
     d = distance.abs()
     near = (1.5 * d - 2.5) * d**2 + 1
     far = ((-0.5 * d + 2.5) * d - 4) * d + 2
     return torch.where(d <= 1, near, torch.where(d < 2, far, torch.zeros_like(d)))
 
 
-# Each with its reach in samples.
+# Kernels and their radii in samples.
 _KERNELS = {'bilinear': (_bilinear, 1), 'bicubic': (_bicubic, 2)}
 INTERPOLATIONS = tuple(_KERNELS)
 
 
-def check_choice(name: str, value, choices: tuple) -> None:
-    """Raises ``ValueError`` unless ``value`` is one of ``choices``."""
+def check_choice(name: str, value: object, choices: tuple) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
 
@@ -46,9 +46,9 @@ _kept, _kept_bytes, _lock = {}, 0, Lock()
 
 
 def keep_constants(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Keeps the tensors that functions of plain values have made, at most ``KEPT_BYTES`` in all.
+    """Cache the tensors that functions of hashable values return, up to ``KEPT_BYTES`` in total.
 
-    A compiler or exporter makes them anew, as part of its graph.
+    Under a compiler the function runs as part of the graph.
     """
 
     @wraps(fn)
@@ -64,22 +64,22 @@ def keep_constants(fn: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def _make_constant(key, fn, args, kwargs) -> Tensor:
     global _kept_bytes
-    # A tracer would record the making, and find another graph once the constant is kept.
+    # A tracer would record the computation, and find another graph once the constant is cached.
     tracing = torch._C._get_tracing_state()
     torch._C._set_tracing_state(None)
     try:
-        # Of no graph, and on no device but the asked one: a tensor made under inference_mode could
-        # not be used in training afterwards, and one made under torch.device('meta') nowhere else.
+        # The modes of the caller must not matter: training could not use a tensor made under
+        # inference_mode, nor any other code a tensor made under torch.device('meta').
         with torch.inference_mode(False), torch.no_grad(), torch.device('cpu'):
             constant = fn(*args, **kwargs)
     finally:
         torch._C._set_tracing_state(tracing)
-    if type(constant) is not Tensor:  # but of a mode that simulates tensors
+    if type(constant) is not Tensor:  # a fake tensor
         return constant
     size = constant.untyped_storage().nbytes()
-    if size > KEPT_BYTES:  # it would take the place of all others
+    if size > KEPT_BYTES:  # it would evict all other constants
         return constant
-    with _lock:  # threads that serve images of many sizes
+    with _lock:  # servers have threads
         if key not in _kept:
             _kept[key] = constant
             _kept_bytes += size
@@ -89,9 +89,9 @@ def _make_constant(key, fn, args, kwargs) -> Tensor:
 
 
 def _scatter(columns: Tensor, weights: Tensor, size: int, padding: str) -> Tensor:
-    """The matrix ``(rows, size)`` that has ``weights`` at ``columns``, folded in by ``padding``.
+    """Make a matrix ``(rows, size)`` with ``weights`` at ``columns``, both ``(rows, taps)``.
 
-    ``columns`` and ``weights`` are ``(rows, taps)``.
+    ``padding`` says where columns outside the signal go.
     """
     if padding == 'zeros':
         weights = weights * ((columns >= 0) & (columns < size))
@@ -114,10 +114,10 @@ def resampling_matrix(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = 'cpu',
 ) -> Tensor:
-    """The matrix ``(len(positions), size)`` that blurs a signal and then reads it.
+    """Return the matrix ``(len(positions), size)`` that blurs a signal and samples it.
 
-    ``positions`` are in samples from the first one, ``variance`` is that of the discrete Gaussian
-    in samples², ``'reflect'`` does not repeat the border. Shared: not to be written to.
+    ``positions`` count samples from the first sample, ``variance`` is the variance of the discrete
+    Gaussian in samples², ``'reflect'`` does not repeat the border. Do not modify the cached result.
     """
     kernel, reach = _KERNELS[interpolation]
     where = torch.tensor(positions, dtype=torch.float64)[:, None]
@@ -139,15 +139,15 @@ def fourier_matrix(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = 'cpu',
 ) -> Tensor:
-    """Reads a periodic signal anywhere, without its frequencies above ``1 / (2 factor)``.
+    """Return the matrix of ideal resampling of a periodic signal that shrinks by ``factor``.
 
-    The ideal resampling of a signal that shrinks by ``factor``: what remains is band-limited to
-    the new sampling and interpolated by the trigonometric polynomial through its samples. Shapes
-    are those of :func:`resampling_matrix`.
+    It removes frequencies above ``1 / (2 factor)``, the limit of the new sampling, and evaluates
+    the trigonometric polynomial through the samples at ``positions``. Shapes are those of
+    :func:`resampling_matrix`.
     """
     half = math.floor(size / (2 * factor) + 1e-9)
     waves = torch.arange(half + 1, dtype=torch.float64)
-    # Of the highest frequency that fits only one phase has samples: it counts once, not twice.
+    # At the Nyquist frequency the sine vanishes on the samples: it counts once, not twice.
     amplitudes = torch.full((half + 1,), 2.0, dtype=torch.float64)
     amplitudes[0] = 1
     if abs(half - size / (2 * factor)) < 1e-9:
@@ -160,14 +160,14 @@ def fourier_matrix(
 
 
 def full_precision(x: Tensor) -> torch.autocast:
-    """Switches autocast off on the device of a tensor."""
+    """Return a context that switches autocast off on the device of a tensor."""
     return torch.autocast('cpu' if x.is_meta else x.device.type, enabled=False)
 
 
 def apply_along_axes(across: Tensor, x: Tensor, along: Tensor) -> Tensor:
-    """``across @ x @ along.T`` on the last two axes, in the order in memory that ``x`` has."""
+    """Compute ``across @ x @ along.T`` on the last two axes; keep the memory format of ``x``."""
     if x.ndim == 4 and x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last):
-        # The same products, without a copy into another order.
+        # The same products without a copy into another memory format.
         x = x.permute(0, 2, 3, 1)
         x = (across @ x.flatten(2)).unflatten(2, x.shape[2:])
         return (along @ x).permute(0, 3, 1, 2)
@@ -175,7 +175,7 @@ def apply_along_axes(across: Tensor, x: Tensor, along: Tensor) -> Tensor:
 
 
 def _is_decimation(positions: tuple[float, ...], size: int) -> int:
-    """Returns the step if ``positions`` are 0, step, 2 step, ... inside the signal, else 0."""
+    """Return the step if ``positions`` are 0, step, 2 step, ... inside the signal, else 0."""
     step = positions[1] if len(positions) > 1 else 1
     if step != int(step) or step < 1 or math.ceil(size / step) < len(positions):
         return 0
@@ -190,13 +190,13 @@ def resample(
     interpolation: str = 'bilinear',
     padding: str = 'zeros',
 ) -> Tensor:
-    """Blurs images and reads them at the grid ``rows x columns``.
+    """Blur images and sample them on the grid ``rows x columns``.
 
     Args:
         x (Tensor): ``(..., H, W)``.
         rows (tuple[float, ...]): Positions along H, in pixels from the first row.
         columns (tuple[float, ...]): Positions along W, in pixels from the first column.
-        variance (float): Variance of the blur before reading, in pixels². Defaults to 0.
+        variance (float): Variance of the blur, in pixels². Defaults to 0.
         interpolation (str): ``'bilinear'`` or ``'bicubic'``.
         padding (str): ``'zeros'``, ``'replicate'``, ``'reflect'`` or ``'circular'``.
 
@@ -205,7 +205,7 @@ def resample(
     """
     check_choice('interpolation', interpolation, INTERPOLATIONS)
     check_choice('padding', padding, PADDINGS)
-    # While torch.jit traces, sizes are tensors: no keys of what is kept.
+    # Under torch.jit.trace sizes are tensors, which are no keys of a cache.
     height, width = (int(size) for size in x.shape[-2:])
     if variance == 0:
         step_h, step_w = _is_decimation(rows, height), _is_decimation(columns, width)
@@ -214,7 +214,7 @@ def resample(
             return x[..., : len(rows), : len(columns)]
     if not x.is_floating_point():
         raise TypeError(f'images must be of a floating dtype, got {x.dtype}')
-    # Autocast would round the weights of images that are not in half precision themselves.
+    # Autocast would round the matrices, and images in full precision.
     with full_precision(x):
         across, along = (
             resampling_matrix(size, where, variance, interpolation, padding, x.dtype, x.device)
@@ -224,21 +224,21 @@ def resample(
 
 
 def grid_positions(count: int, step: float) -> tuple[float, ...]:
-    """``count`` positions ``0, step, 2 step, ...`` from the origin pixel."""
+    """Return ``count`` positions ``0, step, 2 step, ...`` from the origin pixel."""
     return tuple([step * i for i in range(count)])
 
 
 def resample_level(level: Tensor, factor: float, size: tuple[int, int]) -> Tensor:
-    """Reads a pyramid level at the grid of another one, by bilinear interpolation.
+    """Sample a pyramid level on the grid of another level, by bilinear interpolation.
 
     Args:
         level (Tensor): ``(N, C, H, W)``.
-        factor (float): Distance of the samples of the other level, in samples of this one: below
-            1 for a finer level, above 1 for a coarser one.
+        factor (float): Distance of the other level's samples, in samples of ``level``: below 1 for
+            a finer level, above 1 for a coarser level.
         size (tuple[int, int]): Height and width of the other level.
 
     Returns:
-        Tensor: ``(N, C, *size)``. Beyond the last sample the border is repeated.
+        Tensor: ``(N, C, *size)``. Beyond the last sample the border is replicated.
     """
     rows, columns = (grid_positions(count, factor) for count in size)
     return resample(level, rows, columns, padding='replicate')

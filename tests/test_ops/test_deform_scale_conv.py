@@ -17,7 +17,7 @@ from mmscale.ops import choose_backend, deform_scale_conv2d
 from mmscale.ops import deform_scale_conv as module
 from mmscale.scale_space import ScaleGrid
 
-# Those of MMCV where it was compiled with ops.
+# The devices of MMCV's ops, if they are compiled.
 BACKENDS = ('native', 'mmcv') if importlib.util.find_spec('mmcv._ext') else ('native',)
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,14 +29,14 @@ odd = st.sampled_from([1, 3])
 
 @pytest.fixture(params=[*BACKENDS, 'parts'])
 def backend(request, monkeypatch):
-    """All paths; ``'parts'`` is the native one, which reads one sample at a time."""
+    """Select a path; ``'parts'`` is the native path with one sample at a time."""
     read = 1 if request.param == 'parts' else None
     monkeypatch.setattr(module, '_part_size', lambda *args: read)
     return 'native' if request.param == 'parts' else request.param
 
 
 def signals_of(grid, channels, taps, size, pyramid, modulated, batch=1, stride=(1, 1), **kwargs):
-    """A signal, the offset of ``taps`` taps in all, and the modulation."""
+    """Return a signal, the offset of ``taps`` taps in total, and the modulation."""
     counts = [2 * taps, taps] if modulated else [2 * taps]
     beside = [
         signal_of(grid, count, size, pyramid, batch, stride, 20 * (i + 1), **kwargs)
@@ -52,7 +52,7 @@ def op(signals, weight, **kwargs):
 
 
 def run(signals, weight, required=(True,) * 4, **kwargs):
-    """The levels of the output, and the derivatives of a random sum by what requires one."""
+    """Return the levels of the output, and the gradients of a random sum of them."""
     weight, *signals = (
         tree_map(lambda v, n=needed: v.clone().requires_grad_(n), signal)
         for signal, needed in zip([weight, *signals], required)
@@ -143,7 +143,7 @@ def test_backends_agree_in_single_precision(batch, size, pyramid, modulated):
 def test_derivatives(backend, base, pyramid, modulated):
     grid = ScaleGrid(base, 2)
     x, offset, *mask = signals_of(grid, 2, 9, (3, 2), pyramid, modulated, 2, (2, 1))
-    # Bilinear reading has no derivative at whole positions: keep clear of them.
+    # Bilinear interpolation has no derivative at integral positions: avoid them.
     offset = tree_map(lambda level: 0.2 + 0.1 * level.tanh(), offset)
     leaves, form = tree_flatten([x, offset, *mask])
 
@@ -160,9 +160,9 @@ def test_derivatives(backend, base, pyramid, modulated):
     'given, dtype', [(torch.float32, torch.float16), (torch.bfloat16, torch.bfloat16)]
 )
 def test_autocast(backend, given, dtype):
-    """Half precision in the products, single in the positions: offsets of a large image hold.
+    """Products use half precision, positions single precision: large images keep their offsets.
 
-    The signal may be of half precision already: the output of the layer before.
+    The signal itself may have half precision, as the output of a layer does.
     """
     grid = ScaleGrid(1.5, 2)
     signals = signals_of(grid, 4, 9, (300, 5), False, False, batch=2, dtype=torch.float32)
@@ -194,7 +194,7 @@ def test_a_batch_of_no_image(backend, modulated):
 
 
 class TestParts:
-    """On CPU the native path reads some samples at a time, and again in the backward pass."""
+    """On CPU the native path samples parts of the batch, and samples again in the backward pass."""
 
     @given(
         size=st.integers(1, 6),
@@ -232,7 +232,7 @@ class TestParts:
     @both_forms
     @modulated_or_not
     def test_memory_does_not_grow_by_the_taps(self, pyramid, modulated, monkeypatch):
-        """Neither what is kept for the backward pass nor what any operation returns."""
+        """Neither saved tensors nor the result of any operation grow by the number of taps."""
         batch, channels, side, taps, grid = 32, 16, 12, 25, ScaleGrid(2, 1)
         signals = signals_of(grid, channels, taps, (side, side), pyramid, modulated, batch)
         read, allowed = batch * channels * taps * side**2, batch * 2 * taps * side**2
@@ -274,7 +274,7 @@ class TestParts:
     @pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')
     @both_forms
     def test_graphs(self, pyramid, monkeypatch):
-        """They read the whole batch, whatever its size."""
+        """Graphs process the whole batch, for any batch size."""
         grid, weight = ScaleGrid(2, 2), randn(4, 2, 2, 3, 3, seed=1)
 
         def inputs(batch):
@@ -302,7 +302,7 @@ class TestParts:
 
 
 def test_offsets_that_grow_with_the_level_are_equivariant():
-    """The experiment of the documentation, in float64, with the figures that it states."""
+    """The experiment of the documentation in float64 gives the documented numbers."""
     path = ROOT / 'studies' / 'measurements' / 'deform_equivariance.py'
     spec = importlib.util.spec_from_file_location('deform_equivariance', path)
     experiment = importlib.util.module_from_spec(spec)

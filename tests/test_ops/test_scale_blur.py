@@ -18,7 +18,7 @@ FILTERS = [*(dict(kernel_size=count) for count in TAPS), dict(variance=0.7)]
 
 
 def kernel_of(low_pass):
-    """Along both axes, ``(n, n)``."""
+    """Return the filter along both axes, ``(n, n)``."""
     if 'variance' in low_pass:
         taps = discrete_gaussian(low_pass['variance']).numpy()
     else:
@@ -60,7 +60,7 @@ def test_is_the_sum_that_defines_it(
 @pytest.mark.parametrize('base', [2, 1.3])
 @pytest.mark.parametrize('low_pass', FILTERS, ids=str)
 def test_a_compiler_gets_the_same_values_from_convolutions(base, low_pass, monkeypatch):
-    """Matrices of constants serve the CPU alone; elsewhere dilated filters are convolutions."""
+    """Only the CPU uses matrices; on other devices dilated filters are convolutions."""
     grid, x = ScaleGrid(base, 4, first_level=-1), randn(2, 3, 4, 17, 12)
     expected = scale_blur_pool2d(x, **low_pass, scale_space=grid)
     monkeypatch.setattr(torch.jit, 'is_tracing', lambda: True)
@@ -74,7 +74,7 @@ def test_binomial_filters(count):
     offsets = torch.arange(count) - (count - 1) / 2
     assert taps.sum() == 1
     assert (taps * offsets**2).sum() == pytest.approx((count - 1) / 4, abs=1e-14)
-    # The highest frequency vanishes: what a stride of 2 would fold onto the mean.
+    # The highest frequency, which a stride of 2 would alias to the mean, vanishes.
     assert count == 1 or (taps * (-1.0) ** torch.arange(count)).sum().abs() < 1e-15
 
 

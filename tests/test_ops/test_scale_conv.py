@@ -40,10 +40,10 @@ def test_is_the_sum_that_defines_it(
     pyramid, base, first_level, num_scales, missing, interaction, kernel, stride, dilation, groups,
     bias, size, batch, channels,
 ):  # fmt: skip
-    """Tensors, and levels that are rows already.
+    """Tensors and levels give the same results.
 
-    Many channels on few pixels have a path of their own, and so have taps far apart that lie
-    between pixels: the examples.
+    Many channels on few pixels have a separate path, and so do distant taps between pixels: the
+    examples cover both.
     """
     x = signal_of(ScaleGrid(base, num_scales, first_level=first_level), channels, size, pyramid,
                   batch)  # fmt: skip
@@ -72,10 +72,10 @@ def test_is_the_sum_that_defines_it(
     out_channels=st.sampled_from([4, 8, 16]),
     size=st.tuples(st.integers(4, 24), st.integers(4, 24)),
 )
-@example(False, 1, 1, 2, 8, 16, (64, 64))  # memory corruption in oneDNN, were it called so
+@example(False, 1, 1, 2, 8, 16, (64, 64))  # corrupts memory in oneDNN if called directly
 @settings(deadline=None, max_examples=25)
 def test_single_precision(pyramid, num_scales, kernel, stride, channels, out_channels, size):
-    """Other kernels than in double precision, and chosen by size, stride and channels."""
+    """float32 uses other kernels than float64, chosen by size, stride and channels."""
     grid = ScaleGrid(2, num_scales)
     x = Levels.of(signal_of(grid, channels, size, pyramid, batch=2))
     weight = randn(out_channels, channels, 1, kernel, kernel, seed=1)
@@ -117,21 +117,21 @@ def test_first_and_second_derivatives(pyramid, base, kernel, stride, channels, g
 
 @both_forms
 def test_no_tap_is_computed_that_no_output_can_see(pyramid):
-    """A 7x7 kernel on maps of 1 to 8 pixels; the counter does not know of borders.
+    """A 7x7 kernel on maps of 1 to 8 pixels; the counter ignores borders.
 
-    Of one channel: levels of a pyramid with fewer pixels than channels are one matrix product,
-    which multiplies what is outside, too.
+    One channel, because pyramid levels with fewer pixels than channels are one matrix product,
+    which also multiplies the zeros outside.
     """
     grid = ScaleGrid(2, 4)
     with FlopCounterMode(display=False) as counter:
         scale_conv2d(signal_of(grid, 1, (8, 8), pyramid), randn(3, 1, 1, 7, 7), scale_space=grid)
-    # Taps that reach from one side of the map to the other, and the side of the map.
+    # Number of taps that reach across the map, and the side of the map.
     seen = [(7, 8), (7, 4), (3, 2), (1, 1)] if pyramid else [(7, 8), (7, 8), (3, 8), (1, 8)]
     assert counter.get_total_flops() == sum(2 * 3 * (taps * side) ** 2 for taps, side in seen)
 
 
 def test_far_taps_cost_what_near_ones_do():
-    """Spread over whole pixels, a 7x7 kernel of taps 6.75 pixels apart has 43x43."""
+    """Splatted onto integers, a 7x7 kernel with taps 6.75 pixels apart has 43x43 taps."""
     grid, x, weight = ScaleGrid(1.5, 3), randn(1, 4, 1, 60, 60), randn(4, 4, 1, 7, 7)
     with FlopCounterMode(display=False) as counter:
         scale_conv2d(x.expand(-1, -1, 3, -1, -1), weight, dilation=3, scale_space=grid)
@@ -142,7 +142,7 @@ def test_far_taps_cost_what_near_ones_do():
 @both_forms
 @pytest.mark.parametrize('interaction, kernel, stride', [(1, 3, 1), (2, 3, 2), (2, 1, 1)])
 def test_levels_are_returned_channels_last(interaction, kernel, stride, pyramid):
-    """Whatever comes in: then the next layer copies nothing."""
+    """For any input: then the next layer needs no copy."""
     grid, weight = ScaleGrid(2, 3), randn(4, 2, interaction, kernel, kernel)
     y = scale_conv2d(signal_of(grid, 2, (12, 12), pyramid, batch=2), weight, stride=stride,
                      scale_space=grid)  # fmt: skip
@@ -152,7 +152,7 @@ def test_levels_are_returned_channels_last(interaction, kernel, stride, pyramid)
 
 @pytest.mark.parametrize('base, dilations', [(1.3, (1, 1, 1, 2)), (2, (1, 2, 4, 8))])
 def test_parity_with_the_published_formula(base, dilations):
-    """A sum of ordinary convolutions with the truncated dilation of the output's level."""
+    """The result sums ordinary convolutions with the truncated dilation of the output level."""
     grid = ScaleGrid(base, 4, truncate_dilation=True)
     x, weight, bias = randn(2, 3, 4, 17, 16), randn(5, 3, 2, 3, 3, seed=1), randn(5)
     found = scale_conv2d(x, weight, bias, scale_space=grid)
@@ -190,7 +190,7 @@ def test_commutes_with_scaling(base, num_scales, interaction, kernel, stride, py
 
 @pytest.mark.parametrize('shift', [1, 2])
 def test_fractional_bases_are_equivariant_where_truncated_ones_are_not(shift):
-    """On smooth levels only interpolation is lost: 1.2 and 1.8 %, truncated 11 and 18 %."""
+    """On smooth levels interpolation has errors of 1.2 and 1.8 %, truncation of 11 and 18 %."""
     positions = grid_positions(60, 1)
     x, weight = randn(1, 2, 4, 60, 60), randn(3, 2, 2, 3, 3, seed=1)
     smooth = resample(x, positions, positions, variance=10.0)

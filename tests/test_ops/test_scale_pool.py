@@ -49,7 +49,7 @@ def test_is_the_reduction_of_the_taps_inside(
 @pytest.mark.parametrize('size', [(7, 8), (9, 6), (3, 3), (1, 2)])
 def test_one_level_is_ordinary_pooling(window, size):
     x, grid = randn(2, 3, *size), ScaleGrid(2, 1)
-    ceil = not window[2]  # that of stems has as many outputs as torch's without
+    ceil = not window[2]  # the pooling of stems has as many outputs as torch's without it
     expected = F.max_pool2d(x, *window, ceil_mode=ceil)
     assert torch.equal(scale_max_pool2d((x,), *window, scale_space=grid)[0], expected)
     assert torch.equal(

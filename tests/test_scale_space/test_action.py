@@ -22,7 +22,7 @@ from mmscale.scale_space.action import level_weights
 
 
 def read_between(values, position):
-    """By cubic Hermite interpolation with central differences; at the ends by polynomials."""
+    """Interpolate by cubic Hermite splines with central differences, at the ends by polynomials."""
     lower, count = math.floor(position), len(values)
     t = position - lower
     if lower == 0 or lower == count - 2:
@@ -66,7 +66,7 @@ class TestScaleImage:
     @pytest.mark.parametrize('padding', ['zeros', 'replicate', 'reflect', 'circular'])
     @pytest.mark.parametrize('factor, centre', [(2, None), (1.5, (4, 6)), (3, None)])
     def test_keep_reads_about_the_centre_and_fills_with_zeros(self, factor, centre, padding):
-        """Only the blur sees the padding; what it makes of the outside is not drawn."""
+        """Only the blur uses the padding; the canvas outside the image stays zero."""
         image = randn(1, 1, 15, 18)
         at = [tuple(map(float, range(size))) for size in (15, 18)]
         blurred = resample(image, *at, 0.49 * (factor**2 - 1), padding=padding)[0, 0].numpy()
@@ -125,13 +125,13 @@ class TestScaleScaleSpace:
         for a, b in zip(found, pyramid[grid.shift(2**octaves) :], strict=True):
             rows, columns = (min(m, n) for m, n in zip(a.shape[2:], b.shape[2:]))
             assert largest_difference(a[..., :rows, :columns], b[..., :rows, :columns]) < 1e-12
-            # ceil(ceil(H / 2) / f) may be one more than ceil(H / 2f), no more.
+            # ceil(ceil(H / 2) / f) exceeds ceil(H / 2f) by at most one.
             assert max(abs(m - n) for m, n in zip(a.shape, b.shape)) <= octaves
 
     @pytest.mark.parametrize('between_levels', ['linear', 'cubic'])
     @pytest.mark.parametrize('num_scales', [2, 3, 4, 5])
     def test_levels_between_are_interpolated(self, num_scales, between_levels):
-        """Linearly, and as Hermite and parabola say."""
+        """Compare with linear, Hermite and parabolic interpolation."""
         grid, factor = ScaleGrid(2, num_scales), 2**0.3
         dense = randn(1, 1, num_scales, 12, 13)
         found = scale_scale_space(
@@ -169,7 +169,7 @@ class TestScaleScaleSpace:
     def test_polynomials_along_the_levels_are_reproduced(
         self, coefficients, num_scales, sixteenths, pyramid
     ):
-        """Of degree 2 by cubic reading, at both ends too, and of degree 1 by linear reading."""
+        """Cubic interpolation is exact for degree 2, linear interpolation for degree 1."""
         grid, shift = ScaleGrid(2**0.5, num_scales), sixteenths / 16
         for between_levels, degree in (('cubic', 2), ('linear', 1)):
             polynomial = np.polynomial.Polynomial(coefficients[: degree + 1])
@@ -206,7 +206,7 @@ class TestScaleScaleSpace:
 
     @pytest.mark.parametrize('pyramid', [False, True])
     def test_levels_that_lie_between_those_of_the_grid(self, pyramid):
-        """Half a level above the grid, a shift by half a level meets them exactly."""
+        """Levels half a level above the grid need no interpolation for a shift by half a level."""
         grid, fine = ScaleGrid(2, 3), ScaleGrid(2**0.5, 6)
         signal = signal_of(fine, 2, (32, 32), True)[1::2] if pyramid else randn(1, 2, 3, 32, 32)
         found = scale_scale_space(signal, 2**0.5, grid, offset=0.5)
@@ -227,7 +227,7 @@ class TestScaleScaleSpace:
             np.testing.assert_allclose(found[0, 0, k, i, j], expected, rtol=0, atol=1e-12)
 
     def test_keep_agrees_with_the_lift_of_a_kept_canvas(self):
-        """Away from the border L_s commutes with the lift, also about the centre."""
+        """L_s commutes with the lift away from the border, also about the centre."""
         image = torch.nn.functional.pad(randn(1, 1, 17, 17), (24, 24, 24, 24))
         grid = ScaleGrid(2, 2, zero_scale=2.0)
         expected = scale_scale_space(gaussian_lift(image, grid), 2, grid, 'keep')

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Bases of kernels: the published formulas, and what discrete kernels are the best of."""
+"""Bases of kernels: the published formulas, and the optimality of discrete kernels."""
 
 import itertools
 import math
@@ -32,11 +32,11 @@ THIRD = ScaleGrid(base=2 ** (1 / 3), num_scales=4)
 ROOT = ScaleGrid(base=2**0.5, num_scales=3)
 
 
-# ---- SESN, as the paper has it
+# ---- SESN
 
 
 def hermite_polynomial(n, x):
-    """By its recursion."""
+    """Compute the Hermite polynomial by its recursion."""
     before, value = np.zeros_like(x), np.ones_like(x)
     for m in range(n):
         before, value = value, x * value - m * before
@@ -44,7 +44,7 @@ def hermite_polynomial(n, x):
 
 
 def published_basis(size, scales, effective_size, max_order=None, mult=1.4):
-    """(F, S, size, size): a loop over scales, widths and orders; zeros around; norms."""
+    """Build (F, S, size, size) by a loop over scales, widths and orders."""
     count = effective_size**2
     basis = np.zeros((count, len(scales), size, size))
     for s, scale in enumerate(scales):
@@ -114,7 +114,7 @@ def test_sampled_derivatives_are_those_of_the_gaussian(base, level):
     assert functions.shape == (6, 2 * radius + 1, 2 * radius + 1) and distance == 1
     for f, (m, n) in enumerate(orders):
         for i, j in itertools.product(range(2 * radius + 1), repeat=2):
-            # A kernel is correlated: what lies at +u is multiplied by the derivative at -u.
+            # A layer correlates: the sample at +u is multiplied by the derivative at -u.
             expected = derivatives[m](radius - i) * derivatives[n](radius - j)
             assert functions[f, i, j] == pytest.approx(sigma ** (m + n) * expected, abs=1e-14)
 
@@ -180,7 +180,7 @@ def test_discrete_kernels_are_dilated_where_the_ratio_of_levels_is_an_integer(ba
 def test_layers_commute_with_scaling_behind_any_lift(form, kernel, base, num_scales, factors):
     grid = ScaleGrid(base, num_scales)
     signal = form(randn(1, 2, 28, 31), grid)
-    # Levels of a pyramid of such a base are read between their samples.
+    # Levels of a pyramid of such a base need interpolation.
     interaction = 1 if isinstance(signal, tuple) and base < 2 else 2
     conv = ScaleConv(2, 3, 3, 2, 1, interaction=interaction, kernel=kernel, scale_space=grid)
     for factor in factors:
@@ -198,7 +198,7 @@ def test_dilated_and_discrete_kernels_are_the_same_layer_on_an_integer_base(lift
 
 
 def photographs():
-    """Grey, of unit variance, ``(2, 1, 200, 200)``."""
+    """Two grey photographs of unit variance, ``(2, 1, 200, 200)``."""
     found = pytest.importorskip('sklearn.datasets').load_sample_images().images
     images = torch.tensor(np.stack(found)[:, None, :200, 200:400]).double().mean(-1)
     return (images - images.mean()) / images.std()
@@ -209,7 +209,7 @@ def noise():
 
 
 def error(conv, images, factor, grid, border=32):
-    """Equivariance error of a layer, away from the border."""
+    """Return the equivariance error of a layer away from the border."""
     signal = gaussian_lift(images, grid, 'reflect')
     with torch.no_grad():
         expected = scale_scale_space(conv(signal), factor, grid)
@@ -220,7 +220,7 @@ def error(conv, images, factor, grid, border=32):
 
 @dataclass(frozen=True)
 class BicubicBasis:
-    """A kernel rescaled as images are; and a basis of one's own."""
+    """A basis that rescales a kernel like an image, and a user's own basis."""
 
     side: int
 
@@ -238,7 +238,7 @@ class BicubicBasis:
 
 
 def layer_of(kernels, basis, grid):
-    """A layer whose level 0 has the given kernels, ``(O, n, n)``."""
+    """Make a layer whose level 0 has the given kernels, ``(O, n, n)``."""
     side = kernels.shape[-1]
     conv = ScaleConv(1, len(kernels), side, padding=side // 2, bias=False, kernel=basis,
                      scale_space=grid).double()  # fmt: skip
@@ -268,7 +268,7 @@ def test_discrete_kernels_commute_best_at_half_way_scales(images, spectrum, side
 
 
 def test_the_error_of_hermite_kernels_falls_with_their_support():
-    """On photographs, base 2: functions that end where they have not decayed do not commute."""
+    """On photographs with base 2, functions that are cut off before they decay do not commute."""
     grid, errors = ScaleGrid(2, 2), []
     for size in (7, 11, 15, 19):
         conv = ScaleConv(1, 16, 7, padding=3, bias=False, kernel=HermiteBasis(size),
@@ -293,7 +293,7 @@ def test_the_residual_is_the_error_on_images_of_that_spectrum_and_is_the_least(g
     residual, single_taps = basis.residual(grid), torch.eye(9).double().view(9, 3, 3)
 
     def measured(tables, i, j):
-        """From level i to j, as levels of a grid that ends with j."""
+        """Return the error from level i to j in a grid whose last level is j."""
         short = ScaleGrid(grid.base, j + 1)
         conv = layer_of(single_taps, GivenTables(tables), short)
         signal = gaussian_lift(noise(), short, 'reflect')

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""The forms of a signal, and the one that layers hand on."""
+"""The forms of a signal at the edges of networks, and between layers."""
 
 import copy
 import pickle
@@ -33,7 +33,7 @@ every = pytest.mark.parametrize('x', SIGNALS.values(), ids=SIGNALS)
 
 
 def with_gradients(x):
-    """The maps of a signal, and the signal made of them."""
+    """Return the maps of a signal, and a signal made of these maps."""
     maps = [level.clone().requires_grad_() for level in split_levels(x)]
     return maps, tuple(maps) if is_pyramid(x) else torch.stack(maps, 2)
 
@@ -90,7 +90,7 @@ def test_map_levels_takes_signals_of_one_form():
     assert type(doubled) is Pyramid
     assert largest_difference(doubled, tuple(2 * level for level in PYRAMID)) == 0
     assert isinstance(map_levels(torch.exp, Levels.of(PYRAMID)), Levels)
-    # Turned by a quarter, the levels have as many pixels; one pixel would fit anything.
+    # Levels turned by a quarter have as many pixels; a single pixel would broadcast.
     turned, one = tuple(level.mT for level in PYRAMID), (PYRAMID[0][..., :1, :1],)
     for other in (PYRAMID[:2], turned, one, DENSE):
         with pytest.raises(ValueError, match='levels of the same sizes'):
@@ -115,7 +115,7 @@ def test_activations_take_levels(name):
 
 @every
 def test_norms_take_levels(x):
-    """GroupNorm all pixels of a sample together, SyncBatchNorm in eval."""
+    """GroupNorm normalises all pixels of a sample together; SyncBatchNorm works in eval mode."""
     norm = nn.GroupNorm(3, 3).double()
     pixels = torch.cat([level.flatten(2) for level in split_levels(x)], 2)
     found = torch.cat([level.flatten(2) for level in norm(Levels.of(x))], 2)

@@ -29,7 +29,7 @@ def padded(image, width, padding):
 
 
 def naive_blur(image, variance, padding):
-    """The published formula: a padded image, a square of taps around each pixel, a sum."""
+    """Compute the published formula: sum a square of taps around each pixel of a padded image."""
     if variance < 1e-9:
         return image
     radius = 4 * math.ceil(math.sqrt(variance))
@@ -54,7 +54,7 @@ def keys(distance):
 
 
 def naive_sample(image, factor, padding, kernel):
-    """Reads at ``factor z`` by interpolation with two pixels on either side."""
+    """Sample at ``factor z`` by interpolation with two pixels on each side."""
     size = [math.ceil(n / factor - 1e-9) for n in image.shape[2:]]
     around, sampled = padded(image, 3, padding), np.zeros((*image.shape[:2], *size))
     for i, j in itertools.product(*map(range, size)):
@@ -117,7 +117,7 @@ def test_the_repeated_image_is_the_image_at_every_level():
     image, grid = randn(2, 1, 9, 8), ScaleGrid(2, 3, first_level=-1)
     lifted = repeat_lift(image, grid)
     assert torch.equal(lifted, torch.stack([image] * 3, 2))
-    lifted[:, :, 0].add_(1)  # levels have memory of their own
+    lifted[:, :, 0].add_(1)  # levels share no memory
     assert torch.equal(lifted[:, :, 1], image) and torch.equal(image, randn(2, 1, 9, 8))
 
 
@@ -134,7 +134,7 @@ def test_keep_dtype_and_are_not_weakened_by_autocast(lift, dtype):
 
 @every_lift
 def test_first_lift_under_inference_mode_can_be_trained_later(lift):
-    """Matrices are kept between calls: one made under inference_mode must serve training."""
+    """Matrices are cached: training must be able to use a matrix made under inference_mode."""
     image, grid = randn(1, 1, 11, 14), ScaleGrid(1.37, 3, 0.47)
     with torch.inference_mode():
         lift(image, grid)
@@ -185,6 +185,6 @@ def test_lift_of_a_scaled_image_is_the_shifted_lift(base, shift, zero_scale, bou
     assert largest_difference(found[:, :, 0], expected[:, :, 0]) < 1e-13
     norm = expected[:, :, 1].norm()
     assert (found - expected)[:, :, 1].norm() < bound * norm
-    # Not a matter of both being smooth: without the anti-aliasing blur they differ.
+    # Smoothness alone does not explain the match: without the anti-aliasing blur they differ.
     aliased = gaussian_lift(image[..., ::factor, ::factor], small)
     assert (aliased - expected)[:, :, 1].norm() > norm

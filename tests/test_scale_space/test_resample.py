@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Blurring and reading as matrices: by interpolation, and by Fourier series."""
+"""Blur and sampling as matrices, by interpolation and by Fourier series."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -46,7 +46,7 @@ def test_constants_are_kept_by_threads_at_once_and_the_first_are_forgotten(
 
 
 def test_a_kept_matrix_is_a_real_tensor_after_tracing_with_fake_ones():
-    """torch.export and shape propagation run with fake tensors: none may stay."""
+    """torch.export and shape propagation use fake tensors, which no cache may keep."""
     rows = (0.123, 1.456)
     with FakeTensorMode(allow_non_fake_inputs=True):  # as torch.export sets it
         resample(torch.empty(1, 1, 5, 5), rows, rows)
@@ -116,7 +116,7 @@ def test_reflection_goes_back_and_forth():
 
 
 def test_blur_comes_before_reading():
-    """Reading a blurred ramp at a border: zeros come in by the blur, not by interpolation."""
+    """At the border of a blurred ramp the blur pads with zeros, the interpolation does not."""
     matrix = resampling_matrix(8, (0.0, 3.5), 1.0, dtype=torch.float64)
     whole = resampling_matrix(8, tuple(map(float, range(8))), 1.0, dtype=torch.float64)
     equal(matrix, torch.stack([whole[0], (whole[3] + whole[4]) / 2]), 1e-16)
@@ -132,11 +132,11 @@ def test_wrong_arguments():
         resample(X.byte(), (0.5,), (0.0,))
 
 
-# ---- Ideal resampling: nothing lost below the limit and nothing left above it
+# ---- Ideal resampling: all frequencies below the limit stay, none above it
 
 
 def waves(size, top, at, seed=0):
-    """A random signal of period ``size`` with frequencies up to ``top``, read anywhere."""
+    """Return a random function of period ``size`` with frequencies up to ``top``."""
     draw = np.random.default_rng(seed)
     amplitudes, phases = draw.normal(size=top + 1), draw.uniform(0, 2 * np.pi, top + 1)
     angles = 2 * np.pi * np.outer(at, np.arange(top + 1)) / size + phases
@@ -157,7 +157,7 @@ def test_what_the_new_sampling_holds_is_read_exactly(size, factor, shift, seed):
 
 @pytest.mark.parametrize('size, factor', [(30, 1.5), (33, 3), (40, 2), (21, 1.3), (12, 1)])
 def test_what_it_cannot_hold_is_gone(size, factor):
-    """Against NumPy's FFT: the spectrum cut off, then read at the samples."""
+    """Compare with NumPy's FFT: cut the spectrum off, then evaluate it at the samples."""
     x = randn(size)
     spectrum = np.fft.fft(x.numpy())
     frequency = np.abs(np.fft.fftfreq(size))

@@ -12,13 +12,13 @@ from mmscale.registry import MODELS, find_class
 
 
 def norm_of_all_levels(norm_cfg: dict) -> dict:
-    """The norm meant on scale spaces: ``BN``, of ordinary backbones, is :class:`ScaleBN`."""
+    """Replace ``BN``, the norm of ordinary backbones, by :class:`ScaleBN`."""
     ordinary = isinstance(norm_cfg, Mapping) and find_class(norm_cfg.get('type'), MODELS)
     return dict(norm_cfg, type='mmscale.ScaleBN') if ordinary is nn.BatchNorm2d else norm_cfg
 
 
 def check_norms(backbone: nn.Module) -> None:
-    """Raises ``ValueError`` if a norm has statistics that are not of all levels together."""
+    """Raise ``ValueError`` if a norm does not share its statistics over all levels."""
     norms = [module for module in backbone.modules() if isinstance(module, _NormBase)]
     if not all(isinstance(norm, ScaleBN | SyncBatchNorm) for norm in norms):
         raise ValueError(
@@ -27,8 +27,8 @@ def check_norms(backbone: nn.Module) -> None:
         )
 
 
-def per_stage(name: str, value, num_stages: int) -> tuple:
-    """``value`` as one integer of at least 1 a stage, or ``ValueError``."""
+def per_stage(name: str, value: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
+    """Return one integer of at least 1 for each stage, or raise ``ValueError``."""
     values = (value,) * num_stages if is_integer(value) else value
     sound = isinstance(values, Sequence) and len(values) == num_stages
     if not sound or not all(is_integer(v) and v >= 1 for v in values):
@@ -39,15 +39,15 @@ def per_stage(name: str, value, num_stages: int) -> tuple:
     return tuple(values)
 
 
-def check_channels(channels) -> None:
-    """Raises ``ValueError`` unless ``channels`` is a sequence of integers of at least 1."""
+def check_channels(channels: Sequence[int]) -> None:
+    """Raise ``ValueError`` unless ``channels`` is a sequence of integers of at least 1."""
     sound = isinstance(channels, Sequence) and channels
     if not sound or not all(is_integer(width) and width >= 1 for width in channels):
         raise ValueError(f'channels must be one integer a stage, at least one, got {channels}')
 
 
-def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
-    """``out_indices`` as a tuple of stages, or ``ValueError``."""
+def check_out_indices(out_indices: Sequence[int], num_stages: int) -> tuple[int, ...]:
+    """Return ``out_indices`` as a tuple of stages, or raise ``ValueError``."""
     sound = isinstance(out_indices, Sequence) and out_indices
     if not sound or not all(is_integer(i) and i in range(num_stages) for i in out_indices):
         raise ValueError(
@@ -60,7 +60,7 @@ def check_out_indices(out_indices, num_stages: int) -> tuple[int, ...]:
 def deform_per_stage(
     deform: Mapping | None, num_stages: int, kernel: Mapping | None
 ) -> tuple[dict | None, ...]:
-    """The deformable layer of each stage, None where it has none, or ``ValueError``."""
+    """Return the config of each stage's deformable layer or None, or raise ``ValueError``."""
     if deform is None:
         return (None,) * num_stages
     if kernel is not None:

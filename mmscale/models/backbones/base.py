@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""What backbones share: checkpoints that leave no weight random, stages that can be frozen."""
+"""Base classes of the backbones, which check checkpoints and freeze stages."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ from .arguments import check_out_indices
 
 
 class Backbone(BaseModule):
-    """A backbone that a checkpoint leaves half random only if that is asked for.
+    """A backbone that rejects incomplete checkpoints by default.
 
     Args:
         init_cfg (dict | list[dict], optional): Initialisation.
-        partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn.
+        partial_pretrained (bool): Whether a checkpoint may leave weights random.
     """
 
     def __init__(self, init_cfg: dict | list[dict] | None, partial_pretrained: bool):
@@ -28,7 +28,7 @@ class Backbone(BaseModule):
         self.partial_pretrained = partial_pretrained
 
     def init_weights(self) -> None:
-        """Initialises as ``init_cfg`` says; offset branches that no checkpoint has start at 0.
+        """Initialise as ``init_cfg`` says; offset branches that no checkpoint has start at 0.
 
         Raises:
             ValueError: If a checkpoint lacks weights, or has them in other shapes, and
@@ -46,10 +46,10 @@ class Backbone(BaseModule):
             absent = [key for key in absent if not re.search('conv_offset|num_batches_', key)]
             if absent and not self.partial_pretrained:
                 raise ValueError(
-                    f'init_cfg={self.init_cfg}: the checkpoint has no values, or of other shapes, '
-                    f'for {len(absent)} of {len(own)} weights, {absent[0]} among them, which would '
-                    'stay random. Its keys may need a prefix= in init_cfg; partial_pretrained=True '
-                    'leaves them random'
+                    f'init_cfg={self.init_cfg}: the checkpoint has no values, or values of other '
+                    f'shapes, for {len(absent)} of {len(own)} weights, {absent[0]} among them, '
+                    'which would stay random. Set prefix= in init_cfg if the keys need it, or set '
+                    'partial_pretrained=True to accept random weights'
                 )
 
         hooks = [
@@ -62,13 +62,13 @@ class Backbone(BaseModule):
             for hook in hooks:
                 hook.remove()
         if not is_pretrained(self.init_cfg):
-            init_offsets(self)  # which an init_cfg for convolutions has drawn
+            init_offsets(self)  # an init_cfg for convolutions has drawn their weights
 
 
 class StagedBackbone(Backbone):
-    """A backbone of stages ``layer1``, ``layer2``, ... of blocks, as ResNets are.
+    """A backbone of stages ``layer1``, ``layer2``, ... of blocks, like a ResNet.
 
-    Arguments are those of :class:`ScaleResNet`; ``depths`` are what ``depth`` may be.
+    Arguments are those of :class:`ScaleResNet`; ``depths`` are the accepted values of ``depth``.
     """
 
     def __init__(
@@ -122,13 +122,13 @@ class StagedBackbone(Backbone):
 
 
 def is_pretrained(init_cfg: dict | list[dict] | None) -> bool:
-    """Whether an ``init_cfg`` loads a checkpoint, however its type is written."""
+    """Tell whether an ``init_cfg`` loads a checkpoint; its type may be a name or a class."""
     entries = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []
     return any(is_kind(entry['type'], PretrainedInit, WEIGHT_INITIALIZERS) for entry in entries)
 
 
 def init_offsets(model: nn.Module, missing_keys: Sequence[str] | None = None) -> None:
-    """Sets offset branches to 0: all, or those whose weights a checkpoint lacks."""
+    """Set offset branches to 0: all, or only the branches among ``missing_keys``."""
     for name, module in model.named_modules():
         if isinstance(module, DeformScaleConv):
             if missing_keys is None or f'{name}.conv_offset.weight' in missing_keys:
@@ -136,12 +136,12 @@ def init_offsets(model: nn.Module, missing_keys: Sequence[str] | None = None) ->
 
 
 def _misfits(backbone: nn.Module, state_dict: dict, prefix: str) -> Iterator[str]:
-    """Names of the weights that have another shape in a checkpoint, and are not loaded."""
+    """Yield the names of the weights that have another shape in a checkpoint."""
     for name, own in backbone.state_dict().items():
         given, (owner, _, kind) = state_dict.get(prefix + name), name.rpartition('.')
         if isinstance(given, Tensor):
             layer = backbone.get_submodule(owner)
             if kind == 'weight' and isinstance(layer, ScaleConv):
-                given = layer.inflate(given)  # that of an ordinary convolution
+                given = layer.inflate(given)  # the weight of an ordinary convolution fits, too
             if given.shape != own.shape:
                 yield name

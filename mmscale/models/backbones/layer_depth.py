@@ -3,14 +3,14 @@
 
 import math
 
-# Blocks a group in the second and third stage of each ResNet, as MMPretrain has them.
+# Blocks per group in the second and third stage of each ResNet, as in MMPretrain.
 BLOCKS_A_GROUP = {18: (2, 2), 34: (2, 3), 50: (2, 3), 101: (2, 3), 152: (4, 4)}
 
 
 def layer_depth(depth: int, blocks: tuple[int, ...], name: str, prefix: str) -> tuple[int, int]:
-    """The group of a parameter of a ResNet of ``blocks`` a stage, and the number of groups.
+    """Return a parameter's group in a ResNet of ``blocks`` per stage, and the number of groups.
 
-    The stem is group 0; what is not behind ``prefix`` is in the last one.
+    The stem is group 0. Parameters without ``prefix`` are in the last group.
     """
     sizes = (blocks[0], *BLOCKS_A_GROUP[depth], blocks[3])
     firsts = [1]

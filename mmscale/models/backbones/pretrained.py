@@ -1,31 +1,31 @@
 # Copyright (c) mmscale contributors.
-"""Names that other toolboxes give to the parameters of ResNet.
+"""Names of the parameters of ResNet in checkpoints of other toolboxes.
 
-Ours are those of MMPretrain's, which are torchvision's and MMDetection's, too. MMSegmentation and
-timm name the layers of a deep stem in other ways.
+The package uses the names of MMPretrain, torchvision and MMDetection. MMSegmentation and timm name
+the layers of a deep stem in other ways.
 """
 
 from torch import nn
 
 
 def rename_keys(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
-    """Renames the keys of checkpoints of timm and MMSegmentation, in place.
+    """Rename the keys of checkpoints of timm and MMSegmentation in place.
 
     Args:
-        backbone (ScaleResNet): That is to be loaded.
+        backbone (ScaleResNet): The backbone that loads the checkpoint.
         state_dict (dict): The checkpoint.
-        prefix (str): What precedes the names of the backbone in it.
+        prefix (str): Prefix of the backbone's keys in the checkpoint.
     """
     known = {name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)}
     for old, new in _names_elsewhere(backbone, known).items():
         for name in [name for name in state_dict if name.startswith(f'{prefix}{old}.')]:
             rest = name.removeprefix(f'{prefix}{old}.')
-            if '.' not in rest:  # else `old` is a module of ours, which holds others
+            if '.' not in rest:  # otherwise `old` names a container of this backbone
                 state_dict[f'{prefix}{new}.{rest}'] = state_dict.pop(name)
 
 
 def _names_elsewhere(backbone: nn.Module, known: set[str]) -> dict[str, str]:
-    """What timm, or MMSegmentation, calls some layers, and their names here."""
+    """Map the names of layers in timm or MMSegmentation to their names here."""
     names, in_timm = {}, 'conv1.0.weight' in known
     for i, module in enumerate(backbone.stem if backbone.deep_stem else ()):
         conv, norm, *_ = [f'stem.{i}.{name}' for name, _ in module.named_children()]
@@ -35,7 +35,7 @@ def _names_elsewhere(backbone: nn.Module, known: set[str]) -> dict[str, str]:
     for layer in backbone.res_layers if in_timm else ():
         shortcut = getattr(backbone, layer)[0].downsample
         first = f'{layer}.0.downsample'
-        # timm counts the pooling of a shortcut (ResNet-D) where there is nothing to pool, too.
+        # timm's shortcut (ResNet-D) counts a pooling layer even if its stride is 1.
         if shortcut is not None and len(shortcut) == 2 and f'{first}.2.weight' in known:
             names |= {f'{first}.1': f'{first}.0', f'{first}.2': f'{first}.1'}
     return names

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""The three-layer network of the MNIST-Scale literature, on scale spaces."""
+"""The three-layer network of the MNIST-Scale literature on scale spaces."""
 
 from collections.abc import Sequence
 
@@ -24,27 +24,28 @@ from .base import Backbone
 
 @MODELS.register_module()
 class ScaleConvNet(Backbone):
-    """Stages of scale convolution, ReLU, 2x2 max pooling and batch norm; the last does not pool.
+    """A network of stages of scale convolution, ReLU, 2x2 max pooling and batch norm.
 
-    In a stage of several convolutions each has its ReLU and norm, and the last one pools.
+    The last stage does not pool. In a stage of several convolutions each convolution has its own
+    ReLU and norm, and pooling follows only the last convolution.
 
-    With ``num_scales=1`` it is the ordinary CNN of that literature. Behind
-    ``ScaleGlobalPooling(output_size=2)`` and a head with one hidden layer of 256 units it has
-    about 494,000 parameters.
+    With ``num_scales=1`` the network is the ordinary CNN of the MNIST-Scale literature. With
+    ``ScaleGlobalPooling(output_size=2)`` and a head of one hidden layer of 256 units it has about
+    494,000 parameters.
     Source: Sosnovik et al., Scale-Equivariant Steerable Networks, ICLR 2020 (the architecture);
     Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019 (the layers).
 
     Args:
         scale_space, lift, interaction, deform, kernel, norm_cfg, act_cfg, init_cfg,
-            partial_pretrained: As of :class:`ScaleResNet`; ``init_cfg`` defaults to PyTorch's own.
+            partial_pretrained: See :class:`ScaleResNet`; without ``init_cfg`` PyTorch initialises.
         in_channels (int): Channels of the image.
         channels (Sequence[int]): Output channels of the stages.
-        num_convs (int | Sequence[int]): Convolutions of every stage, or one number a stage.
+        num_convs (int | Sequence[int]): Convolutions of every stage, or a number per stage.
         kernel_size (int): Taps of every convolution, odd.
-        pool_size (int): Taps of the pooling windows, and their stride unless told otherwise.
-        pool_stride (int, optional): Distance of the pooled samples. Defaults to ``pool_size``.
-        aa_layer (dict, optional): What low-passes before that stride; the maximum is then taken at
-            stride 1. With ``pool_size=1`` and ``pool_stride=2`` it takes the place of max pooling.
+        pool_size (int): Taps of the pooling windows.
+        pool_stride (int, optional): Stride of the pooling. Defaults to ``pool_size``.
+        aa_layer (dict, optional): The low-pass filter that takes over the stride; max pooling then
+            has stride 1. With ``pool_size=1`` and ``pool_stride=2`` it replaces max pooling.
         out_indices (Sequence[int], optional): The stages whose outputs are returned. Defaults to
             the last.
 
@@ -107,7 +108,7 @@ class ScaleConvNet(Backbone):
         check_norms(self)
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
-        """Everything behind the lift, as of :class:`ScaleResNet`."""
+        """Run the network without its lift, see :class:`ScaleResNet`."""
         check_signal(x, self.grid, self.in_channels)
         x, outputs, layers = Levels.of(x), [], zip(self.convs, self.norms, strict=True)
         last_stage = len(self.num_convs) - 1

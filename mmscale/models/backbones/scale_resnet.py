@@ -1,13 +1,14 @@
 # Copyright (c) mmscale contributors.
 """ResNet on scale spaces.
 
-The names of all parameters are those of MMPretrain's ResNet, so that its checkpoints load.
+All parameters have the names of MMPretrain's ResNet, so that checkpoints of MMPretrain load.
 """
 
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ from .base import StagedBackbone, is_pretrained
 from .layer_depth import layer_depth
 from .pretrained import rename_keys
 
-# depth: (block, its expansion, blocks of each stage)
+# depth: (block, its expansion, blocks per stage)
 ARCHITECTURES = {
     18: (BasicBlock, 1, (2, 2, 2, 2)),
     34: (BasicBlock, 1, (3, 4, 6, 3)),
@@ -36,9 +37,9 @@ ARCHITECTURES = {
 
 @MODELS.register_module()
 class ScaleResNet(StagedBackbone):
-    """ResNet on a scale space: lift, then the layers of ResNet with scale convolutions.
+    """ResNet on a scale space, a lift followed by the layers of ResNet with scale convolutions.
 
-    With ``num_scales=1`` it is the ResNet of the same depth, weight for weight, and checkpoints of
+    With ``num_scales=1`` it equals the ResNet of the same depth, weight for weight. Checkpoints of
     MMPretrain's ResNet load for any number of scales and any interaction.
     Sources: He et al., Deep Residual Learning, CVPR 2016; Worrall & Welling, Deep Scale-Spaces,
     NeurIPS 2019.
@@ -47,57 +48,57 @@ class ScaleResNet(StagedBackbone):
         depth (int): 18, 34, 50, 101 or 152.
         scale_space (dict | ScaleGrid): The levels, as ``dict(base, num_scales, zero_scale,
             first_level)``, see :class:`mmscale.scale_space.ScaleGrid`.
-        lift (dict): The lift. Its type decides the form: ``'mmscale.GaussianLift'`` is dense,
-            ``'mmscale.BilinearPyramidLift'`` and the default are pyramids, which cost less.
-        interaction (int | Sequence[int]): K, the levels that a spatial convolution sees: one for
-            all, or one a stage (the stem has that of the first). 1x1 convolutions are pointwise.
+        lift (dict): The lift. ``'mmscale.GaussianLift'`` gives the dense form;
+            ``'mmscale.BilinearPyramidLift'`` and the default give pyramids, which cost less.
+        interaction (int | Sequence[int]): K, the number of levels that a spatial convolution
+            sees, per stage if it is a sequence. The stem uses the first. 1x1 convolutions have K=1.
         in_channels (int): Channels of the image.
         stem_channels (int): Output channels of the stem.
         base_channels (int): Middle channels of the first stage.
         expansion (int, optional): Output over middle channels of a block. Defaults to 1 for
-            depths 18 and 34 and to 4 for the others.
+            depths 18 and 34 and to 4 for larger depths.
         num_stages (int): 1 to 4.
         strides (Sequence[int]): Stride of each stage.
         dilations (Sequence[int]): Dilation of each stage, in taps.
-        contract_dilation (bool): Half the dilation in the first block of a dilated stage, as in
-            MMSegmentation's ResNet.
-        deform (dict, optional): Deformable convolutions, as ``dict(type='mmscale.DeformScaleConv',
-            stages=(False, True, True, True))``: in these stages ``conv2`` of each block is one.
-            Other keys are arguments of the layer.
-        kernel (dict, optional): The basis of all kernels but those of 1x1, as of
-            :class:`ScaleConv`. Checkpoints of ResNet load with ``'mmscale.DiscreteBasis'`` alone.
+        contract_dilation (bool): Whether to halve the dilation in the first block of a dilated
+            stage, as MMSegmentation's ResNet does.
+        deform (dict, optional): The deformable convolution that replaces ``conv2`` of each block
+            in some stages, as ``dict(type='mmscale.DeformScaleConv', stages=(False, True, True,
+            True))``. Other keys are arguments of the layer.
+        kernel (dict, optional): The basis of the kernels larger than 1x1, see :class:`ScaleConv`.
+            Only with ``'mmscale.DiscreteBasis'`` do checkpoints of ResNet load.
         out_indices (Sequence[int]): The stages whose outputs are returned.
-        style (str): The strided convolution of a bottleneck: ``'pytorch'``, the 3x3 one, or
-            ``'caffe'``, the first 1x1 one.
-        deep_stem (bool): Three 3x3 convolutions in place of the 7x7 one (ResNet-V1c).
-        avg_down (bool): Average pooling in place of the stride of a shortcut (ResNet-V1d).
-        aa_layer (dict, optional): What low-passes before each stride, as
+        style (str): The strided convolution of a bottleneck: ``'pytorch'`` strides the 3x3
+            convolution, ``'caffe'`` the first 1x1 convolution.
+        deep_stem (bool): Whether three 3x3 convolutions replace the 7x7 convolution (ResNet-V1c).
+        avg_down (bool): Whether average pooling replaces the stride of a shortcut (ResNet-V1d).
+        aa_layer (dict, optional): The low-pass filter that takes over each stride, as
             ``dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)``. A strided convolution then has
-            stride 1 and is followed by norm, activation and this layer, max pooling likewise; a
-            shortcut is low-passed before its 1x1 convolution. Parameters and their names stay.
+            stride 1; norm, activation and this layer follow it. Max pooling also gets stride 1.
+            A shortcut filters before its 1x1 convolution. Names of parameters do not change.
             Source: Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019.
         aa_stem (bool): Whether ``aa_layer`` takes over the stride of the stem's convolution, too.
-            At stride 1 that convolution, its norm and activation cost four times as much.
-        scale_pooling (dict, optional): Pools each output over its levels to the feature map that
-            the ordinary network has at this stage: ``mode`` and ``scale_dropout`` of
-            :class:`ScalePooling`. ``dict(type='mmscale.ScaleLevels')`` keeps the levels of a
-            pyramid apart, as maps of further strides. Defaults to None, scale spaces.
-        frozen_stages (int): Stages that are neither trained nor update their statistics, the stem
-            counting from 0. -1 freezes nothing.
-        norm_cfg (dict): The norms: ``'mmscale.ScaleBN'``, which ``'BN'`` stands for, or
-            ``'SyncBN'``. With ``'GN'``, whose statistics change with the levels there are,
-            equivariance is not exact.
+            The convolution, its norm and its activation then cost four times as much.
+        scale_pooling (dict, optional): ``mode`` and ``scale_dropout`` of a :class:`ScalePooling`
+            that pools each output over its levels, to a map of the ordinary network's size.
+            ``dict(type='mmscale.ScaleLevels')`` returns the levels of a pyramid as maps of
+            further strides. Defaults to None, which returns scale spaces.
+        frozen_stages (int): Last stage that neither trains nor updates statistics; 0 is the stem,
+            -1 freezes nothing.
+        norm_cfg (dict): The norms: ``'mmscale.ScaleBN'``, for which ``'BN'`` is another name, or
+            ``'SyncBN'``. Equivariance is not exact with ``'GN'``, whose statistics depend on the
+            number of levels.
         act_cfg (dict): The activation.
-        norm_eval (bool): Keep batch norms in eval mode while training.
-        with_cp (bool): Compute blocks again in the backward pass instead of storing them.
-        zero_init_residual (bool): Start the last norm of each block at 0.
-        drop_path_rate (float): Stochastic depth of the last block, growing linearly from 0; one
-            draw a sample for all of its levels.
-        init_cfg (dict | list[dict], optional): Initialisation, ``dict(type='Pretrained',
-            checkpoint=...)`` included.
-        pretrained (str, optional): A checkpoint, in place of that ``init_cfg``.
-        partial_pretrained (bool): Whether a checkpoint may leave weights as they were drawn, other
-            than those of offset branches. Otherwise that is an error.
+        norm_eval (bool): Whether batch norms stay in eval mode while training.
+        with_cp (bool): Whether blocks are computed again in the backward pass to save memory.
+        zero_init_residual (bool): Whether the last norm of each block starts at 0.
+        drop_path_rate (float): Stochastic depth of the last block, growing linearly from 0. One
+            draw per sample holds for all of its levels.
+        init_cfg (dict | list[dict], optional): Initialisation, or ``dict(type='Pretrained',
+            checkpoint=...)``.
+        pretrained (str, optional): A checkpoint, as shorthand for such an ``init_cfg``.
+        partial_pretrained (bool): Whether a checkpoint may leave weights random. False allows
+            only offset branches to be missing.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
@@ -106,9 +107,8 @@ class ScaleResNet(StagedBackbone):
           ``(N, C, H', W')``.
 
     Raises:
-        ValueError: If an argument is out of range, or the image is smaller than the coarsest
-            level can hold; in ``init_weights``, if a checkpoint leaves weights out or has them in
-            other shapes.
+        ValueError: If an argument is out of range, or the image is too small for the coarsest
+            level; in ``init_weights``, if a checkpoint lacks weights or has them in other shapes.
 
     Example:
         >>> import torch
@@ -150,7 +150,7 @@ class ScaleResNet(StagedBackbone):
         zero_init_residual: bool = True,
         drop_path_rate: float = 0.0,
         init_cfg: dict | list[dict] | None = (
-            # MMEngine finds a class by its own name and those of its direct bases.
+            # MMEngine compares the names of a class and of its direct bases.
             dict(type='Kaiming', layer=['ScaleConv', 'DeformScaleConv']),
             dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
         ),
@@ -235,7 +235,7 @@ class ScaleResNet(StagedBackbone):
         return MODELS.build(pooling | scale_pooling)
 
     def _make_aa(self, stride: int) -> nn.Module | None:
-        """What takes over a stride, or None where there is none to take over."""
+        """Return the layer that takes over a stride, or None if the stride is 1."""
         if self.aa_layer is None or stride == 1:
             return None
         return MODELS.build(dict(self.aa_layer, stride=stride, scale_space=self.grid))
@@ -249,7 +249,7 @@ class ScaleResNet(StagedBackbone):
                 conv = build_conv_layer(
                     conv_cfg, before, after, 3, stride=stride, padding=1, bias=False
                 )
-                # The names of MMCV's ConvModule.
+                # Checkpoints have the names of MMCV's ConvModule.
                 layers = OrderedDict([('conv', conv), build_norm_layer(self.norm_cfg, after)])
                 layers['activate'] = build_activation_layer(self.act_cfg)
                 layers |= {'aa': aa} if aa else {}
@@ -273,7 +273,7 @@ class ScaleResNet(StagedBackbone):
         if avg_down and stride != 1:
             layers['0'] = aa or ScaleAvgPool2d(stride, scale_space=self.grid)
         elif aa:
-            layers['aa'] = aa  # not counted: checkpoints know the others by their number
+            layers['aa'] = aa  # a name keeps the numbers that checkpoints give the other layers
         stride = 1 if layers else stride
         first = int('0' in layers)
         layers[f'{first}'] = build_conv_layer(
@@ -295,7 +295,7 @@ class ScaleResNet(StagedBackbone):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def stem_forward(self, x: Levels) -> Levels:
-        """The stem, from a scale space to the input of the first stage."""
+        """Run the stem, from a scale space to the input of the first stage."""
         if self.deep_stem:
             x = self.stem(x)
         else:
@@ -305,10 +305,10 @@ class ScaleResNet(StagedBackbone):
         return self.aa_pool(x) if self.aa_pool else x
 
     def body(self, x: Signal) -> tuple[Signal, ...]:
-        """Everything behind the lift: from a scale space to one for each of ``out_indices``.
+        """Run the network without its lift, from a scale space to a tuple of scale spaces.
 
-        In eval mode, on an integer base, it commutes with scaling to rounding, but for dense levels
-        that are finer than the image, which are read between their pixels.
+        In eval mode and with an integer base the body commutes with scaling up to rounding. Dense
+        levels finer than the image are an exception, because they are interpolated.
         """
         check_signal(x, self.grid, self.in_channels)
         x, outputs = self.stem_forward(Levels.of(x)), []
@@ -325,18 +325,18 @@ class ScaleResNet(StagedBackbone):
         return outputs if self.scale_pooling is None else self.scale_pooling(outputs)
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
-        """The group of a parameter, for layer-wise learning rates, and the number of groups.
+        """Return the group of a parameter, for layer-wise learning rates, and the group count.
 
         Args:
             param_name (str): Name of the parameter in the whole model.
-            prefix (str): What precedes the names of the backbone, such as ``'backbone.'``.
+            prefix (str): Prefix of the backbone's parameters, such as ``'backbone.'``.
         """
         return layer_depth(self.depth, ARCHITECTURES[self.depth][2], param_name, prefix)
 
 
 @MODELS.register_module()
 class ScaleResNetV1c(ScaleResNet):
-    """ScaleResNet with three 3x3 convolutions as its stem, MMSegmentation's usual backbone."""
+    """ScaleResNet with a stem of three 3x3 convolutions, MMSegmentation's usual backbone."""
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **{'deep_stem': True, **kwargs})

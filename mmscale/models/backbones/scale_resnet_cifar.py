@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""ResNet on scale spaces, for small images."""
+"""ResNet on scale spaces for small images."""
 
 from mmcv.cnn import build_activation_layer, build_conv_layer, build_norm_layer
 
@@ -12,9 +12,9 @@ from .scale_resnet import ScaleResNet
 
 @MODELS.register_module()
 class ScaleResNet_CIFAR(ScaleResNet):
-    """ScaleResNet for small images: a 3x3 stem of stride 1 and no max pooling.
+    """ScaleResNet for small images, with a 3x3 stem of stride 1 and no max pooling.
 
-    The counterpart of MMPretrain's ``ResNet_CIFAR``. Arguments are those of :class:`ScaleResNet`;
+    It corresponds to MMPretrain's ``ResNet_CIFAR``. Arguments are those of :class:`ScaleResNet`;
     ``deep_stem`` and ``aa_stem`` must stay False.
     """
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""The three-layer network of the MNIST-Scale literature, equivariant to rotation."""
+"""A rotation-equivariant version of the three-layer network of the MNIST-Scale literature."""
 
 from collections.abc import Sequence
 
@@ -21,21 +21,21 @@ from .base import Backbone
 
 @MODELS.register_module()
 class SO2ConvNet(Backbone):
-    """Stages of SO(2) convolution, norm nonlinearity, blur pooling by 2 and norm batch norm.
+    """A network of SO(2) convolutions, norm nonlinearities, blur pooling and norm batch norms.
 
-    The counterpart of :class:`ScaleConvNet` for rotation; the last stage does not pool. Fields hold
-    orders 0 to ``max_order``. What is returned is what rotation only moves: order 0 and the lengths
-    of the pairs, ordinary feature maps. Quarter turns are exact for every size of image, other
-    angles as far as the image is smooth on the pixels.
+    It corresponds to :class:`ScaleConvNet`; the last stage does not pool. Fields hold orders 0 to
+    ``max_order``. The outputs are ordinary feature maps, which rotation only moves: order 0 and
+    the lengths of the pairs. Equivariance to quarter turns is exact for every size of image. The
+    error at other angles decreases with the smoothness of the image on its pixels.
     Sources: Worrall et al., Harmonic Networks, CVPR 2017; Weiler & Cesa, General E(2)-Equivariant
     Steerable CNNs, NeurIPS 2019.
 
     Args:
         in_channels (int): Channels of the image.
-        channels (Sequence[int]): Channels of each order, one integer a stage.
+        channels (Sequence[int]): Channels of each order, an integer per stage.
         kernel_size (int): Taps of every convolution, odd.
         max_order (int): The largest order of the fields.
-        out_indices, init_cfg, partial_pretrained: As of :class:`ScaleConvNet`.
+        out_indices, init_cfg, partial_pretrained: See :class:`ScaleConvNet`.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
@@ -71,7 +71,7 @@ class SO2ConvNet(Backbone):
         self.feat_dim = in_channels * (1 + max_order)
 
     def fields(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The fields of ``out_indices``, ``(N, C * (1 + 2 * max_order), H', W')``, which turn."""
+        """Return the fields ``(N, C * (1 + 2 * max_order), H', W')`` of ``out_indices``."""
         x, outputs = image, []
         for i, (conv, act, norm) in enumerate(zip(self.convs, self.acts, self.norms, strict=True)):
             x = act(conv(x))

@@ -20,7 +20,7 @@ from mmscale.registry import MODELS
 from .arguments import per_stage
 from .base import StagedBackbone
 
-# depth: (kernel size and relative width of each convolution of a block, blocks of each stage)
+# depth: (kernel size and relative width of each convolution of a block, blocks per stage)
 ARCHITECTURES = {
     18: (((3, 1), (3, 1)), (2, 2, 2, 2)),
     34: (((3, 1), (3, 1)), (3, 4, 6, 3)),
@@ -29,10 +29,10 @@ ARCHITECTURES = {
 
 
 class SO2ResidualBlock(BaseModule):
-    """``act(branch(x) + shortcut(x))``, the block of ResNet on fields.
+    """A residual block on fields, ``act(branch(x) + shortcut(x))``.
 
-    With a stride of 2 the input is blur-pooled once, for branch and shortcut; all convolutions
-    have stride 1. ``layout`` lists them, each as ``(kernel_size, out_channels)``.
+    With a stride of 2 blur pooling precedes both branch and shortcut. All convolutions have
+    stride 1; ``layout`` lists their ``(kernel_size, out_channels)``.
     """
 
     def __init__(
@@ -77,29 +77,29 @@ class SO2ResidualBlock(BaseModule):
 
 @MODELS.register_module()
 class SO2ResNet(StagedBackbone):
-    """ResNet whose fields turn with the image, and whose outputs are only moved by rotation.
+    """ResNet that is equivariant to rotation.
 
-    The layers of ResNet, with convolutions between fields of orders 0 to ``max_order``, norm
-    nonlinearities and norm batch norms. Blur pooling takes the place of strides and of the max
-    pooling: the stem convolves at full resolution and then pools twice, strided blocks pool first
-    and then convolve. Returned are order 0 and the lengths of the pairs, ordinary feature maps.
-    Quarter turns are exact for every size of image, other angles as far as the image is smooth on
-    the pixels.
+    Its convolutions map between fields of orders 0 to ``max_order``; its nonlinearities and batch
+    norms act on norms. Blur pooling replaces strides and max pooling: the stem convolves at full
+    resolution and then pools twice, strided blocks pool first and then convolve. The outputs are
+    ordinary feature maps, which rotation only moves: order 0 and the lengths of the pairs.
+    Equivariance to quarter turns is exact for every size of image. The error at other angles
+    decreases with the smoothness of the image on its pixels.
     Sources: He et al., Deep Residual Learning, CVPR 2016; Worrall et al., Harmonic Networks, CVPR
     2017; Weiler & Cesa, General E(2)-Equivariant Steerable CNNs, NeurIPS 2019.
 
     Args:
         depth (int): 18, 34 or 50.
         in_channels (int): Channels of the image.
-        stem_channels (int): Channels of each order behind the stem.
+        stem_channels (int): Output channels of the stem, of each order.
         base_channels (int): Middle channels of the first stage, of each order. With
-            ``max_order=2``, 39 gives depths 18 and 34 about the parameters that 64 gives ResNet,
-            32 gives them to depth 50.
+            ``max_order=2`` the number of parameters is about that of the ordinary ResNet for 39
+            at depths 18 and 34, and for 32 at depth 50.
         max_order (int): The largest order of the fields.
         strides (Sequence[int]): Stride of each stage, 1 or 2.
         num_stages, out_indices, frozen_stages, norm_eval, with_cp, zero_init_residual, init_cfg,
-            partial_pretrained: As of :class:`ScaleResNet`. ``init_cfg`` defaults to that of the
-            layers.
+            partial_pretrained: See :class:`ScaleResNet`. Without ``init_cfg`` the layers initialise
+            themselves.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
@@ -159,11 +159,11 @@ class SO2ResNet(StagedBackbone):
         return [self.conv1, self.norm1, self.act1]
 
     def stem_forward(self, image: Tensor) -> Tensor:
-        """The stem, from an image to the field that enters the first stage."""
+        """Run the stem, from an image to the field that enters the first stage."""
         return blur_pool(self.act1(self.norm1(blur_pool(self.conv1(image)))))
 
     def fields(self, image: Tensor) -> tuple[Tensor, ...]:
-        """The fields of ``out_indices``, ``(N, C * (1 + 2 * max_order), H', W')``, which turn."""
+        """Return the fields ``(N, C * (1 + 2 * max_order), H', W')`` of ``out_indices``."""
         x, outputs = self.stem_forward(image), []
         for i, name in enumerate(self.res_layers):
             x = getattr(self, name)(x)
@@ -177,10 +177,10 @@ class SO2ResNet(StagedBackbone):
 
 @MODELS.register_module()
 class SO2ResNet_CIFAR(SO2ResNet):
-    """SO2ResNet for small images: a 3x3 stem, and no pooling before the first stage.
+    """SO2ResNet for small images, with a 3x3 stem and no pooling before the first stage.
 
-    The counterpart of MMPretrain's ``ResNet_CIFAR``. Arguments are those of :class:`SO2ResNet`;
-    ``max_order`` is at most 2, all that a 3x3 kernel can make of an image.
+    It corresponds to MMPretrain's ``ResNet_CIFAR``. Arguments are those of :class:`SO2ResNet`;
+    ``max_order`` is at most 2, since a 3x3 kernel makes no higher order from an image.
     """
 
     stem_size = 3

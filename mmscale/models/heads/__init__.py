@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Made of the heads of MMPretrain, which must be installed."""
+"""Heads, which need MMPretrain."""
 
 from .scale_cls_head import ScaleClsHead
 

@@ -1,7 +1,8 @@
 # Copyright (c) mmscale contributors.
-"""Classification that pools the answers of the levels rather than their features."""
+"""Classification that combines the predictions of the levels instead of their features."""
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,43 +23,42 @@ POOLS = (*MIXTURES, 'max', 'mean', 'logsumexp')
 
 @MODELS.register_module()
 class ScaleClsHead(BaseModule):
-    """Runs a classification head on each level's own vector and combines what the levels answer.
+    """A classification head that predicts from each level's vector and combines the predictions.
 
-    A maximum of features over levels makes a chimera of them. Here each level answers by itself,
-    with one set of weights, and the answer is that of a mixture, ``p(y) = sum_k pi_k p_k(y)``. The
-    weights ``pi`` are a softmax over the levels of one linear unit of the same vectors, so an
-    object of another size gets the same answer from another level. The unit starts at 0, where all
-    levels weigh the same.
+    A maximum of features over levels mixes features of different levels. Here each level predicts
+    with the same weights, and the result is a mixture, ``p(y) = sum_k pi_k p_k(y)``. The weights
+    ``pi`` are a softmax over levels of one linear unit of the same vectors, so that an object of
+    another size gets the same prediction from another level. The unit starts at 0, where all
+    levels have equal weights.
 
-    The output is logits, of which the head makes losses and predictions as of its own: the
-    logarithm of the mixture where it has a softmax, ``log p - log(1 - p)`` of each label where it
-    or its loss has a sigmoid. One level gives the logits of the head itself.
+    The output is logits, which the head turns into losses and predictions like its own logits:
+    the logarithm of the mixture for a softmax, ``log p - log(1 - p)`` of each label if the head or
+    its loss has a sigmoid. With one level the output is the logits of the head.
 
-    It has the parameters of the head, with ``pool='gate'`` ``in_channels`` more. Checkpoints of the
-    head behind :class:`~mmscale.models.ScaleGlobalPooling` load; a gate that they lack is 0.
+    The module has the parameters of the head and, with ``pool='gate'``, ``in_channels`` more.
+    Checkpoints of the head behind :class:`~mmscale.models.ScaleGlobalPooling` load, the gate as 0.
 
     Sources: Jacobs et al., Adaptive Mixtures of Local Experts, Neural Computation 1991 (the gate
     and the loss of the mixture); Jansson & Lindeberg, Scale-invariant scale-channel networks, J.
-    Math. Imaging Vis. 2022 (pooling what the channels answer by maximum, mean or logsumexp).
+    Math. Imaging Vis. 2022 (maximum, mean and logsumexp of the channels' outputs).
 
     Args:
-        pool (str): How answers are combined: ``'gate'``; ``'prob'``, the mixture with equal
-            weights; ``'max'``, ``'mean'`` or ``'logsumexp'`` of the logits of each class
-            (logsumexp less the logarithm of the number of levels, so that levels that agree are
-            answered as one).
-        scale_dropout (float): In training, each level is left out with this probability, drawn for
-            each sample; at least one stays.
-        head_type (str): The head: one of vectors, with the ``loss`` and the predictions of
-            ``ClsHead`` or ``MultiLabelClsHead``.
-        **kwargs: Of the head: ``num_classes``, ``in_channels``, ``loss``, ``topk``, ....
+        pool (str): The combination: ``'gate'``; ``'prob'``, the mixture with equal weights;
+            ``'max'``, ``'mean'`` or ``'logsumexp'`` of the logits of each class. Logsumexp is taken
+            minus the logarithm of the number of levels, so that equal logits stay unchanged.
+        scale_dropout (float): Probability of leaving a level out in training, drawn per sample; at
+            least one level stays.
+        head_type (str): A head on vectors, with the ``loss`` and the predictions of ``ClsHead`` or
+            ``MultiLabelClsHead``.
+        **kwargs: Arguments of the head: ``num_classes``, ``in_channels``, ``loss``, ``topk``, ....
 
     Shape:
-        - Input: a tuple, of which the last is of ``ScaleGlobalPooling(scale='none')``,
+        - Input: a tuple whose last entry comes from ``ScaleGlobalPooling(scale='none')``,
           ``(N, in_channels, S, 1, 1)``.
         - Output: logits ``(N, num_classes)``, float32 or wider.
 
     Raises:
-        ValueError: For a head that has a loss or predictions of its own, or an input of another
+        ValueError: If the head overrides the loss or the predictions, or the input has another
             shape.
     """
 
@@ -68,7 +68,7 @@ class ScaleClsHead(BaseModule):
         scale_dropout: float = 0.0,
         head_type: str = 'mmpretrain.LinearClsHead',
         init_cfg: dict | list[dict] | None = None,
-        **kwargs,
+        **kwargs: Any,
     ):
         super().__init__(init_cfg)
         check_choice('pool', pool, POOLS)
@@ -96,28 +96,28 @@ class ScaleClsHead(BaseModule):
         return self._combine(*self._ask(feats))
 
     def pre_logits(self, feats: tuple[Signal, ...]) -> Tensor:
-        """What the last linear layer sees, ``(N, S, C)``."""
+        """Return the input of the last linear layer, ``(N, S, C)``."""
         return self._on_levels(self.head.pre_logits, _vectors(feats))
 
-    def loss(self, feats: tuple[Signal, ...], data_samples: list, **kwargs) -> dict:
-        """The losses of the head, of the combined answer."""
+    def loss(self, feats: tuple[Signal, ...], data_samples: list, **kwargs: Any) -> dict:
+        """Return the losses of the head for the combined logits."""
         logits = self(feats)
         losses = self.head._get_loss(logits, data_samples, **kwargs)
         if getattr(self.head, 'cal_acc', False):
-            # The head takes logits below 0 for no answer, and logarithms of probabilities are.
+            # The head ignores logits below 0, which logarithms of probabilities always are.
             target = torch.cat([sample.gt_label for sample in data_samples])
             parts = Accuracy.calculate(logits, target, topk=self.head.topk, thrs=(None,))
             losses |= {f'accuracy_top-{k}': part for k, part in zip(self.head.topk, parts)}
         return losses
 
     def predict(self, feats: tuple[Signal, ...], data_samples: list | None = None) -> list:
-        """The predictions of the head, and the level that each is from.
+        """Return the predictions of the head, with the most important level of each.
 
         Returns:
-            list[DataSample]: With ``pred_level``, the level that says most for the predicted label,
-            counted from the finest, ``(1,)``, and ``pred_level_score``, its share among all levels:
-            of a mixture its probability, given image and label. Of a multi-label head both are
-            those of each class, ``(num_classes,)``.
+            list[DataSample]: ``pred_level`` is the level with the largest contribution to the
+            predicted label, counted from the finest level, ``(1,)``. ``pred_level_score`` is its
+            share among all levels; in a mixture this is its probability, given image and label. A
+            multi-label head gives both for each class, ``(num_classes,)``.
         """
         scores, log_weights = self._ask(feats)
         samples = self.head._get_predictions(self._combine(scores, log_weights), data_samples)
@@ -128,11 +128,11 @@ class ScaleClsHead(BaseModule):
         return samples
 
     def _on_levels(self, run, vectors: Tensor) -> Tensor:
-        """All levels as one batch: ``(N, S, C)`` to ``(N, S, K)``."""
+        """Run all levels as one batch: ``(N, S, C)`` to ``(N, S, K)``."""
         return run((vectors.flatten(0, 1),)).unflatten(0, (-1, vectors.shape[1]))
 
     def _ask(self, feats: tuple[Signal, ...]) -> tuple[Tensor, Tensor]:
-        """Logits of each level, ``(N, S, K)``, and logarithms of their weights, ``(N, S, 1)``."""
+        """Return logits ``(N, S, K)`` and log weights ``(N, S, 1)`` of the levels."""
         vectors = _vectors(feats)
         scores = self._on_levels(self.head, vectors)
         # Half precision has too few digits for a sum of logarithms.
@@ -148,14 +148,14 @@ class ScaleClsHead(BaseModule):
         return scores, weights.log_softmax(1)
 
     def _answers(self, scores: Tensor, log_weights: Tensor) -> Tensor:
-        """What each level says for each label, ``(N, S, K)``: ``log(pi_k p_k(y))`` of mixtures."""
+        """Return weighted scores of levels, ``(N, S, K)``: ``log(pi_k p_k(y))`` in a mixture."""
         if self.pool in MIXTURES:
             scores = F.logsigmoid(scores) if self.sigmoid else scores.log_softmax(2)
         return scores + log_weights
 
     def _combine(self, scores: Tensor, log_weights: Tensor) -> Tensor:
         if scores.shape[1] == 1:
-            # The head's own logits. The weight is 1, and the gate stays in the graph, where
+            # The log weight is 0. The sum keeps the gate in the graph, because
             # DistributedDataParallel waits for its gradient.
             return (scores + log_weights)[:, 0]
         if self.pool == 'max':
@@ -168,7 +168,7 @@ class ScaleClsHead(BaseModule):
         return combined
 
     def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        # Checkpoints of ordinary classifiers have the weights of the head where this module is.
+        # Checkpoints of ordinary classifiers name the weights of the head without `head.`.
         plain = [
             key
             for key in state_dict
@@ -182,7 +182,7 @@ class ScaleClsHead(BaseModule):
 
 
 def _answers_as(head: nn.Module, kind: type) -> bool:
-    """Whether losses and predictions of a head are those of a kind of head, made of its logits."""
+    """Tell whether a head inherits losses and predictions from ``kind``."""
     return isinstance(head, kind) and all(
         getattr(type(head), name) is getattr(kind, name)
         for name in ('loss', '_get_loss', 'predict', '_get_predictions')
@@ -197,12 +197,12 @@ def _has_sigmoid(loss: nn.Module) -> bool:
 
 
 def _vectors(feats: tuple[Signal, ...]) -> Tensor:
-    """Of each level, ``(N, S, C)``."""
+    """Return the vectors of the levels, ``(N, S, C)``."""
     x = feats[-1]
     if is_pyramid(x) or x.ndim != 5 or x.shape[3:] != (1, 1):
         found = f'the shape {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(
-            'expected one vector of each level, (N, C, S, 1, 1), of the neck '
+            'expected one vector per level, (N, C, S, 1, 1), from the neck '
             f"dict(type='mmscale.ScaleGlobalPooling', scale='none'), got {found}"
         )
     return x[..., 0, 0].mT

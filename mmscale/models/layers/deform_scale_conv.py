@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Deformable scale convolution as layers."""
+"""Layers for deformable scale convolution."""
 
 from torch import nn
 
@@ -15,28 +15,28 @@ from .scale_conv import ScaleConv
 class DeformScaleConv(ScaleConv):
     """Deformable scale convolution, :func:`mmscale.ops.deform_scale_conv2d`.
 
-    A parallel scale convolution, ``conv_offset``, predicts where each tap reads, in tap units. It
-    starts at 0, and the layer as its scale convolution. The names of its parameters are those of
-    MMCV's ``DeformConv2dPack``, so that the checkpoints of deformable ResNets load. Use it as a
-    ``conv_cfg``, as :class:`ScaleConv`.
+    A parallel scale convolution, ``conv_offset``, predicts the offset of each tap in tap units. It
+    starts at 0, where the layer equals its scale convolution. Parameters have the names of MMCV's
+    ``DeformConv2dPack``, so that checkpoints of deformable ResNets load. Use the layer as a
+    ``conv_cfg``, like :class:`ScaleConv`.
     Sources: Dai et al., Deformable Convolutional Networks, ICCV 2017; Worrall & Welling, Deep
     Scale-Spaces, NeurIPS 2019.
 
     Args:
-        in_channels, ..., interaction, scale_space: As of :class:`ScaleConv`; both convolutions have
+        in_channels, ..., interaction, scale_space: See :class:`ScaleConv`; both convolutions have
             the same ``interaction``.
-        deform_groups (int): Blocks of input channels that have offsets of their own.
+        deform_groups (int): Number of groups of input channels with separate offsets.
         backend (str): ``'auto'``, ``'mmcv'`` or ``'native'``, see
             :func:`mmscale.ops.choose_backend`.
 
     Shape:
-        As of :class:`ScaleConv`.
+        See :class:`ScaleConv`.
 
     Raises:
         RuntimeError: If ``backend='mmcv'`` and MMCV was installed without compiled ops.
     """
 
-    # What conv_offset predicts for a tap: dy and dx.
+    # dy and dx.
     outputs_per_tap = 2
 
     def __init__(
@@ -70,7 +70,7 @@ class DeformScaleConv(ScaleConv):
         self.init_offset()
 
     def init_offset(self) -> None:
-        """Sets the offset branch to 0; ``ScaleResNet`` does so again after its own ``init_cfg``."""
+        """Set the offset branch to 0; ``ScaleResNet`` calls it again after its ``init_cfg``."""
         nn.init.zeros_(self.conv_offset.weight)
         nn.init.zeros_(self.conv_offset.bias)
 
@@ -91,10 +91,10 @@ class DeformScaleConv(ScaleConv):
 
 @MODELS.register_module()
 class ModulatedDeformScaleConv(DeformScaleConv):
-    """Deformable scale convolution whose taps are also weighted, by a sigmoid that starts at 0.5.
+    """Deformable scale convolution with a modulation of its taps, a sigmoid that starts at 0.5.
 
-    At the start it is half of its scale convolution. Arguments, shapes and what is raised are
-    those of :class:`DeformScaleConv`; the names of the parameters are those of MMCV's
+    At the start the output is half of the output of its scale convolution. Arguments, shapes and
+    errors are those of :class:`DeformScaleConv`. Parameters have the names of MMCV's
     ``ModulatedDeformConv2dPack``.
     Source: Zhu et al., Deformable ConvNets v2, CVPR 2019.
     """

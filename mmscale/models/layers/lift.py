@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Lifting stems: the first layer of a network on scale spaces."""
+"""Lifts, the first layers of networks on scale spaces."""
 
 from torch import Tensor, nn
 
@@ -16,11 +16,11 @@ from mmscale.scale_space.resample import INTERPOLATIONS, PADDINGS, check_choice
 
 
 class Lift(nn.Module):
-    """What lifts share: the levels, and what lies outside the image.
+    """Base class of the lifts.
 
     Args:
         scale_space (dict | ScaleGrid): The levels.
-        padding (str): What lies outside the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
+        padding (str): Padding of the image: ``'zeros'``, ``'replicate'``, ``'reflect'`` or
             ``'circular'``.
 
     Shape:
@@ -29,8 +29,8 @@ class Lift(nn.Module):
           ``(N, C, ceil(H / base**k), ceil(W / base**k))``.
 
     Raises:
-        ValueError: If an argument is out of range; in ``forward``, if the image is smaller than
-            the coarsest level can hold.
+        ValueError: If an argument is out of range; in ``forward``, if the image is too small for
+            the coarsest level.
     """
 
     def __init__(self, scale_space: dict | ScaleGrid, padding: str = 'zeros'):
@@ -57,7 +57,7 @@ class GaussianLift(Lift):
 
 @MODELS.register_module()
 class RepeatLift(Lift):
-    """Every level is the image, dense, :func:`mmscale.scale_space.repeat_lift`.
+    """The dense scale space that repeats the image, :func:`mmscale.scale_space.repeat_lift`.
 
     Args:
         scale_space (dict | ScaleGrid): The levels.
@@ -84,8 +84,8 @@ class BilinearPyramidLift(Lift):
 class GaussianPyramidLift(Lift):
     """The Gaussian pyramid, :func:`mmscale.scale_space.gaussian_pyramid_lift`.
 
-    Arguments are those of :class:`Lift`, whose negative levels are finer than the image, and
-    ``interpolation`` (str), how positions between pixels are read: ``'bicubic'`` or ``'bilinear'``.
+    Arguments are those of :class:`Lift`, and ``interpolation`` (str) between pixels, ``'bicubic'``
+    or ``'bilinear'``. Negative levels are finer than the image.
     """
 
     def __init__(

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""The blocks of ResNet on scale spaces, with the parameters of MMPretrain's."""
+"""The blocks of ResNet on scale spaces, with MMPretrain's names of the parameters."""
 
 import torch
 import torch.utils.checkpoint as cp
@@ -14,22 +14,22 @@ from .scale_sequential import run
 
 
 def no_gradient(layer: nn.Module) -> RuntimeError:
-    """The error of a layer under a checkpointing that knows tensors alone.
+    """Return the error of a layer under MMEngine's activation checkpointing.
 
-    That runs the layer without gradients behind layers with gradients, and gives an empty tuple.
+    It supports tensors only: it runs the layer without gradients and passes an empty tuple on.
     """
     return RuntimeError(
         f'no gradient comes through {type(layer).__name__}: activation_checkpointing of MMEngine '
-        'knows no scale spaces; give the backbone with_cp=True in its place'
+        'does not support scale spaces; give the backbone with_cp=True in its place'
     )
 
 
 class ResidualBlock(BaseModule):
-    """``relu(branch(x) + shortcut(x))``; the subclasses have the branch.
+    """A residual block, ``relu(branch(x) + shortcut(x))``; subclasses define the branch.
 
-    ``expansion`` is that of output over middle channels, ``conv_cfg`` has ``scale_space`` and
-    ``interaction`` (1x1 convolutions are pointwise), ``deform_cfg`` what ``conv2`` has instead, and
-    ``aa`` takes over the stride behind norm and activation. The others are as of ScaleResNet.
+    ``expansion`` is the ratio of output to middle channels. ``conv_cfg`` has ``scale_space`` and
+    ``interaction``; 1x1 convolutions have interaction 1. ``deform_cfg`` updates it for ``conv2``.
+    ``aa`` takes over the stride after norm and activation. The rest is as in ScaleResNet.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class ResidualBlock(BaseModule):
         return getattr(self, self.norm_names[-1])
 
     def _sum(self, y: Levels, x: Levels) -> Levels:
-        """The branch, with stochastic depth, and the shortcut."""
+        """Add branch and shortcut, with stochastic depth of the branch."""
         if self.training and not isinstance(self.drop_path, nn.Identity):
             factors = y.per_sample(self.drop_path(y.rows.new_ones(y.batch_size, 1)))
             y = y.map(lambda pixels: pixels * factors)
@@ -94,17 +94,17 @@ class ResidualBlock(BaseModule):
                 raise no_gradient(self)
             return self.forward(Levels.of(x)).to_signal()
         if self.with_cp and torch.is_grad_enabled():
-            # A tensor among the arguments tells whose random numbers are to be repeated: the GPU's.
+            # PyTorch restores the random state of the devices of the tensors among the arguments.
             args = lambda _, levels: self._inner_forward(levels), x.rows, x  # noqa: E731
             return self.relu(cp.checkpoint(*args, use_reentrant=False))
         return self.relu(self._inner_forward(x))
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions, the first of them strided."""
+    """A block of two 3x3 convolutions; the first has the stride."""
 
     def _layers(self, in_channels, middle, out_channels, stride, dilation) -> list[tuple]:
-        """In and out channels, kernel size, stride and dilation of each convolution."""
+        """List in and out channels, kernel size, stride and dilation of each convolution."""
         return [(in_channels, middle, 3, stride, dilation), (middle, out_channels, 3, 1, 1)]
 
     def _inner_forward(self, x: Levels) -> Levels:
@@ -114,8 +114,9 @@ class BasicBlock(ResidualBlock):
 
 
 class Bottleneck(ResidualBlock):
-    """A 1x1, a 3x3 and a 1x1 convolution; the second or, in the style of Caffe, the first strided.
+    """A block of a 1x1, a 3x3 and a 1x1 convolution.
 
+    The second convolution has the stride; in the style of Caffe the first has it.
     Source: He et al., Deep Residual Learning, CVPR 2016.
     """
 

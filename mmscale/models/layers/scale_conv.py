@@ -26,33 +26,33 @@ for _kind in (HermiteBasis, GaussianDerivativeBasis, DiscreteBasis):
 
 @MODELS.register_module()
 class ScaleConv(nn.Module):
-    """Scale convolution, :func:`mmscale.ops.scale_conv2d` with learned weights.
+    """Scale convolution with learned weights, see :func:`mmscale.ops.scale_conv2d`.
 
-    Use it where MMCV takes a ``conv_cfg``:
+    Use it as a ``conv_cfg`` of MMCV:
     ``conv_cfg=dict(type='mmscale.ScaleConv', scale_space=dict(base=2, num_scales=4))``. MMCV's
-    ``ConvModule`` then takes dense scale spaces; pyramids only without its activation.
+    ``ConvModule`` then takes dense scale spaces, and pyramids if it has no activation.
     Source: Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019.
 
-    The 4-D weight of an ordinary convolution loads as the one level that it sees, ``l = 0``, with
-    zeros elsewhere: ImageNet checkpoints of ResNet load into ScaleResNet, whatever K is.
+    The 4-D weight of an ordinary convolution loads as ``l = 0``, with zeros for all other ``l``.
+    ImageNet checkpoints of ResNet therefore load into ScaleResNet for any K.
 
-    With a ``kernel`` basis the kernel of level ``k`` is ``sum_f w(o, c, l, f) psi_f^k``, on the
-    samples that the basis has there; on pyramids all levels have that of level 0. ``kernel_size``
-    and ``padding`` only tell 1x1 convolutions, which do not use it, from others. A 4-D weight loads
-    where level 0 has its taps (:class:`~mmscale.scale_space.DiscreteBasis`). In eval mode and
-    without gradients the kernels are kept; what is written through ``weight.data``, which PyTorch
-    does not count, is seen from the next ``eval()`` on.
+    With a ``kernel`` basis the kernel of level ``k`` is ``sum_f w(o, c, l, f) psi_f^k``, sampled
+    by the basis. On pyramids all levels use the kernel of level 0. 1x1 convolutions ignore the
+    basis; all others take their size and padding from it, not from the arguments. A 4-D weight
+    loads if its taps are those of level 0 (:class:`~mmscale.scale_space.DiscreteBasis`). In eval
+    mode and without gradients the kernels are cached. PyTorch does not count writes through
+    ``weight.data``: call ``eval()`` after such a write.
 
     Args:
         in_channels (int): Channels of the input.
         out_channels (int): Channels of the output.
         kernel_size (int | tuple[int, int]): Taps, odd.
         stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
-        padding (int | tuple[int, int]): In taps. Must be ``dilation * (kernel_size // 2)``: any
-            other padding moves the levels against each other.
+        padding (int | tuple[int, int]): Padding in taps, ``dilation * (kernel_size // 2)``. Any
+            other padding would shift the levels relative to each other.
         dilation (int | tuple[int, int]): Distance of the taps, multiplied by ``base**k``.
-        groups (int): Blocked connections, as in ``torch.nn.Conv2d``.
-        bias (bool): Whether to add a learned bias, one a channel.
+        groups (int): Number of groups of channels, as in ``torch.nn.Conv2d``.
+        bias (bool): Whether to add a learned bias per channel.
         interaction (int): K, the number of levels that one output level sees, from 1 to
             ``num_scales``.
         kernel (dict, optional): The basis of the kernels, as ``dict(type='mmscale.HermiteBasis',
@@ -64,16 +64,16 @@ class ScaleConv(nn.Module):
         - Input: dense ``(N, in_channels, S, H, W)`` or a pyramid of S tensors
           ``(N, in_channels, H_k, W_k)``.
         - Output: the same form, ``out_channels`` channels, each side ``ceil(size / stride)``.
-        - ``weight``: ``(out_channels, in_channels / groups, K, kh, kw)``, with a basis
+        - ``weight``: ``(out_channels, in_channels / groups, K, kh, kw)``, or with a basis
           ``(out_channels, in_channels / groups, K, F)``.
 
     Raises:
         ValueError: If an argument is out of range.
     """
 
-    # The address of the weight and its kernels, see `_kernels`.
+    # The cache of `_kernels`: a key and the kernels.
     _views = None
-    # What mmcv.cnn.ConvModule reads off a convolution.
+    # mmcv.cnn.ConvModule reads these attributes.
     transposed = False
     output_padding = (0, 0)
 
@@ -126,7 +126,7 @@ class ScaleConv(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draws the weights as ``torch.nn.Conv2d`` does, the fan-in counting all K levels."""
+        """Draw the weights as ``torch.nn.Conv2d`` does; the fan-in counts all K levels."""
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         if self.bias is not None:
             bound = 1 / math.sqrt(self.weight[0].numel())
@@ -141,11 +141,11 @@ class ScaleConv(nn.Module):
         return convolve(x, kernels, *args, self.grid, steps)
 
     def _kernels(self, dense: bool) -> Sequence[Tensor | tuple[Tensor, ...]]:
-        """The kernel of each ``l``; without gradients they are kept.
+        """Return the kernel of each ``l``, cached where gradients are off.
 
-        A view costs the host as much as a small layer does. What changes values in place changes
-        the views; what puts another tensor in the weight's place has another address. The kernels
-        of a basis are copies, and go by the version of the weight, too; they are kept in eval.
+        Making a view costs the host as much as a small layer. In-place changes of the weight reach
+        its views; a new tensor in the weight's place has another address. The kernels of a basis
+        are copies. They are cached in eval mode only, and by the version of the weight, too.
         """
         weight, basis = self.weight, self.kernel is not None
         if (
@@ -153,22 +153,22 @@ class ScaleConv(nn.Module):
             or torch.compiler.is_compiling()
             or torch._C._is_tracing()
             or type(weight) is not nn.Parameter
-            or (basis and (self.training or weight.is_inference()))  # these have no version
+            or (basis and (self.training or weight.is_inference()))  # has no version
         ):
             return self._synthesise(weight, dense)
         key = (weight.data_ptr(), weight._version, dense) if basis else weight.data_ptr()
         views = self._views
         if views is None or views[0] != key:
-            # Of the weight apart from its graph: autograd lets nobody use views made without
-            # gradients once the weight has been changed with gradients.
+            # Detached, because autograd forbids the use of views made without gradients after an
+            # in-place change of the weight with gradients.
             with torch.inference_mode(False):
                 self._views = views = key, self._synthesise(weight.detach(), dense)
         return views[1]
 
     def _make_tables(self) -> None:
-        """Functions, their sides and distances, of pyramids [False] and of dense signals [True].
+        """Make functions, sides and distances for pyramids [False] and dense signals [True].
 
-        They come anew from float64 whenever the weight is cast or moved.
+        Every cast or move of the weight makes them again from float64.
         """
         self._views = None
         if self.kernel is None:
@@ -205,7 +205,7 @@ class ScaleConv(nn.Module):
         return {**self.__dict__, '_views': None}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'ScaleConv':
-        # `to(memory_format=torch.channels_last)` is of 4-D tensors: it takes levels as rows.
+        # `to(memory_format=torch.channels_last)` takes 4-D tensors only: join levels and rows.
         def apply_to_maps(x: Tensor) -> Tensor:
             try:
                 return fn(x)
@@ -225,7 +225,7 @@ class ScaleConv(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def inflate(self, weight: Tensor) -> Tensor:
-        """The weight of an ordinary convolution as one of this layer, if its taps fit; or as it is.
+        """Convert the weight of an ordinary convolution; return a weight that does not fit as is.
 
         Args:
             weight (Tensor): ``(C_out, C_in / groups, kh, kw)``.

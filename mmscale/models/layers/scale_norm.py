@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Batch normalisation whose statistics are shared by all levels."""
+"""Batch normalisation that shares its statistics over all levels."""
 
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -12,8 +12,8 @@ from mmscale.scale_space import Levels, Signal, is_pyramid
 class ScaleBN(_BatchNorm):
     """Batch normalisation with one mean and variance per channel over all pixels of all levels.
 
-    Statistics per level would treat one object differently at each of its scales. Parameters and
-    buffers are those of ``torch.nn.BatchNorm2d``, so its checkpoints load.
+    Statistics per level would treat an object differently at each of its scales. Parameters and
+    buffers are those of ``torch.nn.BatchNorm2d``, whose checkpoints therefore load.
 
     Shape:
         - Input: dense ``(N, C, S, H, W)``, a pyramid of S tensors ``(N, C, H_k, W_k)``,
@@ -29,13 +29,13 @@ class ScaleBN(_BatchNorm):
         return super().forward(x)
 
     def _normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels ``(P, C)`` or maps ``(N, C, H, W)``."""
+        """Normalise pixels ``(P, C)`` or maps ``(N, C, H, W)``."""
         if pixels.ndim == 4 or not self.training:
             return super().forward(pixels)
-        # As an image of channels last: PyTorch walks a matrix column by column for its statistics.
-        # In just these strides: with other ones of the axes of length 1 its gradient is wrong.
+        # As a channels-last image, since PyTorch reads a matrix column by column for statistics.
+        # The strides matter: other strides of the axes of length 1 give a wrong gradient.
         image = super().forward(pixels[None, :, None].permute(0, 3, 1, 2))
-        return image.permute(0, 2, 3, 1).flatten(0, 2)  # of an index the gradient is a copy
+        return image.permute(0, 2, 3, 1).flatten(0, 2)  # the gradient of an index would copy
 
     def _check_input_dim(self, x: Tensor) -> None:
-        """Any number of axes will do; PyTorch's function names a wrong number of channels."""
+        """Accept any number of axes; PyTorch's function reports a wrong number of channels."""

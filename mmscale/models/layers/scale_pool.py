@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Spatial pooling of scale spaces as layers."""
+"""Layers for spatial pooling of scale spaces."""
 
 from torch import nn
 
@@ -41,13 +41,13 @@ class _ScalePool2d(nn.Module):
 
 @MODELS.register_module()
 class ScaleMaxPool2d(_ScalePool2d):
-    """Max pooling whose windows grow with the level, :func:`mmscale.ops.scale_max_pool2d`.
+    """Max pooling with windows that grow with the level, :func:`mmscale.ops.scale_max_pool2d`.
 
     Args:
         kernel_size (int | tuple[int, int]): Taps of the window.
         stride (int | tuple[int, int], optional): Distance of the outputs, in samples of their
             level. Defaults to ``kernel_size``.
-        padding (int | tuple[int, int]): Taps of the window before its origin.
+        padding (int | tuple[int, int]): Taps of the window above and left of its origin.
         scale_space (dict | ScaleGrid): The levels.
 
     Shape:
@@ -60,9 +60,9 @@ class ScaleMaxPool2d(_ScalePool2d):
 
 @MODELS.register_module()
 class ScaleAvgPool2d(_ScalePool2d):
-    """Average pooling whose windows grow with the level, :func:`mmscale.ops.scale_avg_pool2d`.
+    """Average pooling with windows that grow with the level, :func:`mmscale.ops.scale_avg_pool2d`.
 
-    Arguments and shapes are those of :class:`ScaleMaxPool2d`; taps outside the image do not count.
+    Arguments and shapes are those of :class:`ScaleMaxPool2d`. Taps outside the image do not count.
     """
 
     pool = staticmethod(scale_avg_pool2d)
@@ -70,19 +70,19 @@ class ScaleAvgPool2d(_ScalePool2d):
 
 @MODELS.register_module()
 class ScaleBlurPool2d(nn.Module):
-    """Low-pass and stride in one, :func:`mmscale.ops.scale_blur_pool2d`.
+    """Low-pass filter with a stride, :func:`mmscale.ops.scale_blur_pool2d`.
 
-    The ``aa_layer`` of backbones: ``aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)``.
+    Use it as ``aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)`` of a backbone.
     The filter is neither a parameter nor part of checkpoints.
 
     Args:
         kernel_size (int, optional): Taps of a binomial filter, odd and at least 3.
         stride (int | tuple[int, int]): Distance of the outputs, in samples of their level.
-        variance (float, optional): Of the discrete Gaussian to take instead, in samples².
+        variance (float, optional): Variance of a discrete Gaussian filter, in samples².
         scale_space (dict | ScaleGrid): The levels.
 
     Shape:
-        - Input and output: as of :class:`ScaleMaxPool2d`.
+        - Input and output: see :class:`ScaleMaxPool2d`.
 
     Raises:
         ValueError: If an argument is out of range, or neither or both of ``kernel_size`` and

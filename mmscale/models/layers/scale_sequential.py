@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Layers in turn, on signals in any form."""
+"""Sequences of layers on signals in any form."""
 
 from torch import nn
 
@@ -7,16 +7,16 @@ from mmscale.scale_space import Levels, Signal
 
 
 def run(layer: nn.Module, x: Levels) -> Levels:
-    """Runs a layer; SyncBatchNorm in training, whose kernel knows tensors alone, on the pixels."""
+    """Run a layer; SyncBatchNorm in training runs on the pixels, for its kernel takes tensors."""
     if layer.training and isinstance(layer, nn.SyncBatchNorm):
         return x.map(layer)
     return layer(x)
 
 
 class ScaleSequential(nn.Sequential):
-    """``torch.nn.Sequential`` of layers and blocks for signals in any form.
+    """A ``torch.nn.Sequential`` for signals in any form.
 
-    Layers see :class:`mmscale.scale_space.Levels`, and may give a signal in any form.
+    Its layers take :class:`mmscale.scale_space.Levels` and may return a signal in any form.
     """
 
     def forward(self, x: Signal) -> Signal:

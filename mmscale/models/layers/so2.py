@@ -1,10 +1,10 @@
 # Copyright (c) mmscale contributors.
 """Layers that commute with rotation.
 
-All of them take and return *fields*: tensors ``(N, C * (1 + 2 * M), H, W)`` that hold C channels of
-each order 0, ..., M. The channels of one component lie together, the component being the slower
-index: C of order 0, then C real and C imaginary parts of order 1, then those of order 2, and so on.
-See :mod:`mmscale.models.layers.so2_basis` for what an order is.
+All layers take and return *fields*: tensors ``(N, C * (1 + 2 * M), H, W)`` that hold C channels of
+each order 0, ..., M. The component is the slower index: C channels of order 0 come first, then C
+real and C imaginary parts of order 1, then C real and C imaginary parts of order 2, and so on.
+:mod:`mmscale.models.layers.so2_basis` defines orders.
 """
 
 import math
@@ -25,14 +25,14 @@ from .so2_basis import basis_elements, field_size, sampled_basis
 EPS = 1e-6
 
 
-def check_count(name: str, value, smallest: int) -> None:
-    """Raises ``ValueError`` unless ``value`` is an integer of at least ``smallest``."""
+def check_count(name: str, value: int, smallest: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is an integer of at least ``smallest``."""
     if not is_integer(value) or value < smallest:
         raise ValueError(f'{name} must be an integer of at least {smallest}, got {value!r}')
 
 
 def split_orders(x: Tensor, max_order: int) -> tuple[Tensor, Tensor]:
-    """Order 0 ``(N, C, H, W)`` and the pairs of the others ``(N, M, 2, C, H, W)``, as views."""
+    """Return views: order 0 ``(N, C, H, W)`` and the other orders' pairs ``(N, M, 2, C, H, W)``."""
     size = 1 + 2 * max_order
     if x.ndim != 4 or x.shape[1] % size:
         raise ValueError(
@@ -44,20 +44,20 @@ def split_orders(x: Tensor, max_order: int) -> tuple[Tensor, Tensor]:
 
 
 def join_orders(scalars: Tensor, pairs: Tensor) -> Tensor:
-    """The inverse of :func:`split_orders`."""
+    """Join order 0 and pairs to a field, the inverse of :func:`split_orders`."""
     return torch.cat((scalars, pairs.flatten(1, 3)), 1)
 
 
 def _pair_magnitudes(pairs: Tensor) -> Tensor:
-    """``(N, M, 2, C, H, W)`` to ``(N, M, C, H, W)``; squares would overflow in half precision."""
+    """Return the lengths ``(N, M, C, H, W)``; squares would overflow in half precision."""
     exact = pairs.to(torch.promote_types(pairs.dtype, torch.float32))
     return (exact.square().sum(2) + EPS).sqrt()
 
 
 def so2_magnitudes(x: Tensor, max_order: int) -> Tensor:
-    """What rotation only moves: order 0 as it is, and the length of every pair.
+    """Return the values that rotation only moves: order 0, and the length of every pair.
 
-    From a field ``(N, C * (1 + 2 * max_order), H, W)`` to ``(N, C * (1 + max_order), H, W)``. A
+    The field ``(N, C * (1 + 2 * max_order), H, W)`` gives ``(N, C * (1 + max_order), H, W)``. A
     length is ``sqrt(re^2 + im^2 + 1e-6)``, which has a gradient everywhere.
     """
     scalars, pairs = split_orders(x, max_order)
@@ -65,12 +65,12 @@ def so2_magnitudes(x: Tensor, max_order: int) -> Tensor:
 
 
 def blur_pool(x: Tensor) -> Tensor:
-    """Halves the resolution by binomial blur and decimation, centred on the image.
+    """Halve the resolution by binomial blur and decimation, centred on the image.
 
-    An odd side is blurred by (1, 2, 1)/4 and read at 0, 2, 4, ..., an even one by (1, 3, 3, 1)/8
-    and read between the pixels, at 0.5, 2.5, 4.5, .... So it commutes with quarter turns for all
-    sizes, which a stride of 2 does for odd ones alone. The border is repeated outwards.
-    From ``(N, C, H, W)`` to ``(N, C, ceil(H / 2), ceil(W / 2))``.
+    An odd side is blurred by (1, 2, 1)/4 and sampled at 0, 2, 4, .... An even side is blurred by
+    (1, 3, 3, 1)/8 and sampled between the pixels, at 0.5, 2.5, 4.5, .... So the operation commutes
+    with quarter turns for all sizes; a stride of 2 alone does so for odd sizes only. Padding
+    replicates the border. ``(N, C, H, W)`` gives ``(N, C, ceil(H / 2), ceil(W / 2))``.
     Source of the blur: Zhang, Making Convolutional Networks Shift-Invariant Again, ICML 2019.
     """
     rows, columns = (binomial(3 if size % 2 else 4).to(x) for size in x.shape[-2:])
@@ -82,11 +82,11 @@ def blur_pool(x: Tensor) -> Tensor:
 class SO2Conv(nn.Module):
     """Convolution that commutes with rotation, from orders 0..``in_order`` to 0..``out_order``.
 
-    Its kernel is a learned sum of the fixed kernels of :func:`~.so2_basis.basis_elements`, applied
-    as one ordinary convolution of stride 1, padded with zeros to keep the size. It commutes with
-    quarter turns to rounding, and with other angles as far as the image is smooth on the pixels. A
+    Its kernel is a learned sum of the fixed kernels of :func:`~.so2_basis.basis_elements`. The
+    convolution has stride 1, and zero padding keeps the size. It commutes with quarter turns up to
+    rounding; the error at other angles decreases with the smoothness of the image on its pixels. A
     stride would move the centre of images of even size: :func:`blur_pool` halves the resolution.
-    Weights start such that independent values of variance 1 give outputs of variance 1.
+    At the start, independent inputs of variance 1 give outputs of variance 1.
 
     Args:
         in_channels (int): Channels of each order of the input.
@@ -94,16 +94,16 @@ class SO2Conv(nn.Module):
         kernel_size (int): Taps of a side, odd.
         in_order (int): Largest order of the input, 0 for images.
         out_order (int): Largest order of the output.
-        bias (bool): Whether to add a learned bias to order 0, the only one that may have one.
+        bias (bool): Whether to add a learned bias to order 0, the only order that may have a bias.
 
     Shape:
         - Input: ``(N, in_channels * (1 + 2 * in_order), H, W)``.
         - Output: ``(N, out_channels * (1 + 2 * out_order), H, W)``.
-        - ``weight``: ``(out_channels, in_channels, B)``, the basis ordered by output order, then
-          input order.
+        - ``weight``: ``(out_channels, in_channels, B)``; the B elements of the basis are sorted
+          by output order, then input order.
 
     Raises:
-        ValueError: If an argument is out of range, or the kernel is too small to make an order.
+        ValueError: If an argument is out of range, or the kernel is too small for an order.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class SO2Conv(nn.Module):
             torch.empty(out_channels, in_channels, sum(map(sum, self.basis_sizes)))
         )
         self.bias = nn.Parameter(torch.empty(out_channels)) if bias else None
-        # A constant that moves with the layer, and no part of checkpoints.
+        # A buffer moves with the layer; checkpoints do not need the constant.
         device = None if self.weight.is_meta else self.weight.device
         basis = self._exact_basis().to(device=device, dtype=self.weight.dtype)
         self.register_buffer('basis', basis, persistent=False)
@@ -148,23 +148,23 @@ class SO2Conv(nn.Module):
 
     @property
     def _orders(self) -> list[tuple[int, int]]:
-        """The orders n of the output and m of the input of each block of the kernel."""
+        """Output order n and input order m of each block of the kernel."""
         return list(product(range(self.out_order + 1), range(self.in_order + 1)))
 
     def _exact_basis(self) -> Tensor:
-        """The kernels of all blocks, flat, in float64."""
+        """Return the kernels of all blocks, flat, in float64."""
         return torch.cat([sampled_basis(self.kernel_size, m, n).flatten() for n, m in self._orders])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'SO2Conv':
         super()._apply(fn, recurse)
-        # `to_empty` gives memory as it was, and checkpoints do not hold what is no parameter.
+        # `to_empty` leaves memory uninitialised, and checkpoints do not hold the basis.
         if not self.basis.is_meta:
             with torch.no_grad():
                 self.basis.copy_(self._exact_basis())
         return self
 
     def _blocks(self):
-        """The order n of the output, the weights and the basis of each block of the kernel."""
+        """Yield the output order n, the weights and the basis of each block of the kernel."""
         sides = self.kernel_size, self.kernel_size
         shapes = [(self.basis_sizes[n][m], field_size(n), field_size(m), *sides)
                   for n, m in self._orders]  # fmt: skip
@@ -174,8 +174,8 @@ class SO2Conv(nn.Module):
             yield n, weight, basis.view(shape)
 
     def reset_parameters(self) -> None:
-        """Draws the weights anew; the bias starts at 0."""
-        # What one component of each order sums up if all weights are 1 and inputs independent.
+        """Draw the weights from a normal distribution; set the bias to 0."""
+        # Variance of one component of each order for weights 1 and independent inputs.
         powers = [0.0] * (self.out_order + 1)
         for n, _, basis in self._blocks():
             powers[n] += self.in_channels * basis.square().sum() / field_size(n)
@@ -186,10 +186,10 @@ class SO2Conv(nn.Module):
                 self.bias.zero_()
 
     def kernel(self) -> Tensor:
-        """The ordinary kernel that the weights make, as ``torch.nn.Conv2d`` takes it."""
+        """Return the kernel in the layout of ``torch.nn.Conv2d``."""
         rows = [[] for _ in range(self.out_order + 1)]
         for n, weight, basis in self._blocks():
-            # Not einsum: counters of operations would count what no image takes part in.
+            # Not einsum: counters of operations would count it, although no image takes part.
             block = torch.tensordot(weight, basis, 1).permute(2, 0, 3, 1, 4, 5)
             rows[n].append(block.flatten(0, 1).flatten(1, 2))
         return torch.cat([torch.cat(row, 1) for row in rows])
@@ -214,17 +214,17 @@ class SO2Conv(nn.Module):
 
 
 def _flatten_saved(state_dict: dict, key: str) -> None:
-    """Flattens a parameter of a checkpoint that was saved as ``(orders, channels)``."""
+    """Flatten a parameter of a checkpoint that was saved as ``(orders, channels)``."""
     value = state_dict.get(key)
     if isinstance(value, Tensor) and value.ndim == 2:
         state_dict[key] = value.flatten()
 
 
 class SO2NormReLU(nn.Module):
-    """Shortens or lengthens pairs without turning them: ``f -> relu(|f| + b) f / |f|``.
+    """A norm nonlinearity, which does not turn pairs: ``f -> relu(|f| + b) f / |f|``.
 
-    The bias b, one a channel and order, starts at 0, where pairs pass unchanged. Order 0 takes an
-    ordinary ReLU. Lengths are those of :func:`so2_magnitudes`.
+    Each channel and order has one bias b. It starts at 0, where pairs pass unchanged. Order 0
+    passes through an ordinary ReLU. Lengths are those of :func:`so2_magnitudes`.
 
     Args:
         channels (int): Channels of each order.
@@ -232,8 +232,8 @@ class SO2NormReLU(nn.Module):
 
     Shape:
         - Input and output: ``(N, channels * (1 + 2 * max_order), H, W)``.
-        - ``bias``: ``(max_order * channels,)``, flat as optimizers take biases to be, the order
-          being the slower index. ``(max_order, channels)`` of older checkpoints loads too.
+        - ``bias``: ``(max_order * channels,)``, flat because optimizers expect flat biases; the
+          order is the slower index. ``(max_order, channels)`` of older checkpoints loads too.
     """
 
     def __init__(self, channels: int, max_order: int = 2):
@@ -262,26 +262,26 @@ class SO2BatchNorm(_BatchNorm):
     """Batch normalisation that commutes with rotation.
 
     Order 0 has an ordinary batch norm. Pairs are divided by the root of the batch's mean of
-    ``|f|^2`` and multiplied by a learned scale, one a channel and order; a shift would not turn
-    with the image. Like ``torch.nn.BatchNorm2d``, each process has statistics of its own; a
-    conversion to ``torch.nn.SyncBatchNorm``, which knows no pairs, is refused.
+    ``|f|^2`` and multiplied by a learned scale, one per channel and order; a shift would not turn
+    with the image. Each process has its own statistics, as with ``torch.nn.BatchNorm2d``. A
+    conversion to ``torch.nn.SyncBatchNorm``, which knows no pairs, raises an error.
 
     Args:
         channels (int): Channels of each order.
         max_order (int): The largest order.
-        momentum (float, optional): Share of a batch in the running statistics; None for their mean
-            over all batches.
+        momentum (float, optional): Share of a batch in the running statistics; None averages over
+            all batches.
         eps (float): Added to variances and mean squares.
 
     Shape:
         - Input and output: ``(N, channels * (1 + 2 * max_order), H, W)``.
-        - ``weight``: ``((1 + max_order) * channels,)``, flat as optimizers take the weights of
-          norms to be, the order being the slower index. ``(1 + max_order, channels)`` of older
+        - ``weight``: ``((1 + max_order) * channels,)``, flat because optimizers expect flat
+          weights of norms; the order is the slower index. ``(1 + max_order, channels)`` of older
           checkpoints loads too.
         - ``bias``: ``(channels,)``, of order 0.
-        - ``running_mean``, ``running_var``: ``((1 + max_order) * channels,)``, of order 0; then 0
-          and the mean of ``|f|^2``. Those of older checkpoints, apart as ``running_power``, load
-          too.
+        - ``running_mean``, ``running_var``: ``((1 + max_order) * channels,)``, mean and variance
+          of order 0, then 0 and the mean of ``|f|^2``. ``running_power`` of older checkpoints
+          loads too.
     """
 
     def __init__(
@@ -292,9 +292,9 @@ class SO2BatchNorm(_BatchNorm):
         super().__init__((1 + max_order) * channels, eps, momentum)
         self.max_order = max_order
         self.bias = nn.Parameter(torch.zeros(channels))
-        del self.affine  # SyncBatchNorm's conversion asks for it, and nothing else
+        del self.affine  # only the conversion to SyncBatchNorm reads it
 
-    def __getattr__(self, name: str):
+    def __getattr__(self, name: str) -> Tensor | nn.Module:
         if name == 'affine':
             raise AttributeError(
                 'SO2BatchNorm cannot be converted to SyncBatchNorm, which knows no pairs: leave '
@@ -303,7 +303,7 @@ class SO2BatchNorm(_BatchNorm):
         return super().__getattr__(name)
 
     def reset_parameters(self) -> None:
-        """Begins anew: scales 1, biases and means 0, variances 1."""
+        """Set scales and variances to 1, biases and means to 0."""
         self.reset_running_stats()
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
@@ -313,7 +313,7 @@ class SO2BatchNorm(_BatchNorm):
         channels = scalars.shape[1]
         weight = self.weight.view(1 + self.max_order, -1)
         mean, var = self.running_mean, self.running_var
-        keeps = mean is not None  # functions of torch.func take them away
+        keeps = mean is not None  # torch.func can remove the running statistics
         momentum = self.momentum
         if self.training and keeps:
             self.num_batches_tracked.add_(1)
@@ -330,12 +330,12 @@ class SO2BatchNorm(_BatchNorm):
             self.eps,
         )
         power = var[channels:].view(self.max_order, channels) if keeps else None
-        # No pixel has no mean: PyTorch's norms then keep theirs, too.
+        # An empty batch has no mean: PyTorch's norms keep their statistics then, too.
         if power is None or (self.training and len(x)):
             running, exact = power, pairs.to(torch.promote_types(pairs.dtype, torch.float32))
             power = exact.square().mean((0, 4, 5)).sum(1)
             if keeps:
-                # As data: the norm of order 0 keeps the same buffer for its gradient.
+                # Through `data`: the norm of order 0 saves the same buffer for its gradient.
                 running.data.lerp_(power.detach().to(running.dtype), momentum)
         scales = weight[1:] * (power + self.eps).rsqrt()
         return join_orders(scalars, pairs * scales.to(x.dtype)[:, None, :, None, None])

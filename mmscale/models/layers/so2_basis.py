@@ -1,15 +1,15 @@
 # Copyright (c) mmscale contributors.
 r"""Kernels that commute with rotation: the basis of SO(2)-steerable convolutions.
 
-A field of order 0 is one number a pixel, a field of order m >= 1 a pair. Rotating an image by the
-angle a, counter-clockwise as displayed (``torch.rot90``), moves the values of a field and turns
-the pairs by ``m a``: :math:`R_m(a)` is the 2x2 rotation by ``m a``, and 1 for order 0. A
-convolution from order m to order n commutes with that if and only if
+A field of order 0 has one number per pixel, a field of order m >= 1 a pair of numbers. A rotation
+of an image by the angle a, counter-clockwise as displayed (``torch.rot90``), moves the values of a
+field and turns the pairs by ``m a``: :math:`R_m(a)` is the 2x2 rotation by ``m a``, and 1 for order
+0. A convolution from order m to order n commutes with the rotation if and only if
 
 .. math:: K(R_a x) = R_n(a) \, K(x) \, R_m(a)^{-1}
 
-whose solutions are a radial profile times a circular harmonic of order n - m or n + m, each in two
-phases. Angles count from the axis of the columns, counter-clockwise (y points up).
+The solutions are radial profiles times circular harmonics of order n - m or n + m, in two phases
+each. Angles count from the axis of the columns, counter-clockwise (y points up).
 Sources: Worrall et al., Harmonic Networks, CVPR 2017; Weiler & Cesa, General E(2)-Equivariant
 Steerable CNNs, NeurIPS 2019.
 """
@@ -25,8 +25,8 @@ from mmscale.scale_space.resample import keep_constants
 class Element(NamedTuple):
     """One kernel of the basis from order m to n.
 
-    ``order`` is that of its harmonic, n + m if the pairs are mirrored (``is_reflection``), else
-    n - m; ``phase`` is 0, or 1 for the harmonic turned by a quarter of its period.
+    ``order`` is the order of its harmonic: n + m if the pairs are mirrored (``is_reflection``),
+    else n - m. ``phase`` is 0, or 1 for the harmonic turned by a quarter of its period.
     """
 
     ring: int
@@ -36,23 +36,23 @@ class Element(NamedTuple):
 
 
 def field_size(order: int) -> int:
-    """Numbers a pixel of a field: 1 for order 0, 2 for the others."""
+    """Return the numbers per pixel of a field: 1 for order 0, 2 for the other orders."""
     return 1 if order == 0 else 2
 
 
 def ring_width(kernel_size: int, ring: int) -> float:
-    """Standard deviation of a ring's Gaussian profile, in pixels.
+    """Return the standard deviation of a ring's Gaussian profile, in pixels.
 
-    The outermost ring is narrower: its tail would be cut off by the square of the kernel.
+    The outermost ring is narrower, because the square of the kernel would cut off its tail.
     """
     return 0.4 if ring == kernel_size // 2 else 0.6
 
 
 def basis_elements(kernel_size: int, in_order: int, out_order: int) -> list[Element]:
-    """The basis of the kernels from one order to another; empty if the kernel is too small.
+    """Return the basis of the kernels from one order to another, empty for a too small kernel.
 
     Rings have the radii 0, 1, ..., ``kernel_size // 2``. The ring of radius r carries harmonics up
-    to order 2r: more repeat what others say already, or vanish on the pixels.
+    to order 2r: higher harmonics depend on lower harmonics, or vanish, on the pixels.
     """
     if in_order and out_order:
         harmonics = ((out_order - in_order, False), (out_order + in_order, True))
@@ -70,7 +70,7 @@ def basis_elements(kernel_size: int, in_order: int, out_order: int) -> list[Elem
 
 
 def harmonic(x: Tensor, y: Tensor, ring: int, order: int, width: float) -> tuple[Tensor, Tensor]:
-    """A circular harmonic on a ring, at points x to the right of the centre and y above it.
+    """Evaluate a circular harmonic on a ring, x to the right of the centre and y above it.
 
     Returns:
         tuple[Tensor, Tensor]: The profile of the ring times the cosine, and times the sine.
@@ -83,12 +83,12 @@ def harmonic(x: Tensor, y: Tensor, ring: int, order: int, width: float) -> tuple
 
 
 def sampled_harmonic(kernel_size: int, ring: int, order: int) -> tuple[Tensor, Tensor]:
-    """A circular harmonic on the pixels of a kernel, rid of its alias, of norm 1.
+    """Sample a circular harmonic on the pixels of a kernel, without its alias, with norm 1.
 
-    The square grid cannot tell order s from s - 4: sampled as they are, harmonics of order 4 answer
-    to constants and those of order 3 to slopes, in the wrong direction, and no finer image cures
-    that. The multiple of harmonic s - 4 on the same ring that does so is subtracted, which leaves
-    quarter turns exact and lets the error of other angles vanish as images get smoother.
+    On the square grid order s aliases to order s - 4: plainly sampled harmonics of order 4 respond
+    to constants, and harmonics of order 3 to slopes in the wrong direction, even on finer images.
+    The function subtracts the multiple of harmonic s - 4 on the same ring that removes the alias.
+    Quarter turns stay exact, and the error at other angles vanishes as images get smoother.
 
     Returns:
         tuple[Tensor, Tensor]: Cosine and sine part, ``(kernel_size, kernel_size)`` in float64.
@@ -111,7 +111,7 @@ def sampled_harmonic(kernel_size: int, ring: int, order: int) -> tuple[Tensor, T
 
 def intertwiner(cosine: Tensor, sine: Tensor, in_order: int, out_order: int, is_reflection: bool,
                 phase: int) -> Tensor:  # fmt: skip
-    """The kernel ``(field_size(n), field_size(m), ...)`` between two orders of a harmonic."""
+    """Return the kernel ``(field_size(n), field_size(m), ...)`` that a harmonic gives."""
     if phase:
         cosine, sine = -sine, cosine
     sign = 1 if is_reflection else -1
@@ -121,7 +121,7 @@ def intertwiner(cosine: Tensor, sine: Tensor, in_order: int, out_order: int, is_
 
 @keep_constants
 def sampled_basis(kernel_size: int, in_order: int, out_order: int) -> Tensor:
-    """The kernels of :func:`basis_elements` on the pixels, to be shared and not written to.
+    """Return the kernels of :func:`basis_elements` on the pixels; do not modify the result.
 
     Returns:
         Tensor: ``(B, field_size(n), field_size(m), kernel_size, kernel_size)`` in float64.

@@ -6,20 +6,20 @@ from mmscale.scale_space.signals import TAKERS
 
 
 def check_neck(model: nn.Module) -> None:
-    """Checks that ordinary necks and heads do not stand behind a backbone that gives scale spaces.
+    """Check that the layer behind a backbone takes the scale spaces that the backbone returns.
 
     Args:
         model (nn.Module): A classifier, detector, segmentor or any other network.
 
     Raises:
-        ValueError: If the first layer behind the backbone is MMPretrain's, MMDetection's or
-            MMSegmentation's, which know no scale.
+        ValueError: If the layer belongs to MMPretrain, MMDetection or MMSegmentation, whose layers
+            take ordinary maps only.
     """
     backbone = getattr(model, 'backbone', None)
     if not hasattr(backbone, 'grid') or getattr(backbone, 'scale_pooling', None) is not None:
         return
     if backbone.grid.num_scales == 1 and isinstance(backbone.lift, GaussianLift):
-        return  # a map with one axis more, which ordinary pooling takes
+        return  # ordinary pooling takes a map with one additional axis
     parts = ('neck', 'decode_head', 'rpn_head', 'bbox_head', 'head')
     which, first = next(
         ((part, found) for part in parts if (found := getattr(model, part, None)) is not None),

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Pooling over scale: where a network stops being equivariant and becomes invariant."""
+"""Pooling over scale, which turns equivariance into invariance."""
 
 import math
 from collections import defaultdict
@@ -28,7 +28,7 @@ ALIGNMENTS = ('smallest', 'largest', 'image')
 
 
 def check_scale_dropout(scale_dropout: float) -> None:
-    """Raises ``ValueError`` for what is no probability below 1."""
+    """Raise ``ValueError`` unless ``scale_dropout`` is a probability below 1."""
     if not isinstance(scale_dropout, Real) or not 0 <= scale_dropout < 1:
         raise ValueError(f'scale_dropout must be from 0 to below 1, got {scale_dropout!r}')
 
@@ -36,19 +36,19 @@ def check_scale_dropout(scale_dropout: float) -> None:
 def draw_levels(
     num_levels: int, batch_size: int, scale_dropout: float, device: torch.device
 ) -> Tensor:
-    """Draws the levels that stay in training: ``(S, N)``, true at one level of a sample at least.
+    """Draw a mask of levels for training, ``(S, N)``, true for at least one level of each sample.
 
     Sources: Sangalli et al., Scale Equivariant U-Net, BMVC 2022 (scale dropout); Perzanowski &
     Lindeberg, Scale generalisation properties of extended scale-covariant and scale-invariant
     Gaussian derivative networks, 2024 (scale-channel dropout).
     """
     draws = torch.rand(num_levels, batch_size, device=device)
-    # The level of the largest draw always stays: where all are below, one drawn evenly.
+    # The level of the largest draw always stays, so that each level is equally likely to stay.
     return (draws >= scale_dropout) | (draws == draws.amax(0))
 
 
 def _reduce(levels: list[Tensor], mode: str, scale_dropout: float) -> Tensor:
-    """Maximum or mean over levels of one shape ``(N, ...)``, some of them left out a sample."""
+    """Pool levels of one shape ``(N, ...)`` by maximum or mean, with scale dropout."""
     stacked = torch.stack(levels)
     if scale_dropout == 0 or len(levels) == 1:
         return stacked.amax(0) if mode == 'max' else stacked.mean(0)
@@ -60,29 +60,29 @@ def _reduce(levels: list[Tensor], mode: str, scale_dropout: float) -> Tensor:
 
 
 def _as_tuple(inputs) -> tuple[Signal, ...]:
-    """Inputs of a neck: a tuple of signals. A bare dense tensor is a tuple of one."""
+    """Return the inputs of a neck as a tuple of signals; a tensor is one dense signal."""
     return (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
 
 
 @MODELS.register_module()
 class ScalePooling(BaseModule):
-    """Pools each scale space over its levels to an ordinary feature map.
+    """A neck that pools each scale space over its levels to an ordinary feature map.
 
-    The map of a pyramid has the stride of the level it is brought to: ``base**k`` times that of an
-    ordinary network. FPNs and heads with anchors want ``'image'``, the ordinary strides. Ordinary
-    necks follow: ``neck=[dict(type='mmscale.ScalePooling'), dict(type='GlobalAveragePooling')]``. A
-    backbone with ``scale_pooling`` does the same itself.
+    The map of a pyramid has the stride of the level ``k`` that ``align`` names: ``base**k`` times
+    the stride of an ordinary network. FPNs and heads with anchors need the ordinary strides,
+    ``'image'``. Ordinary necks follow: ``neck=[dict(type='mmscale.ScalePooling'),
+    dict(type='GlobalAveragePooling')]``. ``scale_pooling`` of a backbone does the same.
 
     Args:
         mode (str): ``'max'`` or ``'avg'`` over levels.
-        align (str): The level whose size the others of a pyramid are brought to first:
-            ``'smallest'`` (DSS v2), ``'largest'``, or ``'image'``, level 0. Finer levels are max
-            pooled, coarser ones interpolated bilinearly. Dense scale spaces are not changed.
-        scale_space (dict | ScaleGrid, optional): The levels of the backbone; all but
-            ``'smallest'`` need them to know where the samples of a pyramid lie.
-        scale_dropout (float): In training, each level is left out with this probability, drawn for
-            each sample; at least one stays. A maximum over levels otherwise learns to rely on those
-            that the sizes in the training data happen to fill.
+        align (str): The level to whose size a pyramid is resampled: ``'smallest'`` (DSS v2),
+            ``'largest'``, or ``'image'``, level 0. Max pooling resamples finer levels, bilinear
+            interpolation coarser levels. Dense scale spaces need no resampling.
+        scale_space (dict | ScaleGrid, optional): The levels of the backbone. Required unless
+            ``align`` is ``'smallest'``.
+        scale_dropout (float): Probability of leaving a level out in training, drawn per sample; at
+            least one level stays. Without dropout a maximum over levels learns to rely on the
+            levels that fit the sizes in the training data.
 
     Shape:
         - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids.
@@ -101,7 +101,7 @@ class ScalePooling(BaseModule):
         check_choice('mode', mode, POOLINGS)
         check_choice('align', align, ALIGNMENTS)
         if align != 'smallest' and scale_space is None:
-            raise ValueError(f'align={align!r} needs scale_space, that of the backbone; got None')
+            raise ValueError(f'align={align!r} needs scale_space of the backbone, got None')
         check_scale_dropout(scale_dropout)
         self.mode, self.align, self.scale_dropout = mode, align, scale_dropout
         self.grid = None if scale_space is None else ScaleGrid.build(scale_space)
@@ -131,20 +131,20 @@ class ScalePooling(BaseModule):
 
 @MODELS.register_module()
 class ScaleLevels(BaseModule):
-    """Keeps the levels of pyramids apart: one feature map for each stride, from fine to coarse.
+    """A neck that returns one feature map for each stride of the levels, from fine to coarse.
 
-    What two stages have at one stride, the earlier one at a coarser level, lies side by side in the
-    channels, the later stage first: stages of strides 8, 16 and 32 with three levels of base 2 give
-    maps of strides 8, 16, 32, 64 and 128. With ResNet-50's 512, 1024 and 2048 channels the
-    ``in_channels`` of an FPN behind them are 512, 1536, 3584, 3072 and 2048.
+    The map of a stride concatenates the channels of all stages that have a level of this stride,
+    later stages first. Stages of strides 8, 16 and 32 with three levels of base 2 give maps of
+    strides 8, 16, 32, 64 and 128. With ResNet-50's 512, 1024 and 2048 channels the following FPN
+    has the ``in_channels`` 512, 1536, 3584, 3072 and 2048.
 
     Args:
-        strides (Sequence[int]): Of the inputs at level 0, in pixels, growing.
-        scale_space (dict | ScaleGrid): The levels of the backbone, of an integer base.
+        strides (Sequence[int]): Strides of the inputs at level 0, in pixels, increasing.
+        scale_space (dict | ScaleGrid): The levels of the backbone, with an integer base.
 
     Shape:
         - Input: a tuple of pyramids of S tensors ``(N, C_i, H_k, W_k)``, one for each stride.
-        - Output: a tuple of ``(N, C, H', W')``, one for each stride that any of them has.
+        - Output: a tuple of maps ``(N, C, H', W')``, one for each stride of a level.
 
     Raises:
         ValueError: If the base is no integer, or the inputs are not as described.
@@ -160,7 +160,7 @@ class ScaleLevels(BaseModule):
         self.grid = ScaleGrid.build(scale_space)
         if self.grid.base != int(self.grid.base):
             raise ValueError(
-                f'base must be an integer, or no two stages share a stride; got {self.grid.base}'
+                f'base must be an integer, so that stages share strides, got {self.grid.base}'
             )
         self.strides = tuple(strides)
         if not self.strides or any(a >= b for a, b in pairwise(self.strides)):
@@ -182,23 +182,22 @@ class ScaleLevels(BaseModule):
 
 @MODELS.register_module()
 class ScaleGlobalPooling(BaseModule):
-    """Pools each scale space over space and then over its levels, to a vector.
+    """A neck that pools each scale space over space and then over its levels to a vector.
 
     Args:
-        scale (str): ``'max'`` or ``'avg'`` over levels; ``'none'`` keeps a vector of each, for
-            :class:`~mmscale.models.ScaleClsHead`, which pools their answers.
-        space (str): ``'avg'`` or ``'max'`` over positions. On a canvas that stays as it is, a
-            smaller object fills less of the mean but keeps its maximum: ``'max'`` is the
-            invariant one.
-        output_size (int): Cells along each side that are kept apart: 1 is global pooling; 2 gives
-            the four quarters of the image, as the MNIST-Scale networks have it.
-        scale_dropout (float): As of :class:`ScalePooling`; with ``scale='none'`` the head has it.
+        scale (str): ``'max'`` or ``'avg'`` over levels, or ``'none'``, which returns a vector per
+            level for :class:`~mmscale.models.ScaleClsHead`.
+        space (str): ``'avg'`` or ``'max'`` over positions. On a canvas of constant size a smaller
+            object lowers the mean but not the maximum, so that only ``'max'`` is invariant.
+        output_size (int): Number of cells along each side: 1 is global pooling, 2 pools the four
+            quarters of the image separately, as the MNIST-Scale networks do.
+        scale_dropout (float): See :class:`ScalePooling`; with ``scale='none'`` set it in the head.
 
     Shape:
-        - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids; or the one feature map
-          ``(N, C, H, W)`` of an ordinary network, so that both can have the same neck.
-        - Output: a tuple of ``(N, C output_size**2)``; with ``scale='none'`` of dense scale spaces
-          of one position, ``(N, C output_size**2, S, 1, 1)``.
+        - Input: a tuple of dense ``(N, C, S, H, W)`` or of pyramids; or the single feature map
+          ``(N, C, H, W)`` of an ordinary network.
+        - Output: a tuple of vectors ``(N, C output_size**2)``, or with ``scale='none'`` of dense
+          scale spaces of one position, ``(N, C output_size**2, S, 1, 1)``.
     """
 
     def __init__(
@@ -217,7 +216,7 @@ class ScaleGlobalPooling(BaseModule):
         check_scale_dropout(scale_dropout)
         if scale == 'none' and scale_dropout:
             raise ValueError(
-                "scale_dropout must be 0 with scale='none', where no level is left out: give it "
+                "scale_dropout must be 0 with scale='none', which drops no level: give it "
                 f'to the head, mmscale.ScaleClsHead; got {scale_dropout}'
             )
         self.scale, self.space, self.output_size = scale, space, output_size
@@ -225,7 +224,7 @@ class ScaleGlobalPooling(BaseModule):
 
     def forward(self, inputs: tuple[Signal, ...]) -> tuple[Tensor, ...]:
         signals = _as_tuple(inputs)
-        # Several maps could be the levels of one pyramid; a single one is the same either way.
+        # Several maps may be the levels of a pyramid; a single map is an ordinary feature map.
         if len(signals) == 1 and not is_pyramid(signals[0]) and signals[0].ndim == 4:
             signals = (signals,)
         return tuple(self._pool(x) for x in signals)

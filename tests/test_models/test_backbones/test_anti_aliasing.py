@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Backbones with a low-pass before each stride, ``aa_layer``."""
+"""Backbones with a low-pass filter before each stride, ``aa_layer``."""
 
 import math
 
@@ -24,13 +24,13 @@ def randn(*shape, seed=0):
 
 
 def blurred(x, stride=2):
-    """A binomial blur of 5 taps and a stride, of an ordinary feature map."""
+    """Blur an ordinary feature map with 5 binomial taps and a stride."""
     kernel = torch.outer(binomial(5), binomial(5)).expand(x.shape[1], 1, 5, 5)
     return F.conv2d(x, kernel, None, stride, 2, 1, x.shape[1])
 
 
 def resnet_with_blurs(model, x, style, avg_down):
-    """The forward pass of MMPretrain's ResNet, written out, with a blur in place of each stride."""
+    """Run MMPretrain's ResNet, written out, with a blur in place of each stride."""
     x = F.relu(model.norm1(F.conv2d(x, model.conv1.weight, None, 2, 3)))
     x = blurred(F.max_pool2d(x, 3, 1, 1))
     for stage in range(4):
@@ -101,7 +101,7 @@ def test_every_stride_is_taken_over_and_shapes_stay(options, aa_stem):
 
 
 def band_limited(size, highest, channels=3):
-    """A circular image of waves of up to ``highest`` periods."""
+    """Make a periodic image of waves of up to ``highest`` periods."""
     waves = torch.fft.rfft2(randn(1, channels, size, size))
     frequencies = torch.fft.fftfreq(size, 1 / size).abs()
     keep = (frequencies[:, None] <= highest) & (frequencies[None, : size // 2 + 1] <= highest)
@@ -109,7 +109,7 @@ def band_limited(size, highest, channels=3):
 
 
 def half_sample_shift(x):
-    """Moves by half a sample along the last axis, by the Fourier series."""
+    """Shift by half a sample along the last axis, by the Fourier series."""
     count = x.shape[-1]
     waves = torch.fft.rfft(x)
     phase = torch.exp(-1j * math.pi * torch.arange(waves.shape[-1]) / count)
@@ -118,9 +118,9 @@ def half_sample_shift(x):
 
 @pytest.mark.parametrize('depth', [18, 50])
 def test_odd_translations_move_the_features_of_blurred_networks(depth):
-    """Moved by 1 pixel, features of stride 2 move by half a sample, off the border.
+    """A shift by 1 pixel shifts features of stride 2 by half a sample, off the border.
 
-    By more than 3 % of their energy they do not without a blur; with 5 taps that is below 0.1 %.
+    Without a blur the error exceeds 3 % of their energy; with 5 taps it is below 0.1 %.
     """
     image = band_limited(64, 20)
     image = image / image.std()

@@ -58,7 +58,7 @@ def test_conv2_of_the_stages_named(depth, blocks, layer):
 
 @pytest.fixture
 def quiet():
-    """Without the line that MMEngine prints of each parameter."""
+    """Initialise without MMEngine's log of each parameter."""
     logging.disable(logging.INFO)
     yield
     logging.disable(logging.NOTSET)
@@ -112,7 +112,7 @@ def test_a_checkpoint_keeps_its_offsets(tmp_path):
     ids=['resnet', 'convnet'],
 )  # fmt: skip
 def test_offsets_that_a_checkpoint_lacks_start_at_zero(network, tmp_path, quiet):
-    """Another ``init_cfg`` before it draws them, too."""
+    """With another ``init_cfg``, too, which draws the offset branch first."""
     torch.save(network().state_dict(), tmp_path / 'ordinary.pth')
     kaiming = dict(type='Kaiming', layer=['ScaleConv', 'DeformScaleConv'])
     pretrained = dict(type='Pretrained', checkpoint=str(tmp_path / 'ordinary.pth'))
@@ -146,7 +146,7 @@ def test_one_level_is_the_deformable_resnet():
 @pytest.mark.parametrize('interaction', [1, 2])
 @pytest.mark.parametrize('layer', ['DeformScaleConv', 'ModulatedDeformScaleConv'])
 def test_pyramids_commute_with_scaling_to_rounding(layer, interaction):
-    """Their levels have the same samples before and after."""
+    """Pyramid levels have the same samples before and after the scaling."""
     grid = dict(base=2, num_scales=4)
     deform = dict(type=f'mmscale.{layer}', stages=LAST_THREE)
     model = ScaleResNet(18, grid, PYRAMID, interaction, deform=deform, **SMALL)
@@ -159,7 +159,7 @@ def test_pyramids_commute_with_scaling_to_rounding(layer, interaction):
 
 
 def test_dense_networks_move_with_a_smooth_scale_space():
-    """Away from the border what is left is bilinear reading."""
+    """Away from the border only the error of bilinear interpolation remains."""
     grid = dict(base=2, num_scales=4, zero_scale=1.0)
     deform = dict(type='mmscale.DeformScaleConv', stages=(True,))
     small = dict(num_stages=1, strides=(1,), dilations=(1,), out_indices=(0,), **SMALL)

@@ -181,5 +181,5 @@ def test_with_interaction_a_pyramid_is_not_the_dense_network():
     image = randn(1, 3, 64, 64)
     full, sampled = dense(image)[0], pyramid(image)[0]
     assert largest_difference(sampled[0], full[:, :, 0]) > 1e-2 * full.abs().max()
-    # The coarsest level sees no other and is exact still.
+    # The coarsest level sees no other level and stays exact.
     assert largest_difference(sampled[3], full[:, :, 3, ::8, ::8]) < 1e-12 * full.abs().max()

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""What holds of every backbone, with every kind of layer, dense and on pyramids."""
+"""Properties of every backbone, with every kind of layer, dense and on pyramids."""
 
 import copy
 import pickle
@@ -22,13 +22,13 @@ def image(*shape, dtype=torch.float32):
 
 
 def leaves(outputs):
-    """The maps in the outputs of a network."""
+    """Return the maps in the outputs of a network."""
     return torch.utils._pytree.tree_leaves(outputs)
 
 
 @every_backbone
 def test_built_on_meta_it_becomes_the_same_network(name, nothing_kept):
-    """Shapes are known without memory, and weights come later."""
+    """The meta device gives shapes without memory, and accepts weights later."""
     net, x = small_backbones()[name].eval(), image(2, 3, 64, 64)
     with torch.device('meta'):
         empty, assigned = (small_backbones()[name].eval() for _ in range(2))

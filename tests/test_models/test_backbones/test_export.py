@@ -21,7 +21,7 @@ BLUR = dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)
 
 
 def network(lift, base, size, **kwargs):
-    """A network with every kind of layer, on a grid and size of its own: no cache is warm."""
+    """Make a network with every kind of layer, on a new grid and size, so that no cache is warm."""
     lift = dict(type=f'mmscale.{lift}')
     backbone = ScaleResNet(18, dict(base=base, num_scales=3), lift, **{**SMALL, **kwargs})
     return nn.Sequential(backbone, ScalePooling()).eval(), torch.randn(1, 3, *size)
@@ -45,7 +45,7 @@ def test_compiles_exports_and_traces(lift, base, options, nothing_kept):
     expected = model(images[1])
     for run in (compiled, program.module(), traced):
         assert largest_difference(run(images[1]), expected) < 1e-5
-    # What tracing left in a cache must serve eager training afterwards.
+    # Eager training must be able to use tensors that tracing cached.
     sum(y.sum() for y in model.train()(image)).backward()
 
 

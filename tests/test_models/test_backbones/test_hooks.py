@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Whoever hooks a layer sees levels, and changes nothing by it."""
+"""Hooks of layers receive levels and do not change the result."""
 
 import copy
 import pickle
@@ -98,7 +98,7 @@ def test_what_a_hook_has_seen_can_be_saved():
 
 
 class Squeeze(nn.Module):
-    """A layer of a user's own, which gives a signal as it came or as levels."""
+    """A user's own layer, which returns a plain signal or levels."""
 
     def __init__(self, plain):
         super().__init__()
@@ -177,7 +177,7 @@ def test_hooks_see_the_gradient_and_may_replace_what_passes(lift, layer):
 @pytest.mark.parametrize('layer', ['relu', 'layer2'])
 @pytest.mark.parametrize('lift', LIFTS)
 def test_grad_cam(lift, layer):
-    """Against its formula: activations, weighted by their mean gradient a channel and level."""
+    """Compare with the formula: activations times the mean gradient per channel and level."""
     model = Classifier(cifar_resnet(lift)).eval()
     target = model.backbone.get_submodule(layer)
     x, seen = images(2), []
@@ -194,7 +194,7 @@ def test_grad_cam(lift, layer):
     (grads,) = torch.autograd.grad(scores.max(1).values.sum(), seen[0].rows)
     grads = seen[0].map(lambda _: grads)
     step = 0.5 if is_pyramid(seen[0]) else 1
-    # Levels at the samples of the finest one: sample j reads 2**-k j, its border repeated.
+    # Levels at the samples of the finest level: sample j reads 2**-k j, with a replicated border.
     maps, grads = (
         [naive_read(level, step**k, seen[0][0].shape[-1]) for k, level in enumerate(levels)]
         for levels in (seen[0], grads)
@@ -202,8 +202,8 @@ def test_grad_cam(lift, layer):
     weights = [grad.mean((2, 3), keepdim=True) for grad in grads]
     parts = [weight * level for weight, level in zip(weights, maps, strict=True)]
     expected = sum(part.sum(1) for part in parts).relu().detach().numpy()
-    assert all(other.max() > 0 for other in expected)  # else there is nothing to compare
-    # GradCAM brings a map to the range from 0 to 1 before and after it enlarges it.
+    assert all(other.max() > 0 for other in expected)  # otherwise there is nothing to compare
+    # GradCAM normalises a map to 0..1 before and after it enlarges the map.
     expected = scale_cam_image(scale_cam_image(expected, (16, 16)))
     assert np.abs(found - expected).max() < 1e-5
 

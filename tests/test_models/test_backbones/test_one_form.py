@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Inside a network a signal has one form, and the way through the network is short."""
+"""Inside a network signals have one form, and a forward pass makes few calls."""
 
 import cProfile
 import inspect
@@ -23,7 +23,7 @@ BLUR = dict(aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5))
 
 
 def test_a_convolution_is_reached_in_ten_steps(monkeypatch):
-    """Those of docs/forward_pass.md."""
+    """The operators that docs/forward_pass.md lists."""
     walks, conv2d = [], F.conv2d
 
     def spy(*args, **kwargs):
@@ -42,7 +42,7 @@ def test_a_convolution_is_reached_in_ten_steps(monkeypatch):
 
 
 class Operators(TorchDispatchMode):
-    """Counts the operators that PyTorch dispatches."""
+    """Count the operators that PyTorch dispatches."""
 
     count = 0
 
@@ -52,7 +52,7 @@ class Operators(TorchDispatchMode):
 
 
 def host_cost(config):
-    """Operators and Python calls of an eager forward pass of one image of 64x64 pixels."""
+    """Count operators and Python calls of an eager forward pass of one image of 64x64 pixels."""
     model, image = MODELS.build(config), torch.rand(1, 3, 64, 64)
     model.eval()
     with torch.inference_mode():

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Checkpoints that leave weights as they were drawn."""
+"""Checkpoints that leave weights random."""
 
 import pytest
 import torch

@@ -29,7 +29,7 @@ VARIANTS = [
 
 
 def pair(variant, pyramid=False):
-    """MMPretrain's network and ours with one level and the same state."""
+    """Return MMPretrain's network, and a ScaleResNet with one level and the same state."""
     variant = {**SMALL, **variant}
     ours, theirs = ScaleResNet, ResNet
     if variant.pop('cifar', False):
@@ -38,7 +38,7 @@ def pair(variant, pyramid=False):
     ours = ours(scale_space=dict(num_scales=1), lift=lift, **variant)
     theirs = as_if_trained(theirs(**variant)).float()
     ours.load_state_dict(theirs.state_dict(), strict=True)
-    # The order matters too: optimizers store their state by it.
+    # The order matters, too: optimizers store their state in this order.
     assert [n for n, _ in ours.named_parameters()] == [n for n, _ in theirs.named_parameters()]
     return theirs, ours.eval()
 
@@ -51,7 +51,7 @@ def single_level(outputs, pyramid):
 @pytest.mark.parametrize('pyramid', [False, True])
 @pytest.mark.parametrize('train, dtype, tolerance', [
     (False, torch.float32, 1e-5),
-    # Statistics of 16 values amplify the rounding of float32 too far to tell it from a fault.
+    # Statistics of 16 values amplify the rounding of float32 to the size of a real fault.
     (True, torch.float64, 1e-10),
 ])  # fmt: skip
 def test_outputs_and_gradients(variant, pyramid, train, dtype, tolerance):
@@ -143,7 +143,7 @@ def test_pretrained_weights_are_not_zeroed(kind, tmp_path):
 
 @pytest.mark.parametrize('depth', [18, 50])
 def test_contracted_dilation(depth):
-    """MMSegmentation's: the first block of a dilated stage has half of its dilation."""
+    """MMSegmentation's option: the first block of a dilated stage has half the dilation."""
     variant = {**SMALL, 'depth': depth, 'strides': (1, 2, 1, 1), 'dilations': (1, 1, 2, 4)}
     theirs = as_if_trained(ResNet(**variant)).float()
     for stage, dilation in ((theirs.layer3, 1), (theirs.layer4, 2)):
@@ -158,7 +158,7 @@ def test_contracted_dilation(depth):
 
 @pytest.mark.parametrize('bn', ['BN', 'BN2d', 'mmengine.BN', nn.BatchNorm2d], ids=str)
 def test_takes_the_norm_cfg_of_ordinary_backbones(bn):
-    """With its arguments, and norms of the parameters that an ordinary checkpoint has."""
+    """The arguments hold, and the norms have the parameters of an ordinary checkpoint."""
     norm_cfg = dict(type=bn, requires_grad=False, eps=1e-3, momentum=0.02)
     options = dict(scale_space=dict(num_scales=2), norm_cfg=norm_cfg)
     for model in (ScaleResNet(18, **options, **SMALL), ScaleConvNet(**options)):
@@ -169,7 +169,7 @@ def test_takes_the_norm_cfg_of_ordinary_backbones(bn):
 
 
 def test_pretrained_is_a_checkpoint(tmp_path):
-    """As configs of MMSegmentation name one; ``pretrained=None`` is what they write without."""
+    """Configs of MMSegmentation give ``pretrained``, which is None without a checkpoint."""
     theirs, expected = pair(dict(depth=18))
     path = str(tmp_path / 'resnet.pth')
     save_checkpoint(dict(state_dict=theirs.state_dict()), path)

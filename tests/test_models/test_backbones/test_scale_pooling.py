@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Backbones that pool over scale themselves, so that detectors and segmentors need not know."""
+"""Backbones that pool over scale for detectors and segmentors."""
 
 import pytest
 import torch

@@ -113,7 +113,7 @@ def test_checkpointing_changes_no_gradient_and_stores_less(lift, depth, drop_pat
 
 
 def test_checkpointing_repeats_the_random_numbers_of_the_device(monkeypatch):
-    """PyTorch finds the GPUs whose generators it has to restore by the tensors it is given."""
+    """PyTorch restores the generators of the GPUs of its tensor arguments."""
     found, checkpoint = [], torch.utils.checkpoint.checkpoint
 
     def spy(fn, *args, **kwargs):
@@ -135,7 +135,7 @@ def test_stochastic_depth_is_one_draw_a_sample_for_all_its_levels(lift):
     block = model.layer4[1].train()
     block.drop_path.drop_prob = 0.5
     nn.init.constant_(block.bn2.weight, 0), nn.init.constant_(block.bn2.bias, 1)
-    # The branch is 1 everywhere: an output tells by itself whether its branch was dropped.
+    # The branch is 1 everywhere, so that each output tells whether its branch was dropped.
     x = torch.zeros(64, 32, 3, 4, 4)
     if lift is PYRAMID:
         x = tuple(torch.zeros(64, 32, n, n) for n in (4, 2, 1))
@@ -174,7 +174,7 @@ def test_an_own_activation_and_norm(lift):
 
 @lifts
 def test_synchronised_norms_and_back(lift):
-    """``sync_bn='torch'`` of a config does the first; whoever loads such a model the second."""
+    """``sync_bn='torch'`` of a config converts norms; loading such a model reverts them."""
     model = as_if_trained(ScaleResNet(18, lift=lift, **SMALL))
     expected = split_levels(model(image(dtype=torch.float64))[0])
     names, norms = list(model.state_dict()), sum(isinstance(m, ScaleBN) for m in model.modules())
@@ -238,7 +238,7 @@ def test_images_too_small_for_the_grid(lift):
 
 @pytest.mark.parametrize('depth', [34, 50, 152])
 def test_layer_depths_for_layer_wise_learning_rates(depth):
-    """What MMPretrain's LearningRateDecayOptimWrapperConstructor asks of a ResNet."""
+    """MMPretrain's LearningRateDecayOptimWrapperConstructor needs the same depths as for ResNet."""
     theirs, ours = ResNet(depth, base_channels=4, stem_channels=4), ScaleResNet(depth, **SMALL)
     for name in [f'backbone.{name}' for name, _ in theirs.named_parameters()] + ['head.fc.weight']:
         expected = theirs.get_layer_depth(name, 'backbone.')

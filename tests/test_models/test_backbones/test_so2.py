@@ -75,7 +75,7 @@ def test_commutes_with_quarter_turns_at_every_stage(network, args, size, is_trai
         assert (
             largest_difference(quarter_turn_field(field, model.max_order), turned) < 1e-12 * scale
         )
-        # It is a field: turning its pixels alone does not do.
+        # The result is a field: a rotation of its pixels alone does not suffice.
         assert largest_difference(quarter_turn(field), turned) > 0.1 * scale
     for map_, turned in zip(model(x), model(quarter_turn(x)), strict=True):
         assert largest_difference(quarter_turn(map_), turned) < 1e-12 * map_.abs().max()
@@ -87,7 +87,7 @@ def test_commutes_with_quarter_turns_at_every_stage(network, args, size, is_trai
 @pytest.mark.parametrize('is_training', [True, False])
 @pytest.mark.parametrize('kind', ['resnet', 'convnet'])
 def test_commutes_with_any_angle_the_better_the_finer_the_image(kind, is_training):
-    """In training each order is brought to one size: with its alias, order 2 would spoil all."""
+    """Training normalises each order: the alias of order 2 would dominate the error."""
     torch.manual_seed(0)
     args = dict(depth=18, in_channels=1, num_stages=2, strides=(1, 2), out_indices=(1,))
     if kind == 'resnet':
@@ -109,7 +109,7 @@ def test_commutes_with_any_angle_the_better_the_finer_the_image(kind, is_trainin
 
 
 def test_the_stem_is_frozen_as_a_whole():
-    """The rest of it is as of ScaleResNet."""
+    """Other arguments work as in ScaleResNet."""
     model = SO2ResNet(18, frozen_stages=1, norm_eval=True, **SLIM).train()
     loss_of(model(image())).backward()
     trained = {name.split('.')[0] for name, p in model.named_parameters() if p.grad is not None}

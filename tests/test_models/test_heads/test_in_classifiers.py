@@ -27,7 +27,7 @@ def labelled(batch):
 
 
 def classifier(pool='gate', **head):
-    """A small one of MMPretrain, of three levels; with ``pool=None`` it pools features."""
+    """Make a small classifier of three levels; with ``pool=None`` it pools features."""
     torch.manual_seed(0)
     neck = dict(type='mmscale.ScaleGlobalPooling', space='max')
     head = dict(num_classes=5, in_channels=6, **head)
@@ -85,7 +85,7 @@ def test_weights_of_pooled_features_load(tmp_path):
         load_checkpoint(model, str(tmp_path / 'pooled.pth'), strict=True)
         assert torch.equal(model.head.head.fc.bias, trained.head.fc.bias)
         assert model.head.gate is None or not model.head.gate.weight.any()
-        model.load_state_dict(trained.state_dict())  # PyTorch's own reads it, too
+        model.load_state_dict(trained.state_dict())  # PyTorch's own loader reads it, too
 
 
 def test_its_own_checkpoints_load_and_need_the_gate():

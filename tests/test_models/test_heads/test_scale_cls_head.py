@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Pooling over what the levels answer, level by level and class by class."""
+"""Pooling over the predictions of levels, level by level and class by class."""
 
 import mmpretrain.models  # noqa: F401  registers classifiers, heads and losses
 import numpy as np
@@ -31,7 +31,7 @@ def scope():
 
 
 def make_head(pool='gate', kind='linear', seed=0, **kwargs):
-    """In float64 and eval mode, with weights that make the levels disagree."""
+    """Make a head in float64 and eval mode, with weights that make the levels disagree."""
     head = ScaleClsHead(pool, **{**HEADS[kind], **kwargs}).double().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -41,7 +41,7 @@ def make_head(pool='gate', kind='linear', seed=0, **kwargs):
 
 
 def vectors(levels=3, batch=6, channels=4, seed=1):
-    """What the neck gives, ``(N, C, S, 1, 1)``."""
+    """Return random outputs of the neck, ``(N, C, S, 1, 1)``."""
     generator = torch.Generator().manual_seed(seed)
     shape = (batch, channels, levels, 1, 1)
     return (torch.randn(shape, generator=generator, dtype=torch.float64),)
@@ -61,9 +61,9 @@ def sigmoid(x):
 
 
 def naive(head, feats, kept=None):
-    """What each sample is answered: one sample, one level, one class at a time.
+    """Compute the result for one sample, one level and one class at a time.
 
-    Returns probabilities for the mixtures and logits for the others.
+    Return probabilities for mixtures and logits for the other poolings.
     """
     rows = []
     for i, sample in enumerate(feats[-1][..., 0, 0].mT):
@@ -142,7 +142,7 @@ class TestEveryPool:
 
     @pytest.mark.parametrize('levels', [1, 3])
     def test_every_parameter_has_a_gradient_in_every_step(self, pool, kind, levels):
-        """DistributedDataParallel waits for all of them, whatever was left out."""
+        """DistributedDataParallel waits for all gradients, also if levels were left out."""
         head = make_head(pool, kind, scale_dropout=0.99).train()
         for seed in range(3):
             head.zero_grad()
@@ -163,7 +163,7 @@ class TestEveryPool:
         assert all(parameter.grad.isfinite().all() for parameter in head.parameters())
 
     def test_confident_levels_that_disagree(self, pool, kind):
-        """Logits far beyond what single precision can take the exponential of."""
+        """The exponentials of the logits overflow single precision."""
         head = make_head(pool, kind).float()
         feats = (vectors()[0].float() * 1e3,)
         loss = head.loss(feats, labelled())['loss']
@@ -182,7 +182,7 @@ class TestEveryPool:
 class TestPredictions:
     @pytest.mark.parametrize('pool', ['gate', 'prob'])
     def test_the_level_is_the_probable_one_given_image_and_label(self, pool):
-        """Bayes' rule, from what single levels answer."""
+        """Compute Bayes' rule from the predictions of single levels."""
         head = make_head(pool)
         (x,) = vectors()
         alone = torch.stack([head((x[:, :, k : k + 1],)).softmax(1) for k in range(3)], 1)
@@ -263,7 +263,7 @@ class TestLosses:
 @pytest.mark.parametrize('pool', POOLS)
 @pytest.mark.parametrize('kind', HEADS)
 def test_the_answer_follows_a_shift_of_levels(pool, kind):
-    """An object of another size has its vectors on other levels: the answer stays."""
+    """An object of another size has its vectors on other levels and gets the same prediction."""
     grid = dict(base=2, num_scales=3)
     body = as_if_trained(ScaleConvNet(grid, in_channels=3, channels=(4, 5, 4)))
     neck, head = ScaleGlobalPooling('none', 'max'), make_head(pool, kind)
@@ -271,7 +271,7 @@ def test_the_answer_follows_a_shift_of_levels(pool, kind):
     shifted = neck((body.body(signal[:, :, 1:, ::2, ::2])[0],))
     kept = neck((body.body(signal)[0][:, :, 1:, ::2, ::2],))
     assert largest_difference(head(shifted), head(kept)) < 1e-12
-    # Which levels they are does not matter, and how many of them there are does.
+    # The order of the levels does not matter, their number does.
     moved = (kept[0].flip(2),)
     assert largest_difference(head(moved), head(kept)) < 1e-12
     assert largest_difference(head((kept[0][:, :, :1],)), head(kept)) > 1e-4

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Scale convolution with a basis of kernels: the formula, and all that the dilated one offers."""
+"""Scale convolution with a basis of kernels: the formula, and the features of ScaleConv."""
 
 import copy
 import io
@@ -143,7 +143,7 @@ def test_tables_are_cast_from_float64(name, pyramid):
     exact = layer(name).double()
     exact.load_state_dict(weights)
     assert largest_difference(split_levels(cast(x)), split_levels(exact(x))) == 0
-    # Whatever is done to the weight alone, the result has its precision.
+    # A cast of the weight alone sets the precision of the result.
     alone = layer(name)
     alone.weight = nn.Parameter(weights['weight'])
     alone.bias = nn.Parameter(weights['bias'])
@@ -187,15 +187,15 @@ def test_a_network_runs_in_onnx():
 @pytest.mark.parametrize('name, pyramid', [(None, True), (None, False), *zip(BASES, (0, 1, 0))])
 @pytest.mark.parametrize('interaction', [1, 2])
 def test_kernels_that_are_kept_follow_the_weight(name, pyramid, interaction):
-    """Views of the weight show whatever happens to it.
+    """Every change of the weight reaches its cached views.
 
-    The kernels of a basis are copies: all that PyTorch counts, and eval(), makes them anew.
+    The kernels of a basis are copies: changes that PyTorch counts and eval() renew them.
     """
     conv = layer(name, interaction=interaction).eval()
     x = Levels.of(signal(pyramid)).map(torch.Tensor.float)
 
     def check(conv, x=x):
-        expected = [level.detach() for level in conv(x)]  # with gradients: nothing is kept
+        expected = [level.detach() for level in conv(x)]  # with gradients: no cache
         for mode in (torch.no_grad, torch.inference_mode):
             with mode():
                 assert largest_difference(tuple(conv(x)), tuple(expected)) < 1e-6
@@ -210,7 +210,7 @@ def test_kernels_that_are_kept_follow_the_weight(name, pyramid, interaction):
     check(conv)
     conv.weight.data = torch.randn_like(conv.weight)
     check(conv)
-    conv.weight.data.mul_(2)  # which no version counter tells, as where averaged weights swap
+    conv.weight.data.mul_(2)  # a change without a version, as a swap with averaged weights
     check(conv if name is None else conv.eval())
     conv.load_state_dict({key: value + 1 for key, value in conv.state_dict().items()})
     check(conv)

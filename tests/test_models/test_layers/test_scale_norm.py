@@ -19,7 +19,7 @@ PYRAMID = tuple(randn(2, 4, n, n + 1, seed=n) for n in (8, 4, 2))
 
 
 def pixels(x):
-    """All pixels of all levels as one signal (N, C, L)."""
+    """Join all pixels of all levels to one signal (N, C, L)."""
     return torch.cat([level.flatten(2) for level in (x if isinstance(x, tuple) else (x,))], 2)
 
 

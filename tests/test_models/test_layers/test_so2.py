@@ -99,10 +99,10 @@ class TestConv:
     @pytest.mark.parametrize('degrees', [15, 30, 45])
     @pytest.mark.parametrize('kernel_size', [3, 7])
     def test_fields_turn_by_any_angle_on_smooth_images(self, kernel_size, degrees):
-        """The pixels move, and the pair of order m turns by m times the angle, in every order.
+        """Rotation moves the pixels and turns the pair of order m by m times the angle.
 
-        Each order apart, as those above 0 get small on smooth images. Twice as fine an image, the
-        same kernel: the error falls. Order 2 would keep its error if its alias were left in.
+        The test checks each order separately, because orders above 0 are small on smooth images. On
+        twice as fine an image the error falls; the error of an alias of order 2 would not fall.
         """
         torch.manual_seed(0)
         first = SO2Conv(1, 2, kernel_size, in_order=0).double()
@@ -118,7 +118,7 @@ class TestConv:
         for coarse, middle, fine in errors.values():
             assert coarse > 1.5 * middle > 3 * fine
             assert fine < 0.003
-        # Where the pairs are not turned, nothing fits.
+        # Without the rotation of the pairs the values differ.
         unturned = unturned.split(widths, 1)
         assert all(error_inside(unturned[m], found[m]) > 0.2 for m in (1, 2))
 
@@ -176,7 +176,7 @@ class TestBlurPool:
         assert found.shape == (2, 2, -(-height // 2), -(-width // 2))
 
         def weights(size, output):
-            """The share of each input in an output, the border repeated outwards."""
+            """Return the weight of each input in an output, with a replicated border."""
             taps = {-1: 1, 0: 2, 1: 1} if size % 2 else {-1: 1, 0: 3, 1: 3, 2: 1}
             row = torch.zeros(size, dtype=torch.float64)
             for offset, tap in taps.items():
@@ -225,13 +225,13 @@ class TestNormReLU:
             for first in (3 + 6 * m, 6 + 6 * m):
                 expected = factor * x[:, first : first + 3]
                 assert largest_difference(found[:, first : first + 3], expected) < 1e-14
-        # Some are cut off, some lengthened, some shortened.
+        # The norm nonlinearity zeroes some pairs, lengthens some and shortens some.
         assert (found[:, 3:] == 0).any() and (act.bias > 0).any() and (act.bias < 0).any()
 
     def test_gradients(self):
         act = as_if_trained_so2(SO2NormReLU(2, 2))
         x = field(2, size=(3, 2), batch=1).requires_grad_()
-        # Away from the bends of ReLU, where differences say nothing.
+        # Away from the kinks of ReLU, where finite differences are wrong.
         lengths = torch.cat(magnitudes_by_hand(x, 2)[1:], 1) + act.bias[:, None, None]
         assert lengths.abs().min() > 1e-4 and x[:, :2].abs().min() > 1e-4
 
@@ -253,7 +253,7 @@ class TestNormReLU:
 
     @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
     def test_large_values_in_half_precision(self, dtype):
-        """The square of 1000 is beyond float16."""
+        """The square of 1000 overflows float16."""
         x = torch.full((1, 10, 2, 2), 1000.0, dtype=dtype)
         assert largest_difference(SO2NormReLU(2, 2)(x).float(), x.float()) < 8
         assert so2_magnitudes(x, 2)[:, 2:].sub(2**0.5 * 1000).abs().max() < 8
@@ -301,7 +301,7 @@ class TestBatchNorm:
         assert all(p.grad.abs().min() > 0 for p in norm.parameters())
 
     def test_statistics_of_a_mean_over_batches_and_of_none(self):
-        """As ``swa_utils.update_bn`` and ``torch.func.replace_all_batch_norm_modules_`` ask."""
+        """``swa_utils.update_bn`` and ``torch.func.replace_all_batch_norm_modules_`` need this."""
         norm, batches = SO2BatchNorm(2, 2), [field(2, seed=seed).float() for seed in range(3)]
         update_bn(batches, norm)
         each = SO2BatchNorm(2, 2, momentum=1.0)
@@ -344,7 +344,7 @@ def test_pointwise_layers_commute_with_any_angle(kind, is_training, size, max_or
     assert largest_difference(turned, turn_pairs(y, max_order, degrees)) < 1e-12
     for a, b in zip(layer.buffers(), other.buffers(), strict=True):
         assert largest_difference(a, b) < 1e-12 if a.numel() else True
-    # Lengths do not see the angle.
+    # Lengths do not depend on the angle.
     lengths = so2_magnitudes(y, max_order)
     assert largest_difference(so2_magnitudes(turned, max_order), lengths) < 1e-12
     assert largest_difference(lengths, torch.cat(magnitudes_by_hand(y, max_order), 1)) < 1e-14

@@ -22,7 +22,7 @@ kernels = pytest.mark.parametrize('kernel_size', [1, 3, 5, 7, 9])
 
 
 def rotation(order, angle):
-    """R_m(a), written apart from the package."""
+    """Return R_m(a), independently of the package."""
     if order == 0:
         return torch.ones(1, 1, dtype=torch.float64)
     cosine, sine = math.cos(order * angle), math.sin(order * angle)
@@ -30,7 +30,7 @@ def rotation(order, angle):
 
 
 def turned_values(kernel, in_order, out_order, angle):
-    """R_n(a) K R_m(a)^-1 at every pixel of (..., p, q, h, w) or (p, q, points)."""
+    """Return R_n(a) K R_m(a)^-1 at every pixel of (..., p, q, h, w) or (p, q, points)."""
     letters = 'np,...pqxy,mq->...nmxy' if kernel.ndim > 3 else 'np,pqx,mq->nmx'
     # R_m(a)^-1 is its transpose.
     return torch.einsum(letters, rotation(out_order, angle), kernel, rotation(in_order, angle))
@@ -38,7 +38,7 @@ def turned_values(kernel, in_order, out_order, angle):
 
 @orders
 def test_complete_on_every_ring_that_resolves_all_orders(in_order, out_order):
-    """A solution is fixed by its value at one point: as many are independent as it has entries."""
+    """The value at one point determines a solution: there are as many solutions as entries."""
     ring = 3
     x, y = (torch.tensor([value], dtype=torch.float64) for value in (2.0, 2.2))
     values = torch.stack([
@@ -73,11 +73,11 @@ def test_the_continuous_kernels_turn_by_any_angle(in_order, out_order, angle, se
 @orders
 @kernels
 def test_the_sampled_kernels_turn_by_quarters(kernel_size, in_order, out_order):
-    """To rounding in float64, and no worse for having been rounded to float32 before."""
+    """The error is rounding in float64, also if the layer was in float32 before."""
     basis = sampled_basis(kernel_size, in_order, out_order)
     for sampled in (basis, basis.float().double()):
         for quarters in (1, 2, 3):
-            # The pixel that moves to R_a x holds K(R_a x): the kernel is turned backwards.
+            # The pixel that moves to R_a x holds K(R_a x): the kernel turns backwards.
             found = torch.rot90(sampled, -quarters, (-2, -1))
             expected = turned_values(sampled, in_order, out_order, quarters * math.pi / 2)
             assert (found - expected).abs().sum() < 1e-12
@@ -86,7 +86,7 @@ def test_the_sampled_kernels_turn_by_quarters(kernel_size, in_order, out_order):
 @orders
 @pytest.mark.parametrize('kernel_size', [3, 5, 7])
 def test_the_sampled_kernels_are_independent(kernel_size, in_order, out_order):
-    """No order is taken that the pixels of its ring cannot tell from the others."""
+    """The pixels of a ring distinguish all orders of the basis."""
     basis = sampled_basis(kernel_size, in_order, out_order)
     if len(basis):
         values = torch.linalg.svdvals(basis.flatten(1))
@@ -111,17 +111,17 @@ def grid(kernel_size):
 
 
 def response(parts, polynomial):
-    """What a kernel with these cosine and sine parts answers to a polynomial image."""
+    """Return the response of a kernel with these parts to a polynomial image."""
     return sum(part.mul(polynomial).sum() * unit for part, unit in zip(parts, (1, 1j)))
 
 
 @pytest.mark.parametrize('kernel_size', [3, 5, 7])
 @pytest.mark.parametrize('order', [2, 3, 4])
 def test_no_order_answers_in_the_place_of_its_alias(kernel_size, order):
-    """The leading answer of the plain samples goes to slopes or constants; it is removed.
+    """Plain samples respond to slopes or constants; the basis removes this response.
 
-    To the polynomial (x + iy)^(4 - s), or (x - iy)^(s - 4), order s must not answer: for order 4
-    a constant, for order 3 a slope, for order 2 the same curvature turned the wrong way.
+    Order s must not respond to the polynomial (x + iy)^(4 - s), or (x - iy)^(s - 4): for order 4
+    a constant, for order 3 a slope, for order 2 the curvature in the wrong direction.
     """
     x, y = grid(kernel_size)
     power = torch.complex(x, y) ** (4 - order)
@@ -138,7 +138,7 @@ def test_no_order_answers_in_the_place_of_its_alias(kernel_size, order):
 
 @pytest.mark.parametrize('kernel_size', [3, 5, 7])
 def test_both_phases_of_order_2_answer_alike(kernel_size):
-    """As the cosine to x^2 - y^2, so the sine to 2xy, which no quarter turn would ensure."""
+    """The sine responds to 2xy as the cosine to x^2 - y^2; quarter turns do not ensure this."""
     x, y = grid(kernel_size)
     for ring in range(1, kernel_size // 2 + 1):
         cosine, sine = sampled_harmonic(kernel_size, ring, 2)

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Scale spaces that are given to ordinary necks and heads: one line says what takes them."""
+"""Scale spaces in ordinary necks and heads raise an error that names the right necks."""
 
 import copy
 import pickle

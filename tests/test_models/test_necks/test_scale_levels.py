@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Maps of every (stage, level) pair, those of equal stride side by side."""
+"""Maps of every (stage, level) pair, concatenated if their strides are equal."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_in_a_backbone():
 
 
 def test_the_maps_of_one_stage_move_by_a_place_when_the_image_is_halved():
-    """What an FPN's level sees of an object is what the next finer one sees of half of it."""
+    """An FPN's level sees an object as the next finer level sees an object of half the size."""
     grid = dict(base=2, num_scales=3)
     net = ScaleResNet(18, grid, out_indices=(2,), scale_pooling=LEVELS, **SMALL)
     net = as_if_trained(net)

@@ -27,14 +27,14 @@ REDUCE = dict(max=np.max, avg=np.mean)
 
 
 def cells(size, count):
-    """The bins of adaptive pooling: every sample in at least one of ``count`` bins."""
+    """Return the bins of adaptive pooling: every sample is in at least one of ``count`` bins."""
     return [
         slice(math.floor(i * size / count), math.ceil((i + 1) * size / count)) for i in range(count)
     ]
 
 
 def pool_cells(level, rows, columns, reduce):
-    """Reduces each of rows x columns cells of (N, C, H, W)."""
+    """Reduce each of rows x columns cells of (N, C, H, W)."""
     pooled = np.empty((*level.shape[:2], rows, columns))
     spans = enumerate(cells(level.shape[2], rows)), enumerate(cells(level.shape[3], columns))
     for (i, row), (j, column) in itertools.product(*map(list, spans)):
@@ -61,7 +61,7 @@ class TestScalePooling:
     @pytest.mark.parametrize('mode', ['max', 'avg'])
     @pytest.mark.parametrize('grid', [GRID, ROOT2], ids=['base2', 'root2'])
     def test_pyramids_brought_to_the_largest_map_by_interpolation(self, mode, grid):
-        """A sample of level k lies a^k pixels from the next: that is where it is read."""
+        """Samples of level k are a^k pixels apart, and pooling samples the level there."""
         levels = to_levels(PYRAMID)
         if grid is ROOT2:
             sizes = [(15, 13), (11, 9), (8, 7), (6, 5)]
@@ -112,7 +112,7 @@ class TestScaleGlobalPooling:
 
 
 def powers_of_two(num_levels, batch, dense):
-    """Level k holds ``2**k`` everywhere: a mean tells which levels it is of."""
+    """Level k holds ``2**k`` everywhere, so that a mean tells its levels."""
     levels = [torch.full((batch, 1, 4, 4), 2.0**k).double() for k in range(num_levels)]
     if dense:
         return torch.stack(levels, 2)
@@ -129,7 +129,7 @@ NECKS = {
 @pytest.mark.parametrize('neck', NECKS.values(), ids=NECKS)
 class TestScaleDropout:
     def test_mean_or_maximum_of_the_levels_that_stay(self, neck, dense):
-        """Every sample is of some subset, each subset as often as its draws are."""
+        """Every sample has a subset of levels, and each subset has the right probability."""
         x = powers_of_two(3, 4000, dense)
         torch.manual_seed(0)
         (means,) = neck('avg', 0.5).train()((x,))
@@ -157,7 +157,7 @@ class TestScaleDropout:
             state = torch.get_rng_state()
             found = neck(mode, 0.9).train()((one,))[0]
             assert torch.equal(found, neck(mode, 0.0)((one,))[0])
-            assert torch.equal(torch.get_rng_state(), state)  # nothing was drawn
+            assert torch.equal(torch.get_rng_state(), state)  # no random numbers were drawn
 
     def test_half_precision(self, neck, dense):
         x = powers_of_two(3, 16, dense)
@@ -185,7 +185,7 @@ def test_a_batch_of_no_image():
 
 @pytest.mark.parametrize('neck', [ScalePooling, ScaleGlobalPooling])
 def test_ordinary_maps_and_bare_pyramids_are_refused(neck):
-    """A 4-D tensor taken for a scale space would silently be pooled over its rows."""
+    """Without an error the neck would pool a 4-D tensor over its rows."""
     for inputs in ((randn(1, 3, 7, 5), randn(1, 3, 4, 3)), PYRAMID):
         with pytest.raises(ValueError, match=r'dense tensor \(N, C, S, H, W\)'):
             neck()(inputs)
@@ -210,7 +210,7 @@ def test_the_one_map_of_an_ordinary_network_is_one_level():
     ],
 )
 def test_classifiers_of_mmpretrain_train_and_predict(lift, pooling):
-    """Built from configs as users write them."""
+    """Build a network from configs, as users do."""
     backbone = dict(scale_space=GRID, lift=dict(type=f'mmscale.{lift}'))
     if pooling is None:
         backbone |= dict(type='mmscale.ScaleConvNet', in_channels=3, channels=(4, 5, 6))
@@ -237,7 +237,7 @@ def test_classifiers_of_mmpretrain_train_and_predict(lift, pooling):
 
 
 def test_pooled_features_of_a_scaled_signal_are_the_same():
-    """Max over all levels and positions of a body whose levels shift: the sampled levels agree."""
+    """A maximum over all levels and positions does not change when the levels shift."""
     model = as_if_trained(ScaleConvNet(GRID, in_channels=3, channels=(4, 5, 6)))
     signal = randn(1, 3, 3, 40, 36)
     shifted = model.body(signal[:, :, 1:, ::2, ::2])[0]
