@@ -96,6 +96,10 @@ def _max_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
     if dilation != int(dilation):
         return _max_pool_between_pixels(x, kernel_size, stride, padding, dilation)
     if dilation == 1 and all(n == 2 * p + 1 for n, p in zip(kernel_size, padding, strict=True)):
+        if stride == (1, 1) and x.device.type == 'cpu':
+            # PyTorch's kernel for contiguous maps takes four times as long, and the layers behind
+            # keep the order: ResNet-50 with a blur needs .84 of the time, .88 in training.
+            x = x.contiguous(memory_format=torch.channels_last)
         return F.max_pool2d(x, kernel_size, stride, padding)
     pads = []
     for axis in (1, 0):  # F.pad counts from the last axis
