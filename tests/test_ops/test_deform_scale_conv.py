@@ -331,7 +331,7 @@ def test_the_backend_is_chosen_by_device_and_compiled_ops(monkeypatch):
     'change, message',
     [
         (dict(channels=17), 'offset must have 18 channels a deformable group, .*got 17'),
-        (dict(channels=54), 'divides the 2 channels of the signal; got 54'),
+        (dict(channels=54), 'divide the 2 channels of the signal; got 54'),
         (dict(size=(9, 8)), r'offset must have a level of shape \(1, ..., 9, 9\)'),
         (dict(batch=2), r'offset must have a level of shape \(1, ..., 9, 9\)'),
         (dict(grid=ScaleGrid(2, 2)), 'offset has 2 levels, the signal 3'),

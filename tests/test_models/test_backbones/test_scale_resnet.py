@@ -231,7 +231,7 @@ def test_a_deep_stem_is_the_default_of_v1c_and_refused_for_small_images():
 @lifts
 def test_images_too_small_for_the_grid(lift):
     model = ScaleResNet(18, lift=lift, **SMALL)
-    with pytest.raises(ValueError, match='3x9 pixels is smaller .* needs at least 4 pixels'):
+    with pytest.raises(ValueError, match='3x9 pixels is smaller .* have at least 4 pixels'):
         model(image(size=(3, 9)))
     assert model.eval()(image(size=(4, 4)))[0][0].isfinite().all()
 
