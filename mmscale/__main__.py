@@ -18,7 +18,7 @@ COMMANDS = {
 }
 
 
-def main():
+def main() -> None:
     """Runs the script of ``tools/`` that the first words name."""
     words = sys.argv[1:]
     name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)

@@ -217,7 +217,7 @@ def print_notes(results: list[dict]) -> None:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa would show in the error
     settings = check_arguments(args)

@@ -197,7 +197,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [(name, seed) for seed in args.seeds for name in CONFIGS]

@@ -158,7 +158,7 @@ def prepare() -> tuple[argparse.Namespace, Runner]:
     return args, runner
 
 
-def main():
+def main() -> None:
     args, runner = prepare()
     with one_line_errors(runner.log_dir):
         if args.predictions:

@@ -72,7 +72,7 @@ def prepare() -> Runner:
     return runner
 
 
-def main():
+def main() -> None:
     runner = prepare()
     with one_line_errors(runner.log_dir):
         runner.train()

@@ -195,7 +195,7 @@ def make_figure(args: argparse.Namespace) -> plt.Figure:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     check_arguments(args)
     write_figure(make_figure(args), make_folder(args.out), 'equivariance')

@@ -122,7 +122,7 @@ def rectangle(box: Tensor, **style) -> Rectangle:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     for factor in args.factors:
         if not 1 <= factor < math.inf:

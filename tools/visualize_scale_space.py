@@ -238,7 +238,7 @@ def describe(grid: ScaleGrid) -> str:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     check_arguments(args)
     image = read_image(args.image, args.size and (args.size * 2)[:2])

@@ -117,7 +117,7 @@ def draw(results: dict) -> Figure:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--factors', type=int, nargs='+', default=[2, 4], choices=(2, 4, 8))
     parser.add_argument('--rms', type=float, default=0.5, help='of the offsets, in taps')

@@ -356,7 +356,7 @@ def to_csv(rows: list[dict], factors: tuple) -> str:
     return pd.DataFrame(lines).to_csv(index=False, lineterminator='\n')
 
 
-def main():
+def main() -> None:
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     keep_freed_blocks()

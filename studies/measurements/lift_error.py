@@ -42,7 +42,7 @@ def draw(errors: dict[float, list[float]], base: float) -> Figure:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('--zero-scales', type=float, nargs='+', default=[0.25, 0.5, 1.0])

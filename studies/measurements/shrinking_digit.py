@@ -52,7 +52,7 @@ def draw(image: np.ndarray, size: int, label: int, answers: list) -> Image.Image
     return Image.open(file).convert('RGB').quantize(32, dither=Image.Dither.NONE)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('models', nargs=2, metavar='MODEL', help=HELP)
     parser.add_argument('--index', type=int, default=0, help='of the digit in the test data')

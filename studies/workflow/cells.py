@@ -210,7 +210,7 @@ def plan(study: SimpleNamespace, results: Path, only: str = '') -> dict:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     name, results, *only = sys.argv[1:]
     with redirect_stdout(sys.stderr):  # datasets say what they make
         found = plan(read_study(find_study(name)), Path(results), *only)

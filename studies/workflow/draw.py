@@ -203,7 +203,7 @@ def draw_columns(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> 
 KINDS = dict(scale=draw_scale, scatter=draw_scatter, factors=draw_factors, columns=draw_columns)
 
 
-def main():
+def main() -> None:
     path, results, out = find_study(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
     study, frame = read_study(path), tables.load(path.stem, results.parent)
     drawn = [out / file for _, file in draw(study, path.stem, frame, out)]

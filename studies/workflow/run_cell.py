@@ -185,7 +185,7 @@ def facts(cell: dict) -> dict:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     (name, run, seed), result = sys.argv[1:4], Path(sys.argv[4]).resolve()
     os.chdir(ROOT)  # where the tools run, and find their data
     start, folder = time.perf_counter(), result.parent

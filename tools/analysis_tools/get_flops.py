@@ -112,7 +112,7 @@ def with_unit(number: float) -> str:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     warnings.filterwarnings('ignore')
     MMLogger.get_instance('get_flops', log_level='ERROR')  # how each weight is initialised

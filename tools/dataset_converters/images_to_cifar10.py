@@ -31,7 +31,7 @@ from mmscale.engine.errors import one_line_errors
 CLASSES = CIFAR10.METAINFO['classes']
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -94,7 +94,7 @@ def read_split(items: list[tuple[str, int]], read: Callable[[str], bytes], parts
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     names, read = open_source(args.source)
     splits = {'train': CIFAR10.train_list, 'test': CIFAR10.test_list}

@@ -210,7 +210,7 @@ def write_split(folder: Path, split: str, args, objects, photographs) -> int:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     images, labels = read_objects(args.objects, args.source)
     order = np.random.default_rng(args.seed).permutation(len(images))

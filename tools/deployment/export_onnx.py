@@ -128,7 +128,7 @@ def write(network: nn.Module, shape: tuple, out: Path) -> None:
 
 @one_line_errors()
 @torch.no_grad()
-def main():
+def main() -> None:
     args = parse_args()
     check_packages()
     sides = [parse_side(side) for side in dict.fromkeys(args.side or ())] or [None]

@@ -49,7 +49,7 @@ def publish(in_file: Path, out_file: Path) -> Path:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     print(publish(args.in_file, args.out_file))
 
