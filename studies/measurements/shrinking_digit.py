@@ -1,10 +1,11 @@
 # Copyright (c) mmscale contributors.
-"""Draws the animation of the first page: a digit of STIR-MNIST that shrinks, and the probabilities
-that two networks give to each class.
+"""Draw the animation of the first page: a digit of STIR-MNIST that shrinks, and the probabilities
+of each class from two networks.
 
     python studies/measurements/shrinking_digit.py ORDINARY OURS [--index 0]
 
-Each is ``CONFIG:CHECKPOINT``, trained on digits of 17 to 32 pixels by the study ``sizes_stir``.
+Each network is ``CONFIG:CHECKPOINT``, trained on digits of 17 to 32 pixels by the study
+``sizes_stir``.
 """
 
 import argparse
@@ -28,7 +29,7 @@ FRAME, LAST = 120, 1500  # ms
 
 @torch.no_grad()
 def probabilities(network: torch.nn.Module, image: np.ndarray) -> np.ndarray:
-    """Of each class, for an image ``(64, 64)``."""
+    """Return the probability of each class for an image ``(64, 64)``."""
     inputs = network.data_preprocessor(dict(inputs=[torch.tensor(image)[None]]))['inputs']
     (sample,) = network(inputs, mode='predict')
     return sample.pred_score.numpy()
@@ -55,7 +56,7 @@ def draw(image: np.ndarray, size: int, label: int, answers: list) -> Image.Image
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('models', nargs=2, metavar='MODEL', help=HELP)
-    parser.add_argument('--index', type=int, default=0, help='of the digit in the test data')
+    parser.add_argument('--index', type=int, default=0, help='index of the digit in the test data')
     parser.add_argument('--data-root', default='data/mnist')
     parser.add_argument('--out', type=Path, default=OUT)
     args = parser.parse_args()
