@@ -18,7 +18,7 @@ model = dict(
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,
-        # Sides of 2, 2.5 and 3.2 strides fit, because the smallest digits have 16 pixels, at stride 8.
+        # Sides have 2, 2.5 and 3.2 strides: the smallest digits have 16 pixels, at stride 8.
         anchor_generator=dict(octave_base_scale=2),
     ),
 )
