@@ -54,11 +54,9 @@ def find_class(kind: Any, registry: Registry, scope: str | None = None) -> Any:
     """Find the class of the ``type`` of a config.
 
     Args:
-        kind (str | type): A name, with or without a scope, or the class itself, as in configs in
-            pure Python.
+        kind (str | type): A name, with or without a scope, or the class itself.
         registry (Registry): The registry of the name.
-        scope (str, optional): The scope of a name without a scope. Defaults to the current default
-            scope.
+        scope (str, optional): The scope of a name without a scope. Defaults to the current scope.
 
     Returns:
         The class, or any other registered object; None for an unknown name.

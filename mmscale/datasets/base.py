@@ -36,7 +36,6 @@ class NamingPipeline(Compose):
     """A pipeline whose errors name the image."""
 
     def __call__(self, data: dict) -> dict | None:
-        """Run the pipeline; raise ``ValueError`` with the path of the image on any error."""
         path = data.get('img_path')
         try:
             return super().__call__(data)
@@ -62,11 +61,8 @@ class RescaledDataset(BaseDataset):
     A subclass reads and rescales its images in ``load_data_list`` and describes the arguments.
     Every item has the keys ``img``, ``gt_label`` and ``rescale_factor``. To pass the factor to an
     evaluation, list it in ``meta_keys`` of ``PackInputs``. All splits except 'train' are in test
-    mode by default.
-
-    Raises:
-        TypeError: For ``ann_file`` and ``data_prefix``, because there are no annotation files.
-        ValueError: For another argument that is not as described.
+    mode by default. ``ann_file`` and ``data_prefix`` raise TypeError, because there are no
+    annotation files. Another argument that is not as described raises ValueError.
     """
 
     LARGEST_SCALE = LARGEST_FACTOR
@@ -119,9 +115,6 @@ class RescaledDataset(BaseDataset):
             images (Sequence[np.ndarray]): ``n`` uint8 images, ``(H, W)`` or ``(H, W, 3)``.
             labels (np.ndarray): Integers, ``(n, )``.
             factors (np.ndarray): The factor of each image, ``(n, )``.
-
-        Raises:
-            ValueError: If ``indices`` are not within the ``n`` images.
         """
         count, asked = len(images), self._indices or 0
         # MMEngine would silently take fewer images.

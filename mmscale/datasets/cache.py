@@ -35,9 +35,6 @@ def load_or_build(
         build (Callable): Returns the arrays by name.
         published (dict[str, str], optional): The required SHA-256 of arrays, by name.
 
-    Returns:
-        dict[str, np.ndarray]: The arrays by name.
-
     Raises:
         RuntimeError: If the built arrays do not have the published digests.
     """
@@ -104,7 +101,6 @@ def _load(path: Path, published: dict[str, str]) -> Arrays | None:
 
 
 def _save(path: Path, arrays: Arrays, digests: dict[str, str]) -> None:
-    """Write all arrays, or nothing, under ``path``."""
     with scratch_folder(path.parent) as scratch:
         # The digests are in the same file, because two files cannot be replaced in one step.
         with open(scratch / path.name, 'wb') as file:

@@ -15,10 +15,7 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.
 
 
 def is_image(path: PurePath) -> bool:
-    """Tell whether a relative path is the path of an image.
-
-    Hidden files of operating systems, ``._a.png`` or ``__MACOSX/...``, are no images.
-    """
+    """Tell whether a relative path is an image; ``._a.png`` and ``__MACOSX/...`` are none."""
     hidden = any(part.startswith('.') or part == '__MACOSX' for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden
 
@@ -87,11 +84,8 @@ def photograph_crops(count: int, size: int, seed: int = 0, folder: Path | None =
     """Draw random crops of photographs, float64 ``(count, 3, size, size)`` in [0, 1].
 
     The crops are taken in turn from the images below a folder, or from the two photographs of
-    scikit-learn, 427x640. Images smaller than ``size`` pixels are left out. ``seed`` sets the
-    places of the crops.
-
-    Raises:
-        ValueError: If no image is large enough.
+    scikit-learn, 427x640. Images smaller than ``size`` pixels are left out; ValueError is raised if
+    none remains. ``seed`` sets the places of the crops.
     """
     if folder is None:
         from sklearn.datasets import load_sample_images  # a slow import, only if needed

@@ -26,7 +26,6 @@ PADDINGS = tuple(_BORDERS)
 # anti-aliased shrink grows without bound as the factor goes to 0.
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.05, 20.0
 
-# The largest seed that the generators of NumPy and scikit-learn take.
 LARGEST_SEED = 2**32 - 1
 
 # Reach of a bicubic kernel, in pixels of the coarser of the two grids.
@@ -186,8 +185,7 @@ def _sample(image, factor, x_axis, y_axis, padding):
         y_pad = _window(*y_axis, factor, padding)[1]
         image = _pad(image, y_pad, x_pad, padding)
     step = 1.0 / factor
-    # The published MNIST-Scale has these sums in this order, and its pixels depend on their last
-    # bit.
+    # The pixels of the published MNIST-Scale depend on the last bit of these sums, in this order.
     x_shift = step * -_on_canvas(*x_axis) + x_axis[2] + x_pad[0]
     y_shift = step * -_on_canvas(*y_axis) + y_axis[2] + y_pad[0]
     options = dict(
@@ -231,7 +229,6 @@ def _pad(
 
 
 def _by_pillow(image: np.ndarray, operation: Callable[..., Image.Image], **options) -> np.ndarray:
-    """Apply a method of Pillow's images to an array ``(H, W)`` or ``(H, W, C)``."""
     if image.ndim == 2 or (image.dtype == np.uint8 and image.shape[2] == 3):
         return np.array(operation(Image.fromarray(image), **options))
     # Pillow has no other suitable mode of several channels: RGBA weighs colours by their alpha.

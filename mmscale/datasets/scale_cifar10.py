@@ -108,7 +108,6 @@ class ScaleCIFAR10(RescaledDataset):
         return self.to_data_list(rescaled, labels[chosen], factors[chosen])
 
     def extra_repr(self) -> list[str]:
-        """Return the lines of ``repr`` on this dataset."""
         return [*super().extra_repr(), f'Padding: \t{self.padding}']
 
     def _choose(self, labels: np.ndarray) -> np.ndarray:
@@ -206,10 +205,7 @@ def _read_batch(path: Path, md5: str | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _download_where_absent(folder: Path) -> None:
-    """Download CIFAR-10 in the main process, unless its folder exists.
-
-    An existing folder may be a user's own copy, and the archive would overwrite it.
-    """
+    """Download CIFAR-10 in the main process; an existing folder, maybe a user's copy, stays."""
     try:
         if dist.is_main_process() and not folder.exists():
             download_folder(CIFAR10.url, folder, CIFAR10.tgz_md5)

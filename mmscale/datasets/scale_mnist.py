@@ -161,7 +161,6 @@ class ScaleMNIST(RescaledDataset):
         return digests
 
     def extra_repr(self) -> list[str]:
-        """Return the lines of ``repr`` on this dataset."""
         return [f'Realization: \t{self.realization}', *super().extra_repr()]
 
     def _published_digests(self) -> dict[str, str]:

@@ -109,7 +109,6 @@ class STIR(RescaledDataset):
         return self.to_data_list(images.reshape(-1, CANVAS, CANVAS), labels, factors)
 
     def extra_repr(self) -> list[str]:
-        """Return the lines of ``repr`` on this dataset."""
         return [f'Split: \t{self.split}', f'Sizes: \t{self.sizes[0]} to {self.sizes[1]} pixels']
 
     def _build(self) -> Arrays:

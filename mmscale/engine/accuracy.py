@@ -36,9 +36,8 @@ def measure_accuracy(model: Model, settings: Settings) -> dict:
     """Measure the curve of the accuracy of a model over the scale factors.
 
     Returns:
-        dict: ``accuracy``, a curve or None; ``accuracy_note``, how the images were scaled or why
-        there is no accuracy; for a detector or segmentor ``metrics``, the curves of all metrics of
-        its evaluator by name.
+        dict: ``accuracy``, a curve or None; ``accuracy_note``, on the scaling or the lack of an
+        accuracy; ``metrics`` of a detector or segmentor, the curves of its evaluator by name.
 
     Raises:
         ValueError: If the evaluator has no metric ``settings.metric``, or if the classes of the
@@ -77,7 +76,6 @@ def _why_none(model: Model, settings: Settings) -> str | None:
 
 
 def _measure_labels(model: Model, settings: Settings, dataset: Dataset, chosen: list[int]) -> dict:
-    """Measure the accuracy of a classifier."""
     rescaled = isinstance(dataset, RescaledDataset)
     right = [0] * len(settings.factors)
     with progress('  accuracy', len(chosen) * len(settings.factors)) as bar:
@@ -165,7 +163,6 @@ def _evaluate(evaluator: Evaluator, ids: list) -> dict[str, float]:
 
 
 def _main_metric(found: list[str], asked: str | None) -> str:
-    """Return the name of the metric for table and figure."""
     if asked is not None and asked not in found:
         raise ValueError(f'--metric: must be one of {", ".join(found)}, got {asked}')
     ends = (name for end in MAIN_METRICS for name in found if name.endswith(end))
@@ -173,10 +170,7 @@ def _main_metric(found: list[str], asked: str | None) -> str:
 
 
 def shrink(images: Tensor, factor: float, resampling: str) -> Tensor:
-    """Shrink images by ``factor``, aligned at their upper left corner, as boxes are.
-
-    Images have the shape (N, C, H, W), the result (N, C, round(H / factor), round(W / factor)).
-    """
+    """Shrink images (N, C, H, W) by ``factor``, aligned at the upper left corner, as boxes are."""
     if factor == 1:
         return images
     sides = [max(1, round(side / factor)) for side in images.shape[-2:]]

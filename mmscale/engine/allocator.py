@@ -14,10 +14,9 @@ SETTINGS = {-4: 0, -1: -1, -2: 2**28}
 def keep_freed_blocks() -> bool:
     """Make the GNU C library keep large freed blocks for the next allocations.
 
-    By default, the library returns blocks above 32 MiB to the system at once. The system gives them
-    again page by page and clears each page. Feature maps of a training step are that large, and the
-    pages can take longer than the step itself. With this setting, the process keeps the largest
-    amount of memory that it has used.
+    By default, the library returns blocks above 32 MiB to the system at once. The system returns
+    them page by page, cleared. For the maps of a training step this can take longer than the step.
+    With the setting, the process keeps the largest amount of memory that it has used.
 
     Returns:
         bool: Whether the setting was made. It is not made with an accelerator, on other systems, or

@@ -63,7 +63,6 @@ def check_file(path: str | Path | None) -> None:
 
 
 def _weights(checkpoint) -> Mapping:
-    """Return the weights by name, from the places where MMEngine looks for them."""
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else {}
     return state if isinstance(state, Mapping) else {}
 

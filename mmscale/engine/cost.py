@@ -39,10 +39,8 @@ def parse_side(text: str) -> tuple[int, int]:
 def image_shape(cfg: Config, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
     """Return the shape ``(C, H, W)`` of the test images of a config.
 
-    Height and width are ``size``, or else the size in the ``test_dataloader``.
-
-    Raises:
-        ValueError: If ``size`` is None and the ``test_dataloader`` has no size.
+    Height and width are ``size``, or else the size in the ``test_dataloader``. A ValueError is
+    raised if neither has a size.
     """
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     mean = preprocessor.get('mean')

@@ -47,7 +47,6 @@ def merge_arguments(
 ) -> None:
     """Merge the arguments that training and testing share; ``forced`` overrides data loaders."""
     cfg.launcher = args.launcher
-    # The command line overrides the config, and the config the name of its file.
     configured = cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     cfg.work_dir = args.work_dir or configured
     merge_options(cfg, args.cfg_options)

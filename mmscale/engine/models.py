@@ -86,7 +86,6 @@ def split_model(model: str) -> tuple[str, str | None]:
 
 
 def load_config(path: str) -> Config:
-    """Load a config file; raise ``FileNotFoundError`` or, if it cannot be read, ``ValueError``."""
     if not Path(path).is_file():
         raise FileNotFoundError(f'config: there is no file {path}')
     try:

@@ -15,8 +15,8 @@ from mmscale.models.layers.so2_basis import field_size
 def counterpart(module: nn.Module) -> nn.Module:
     """Return an ordinary convolution with the parameters and children of one of our convolutions.
 
-    MMEngine's rules know only ordinary classes. Other modules are returned unchanged; so are
-    deformable layers, because MMEngine does not treat them as ordinary convolutions either.
+    MMEngine's rules know only ordinary classes. Other modules, and deformable layers, which are no
+    ordinary convolutions to MMEngine, are returned unchanged.
     """
     if isinstance(module, SO2Conv):
         channels = module.in_channels * field_size(module.in_order)
@@ -30,16 +30,15 @@ def counterpart(module: nn.Module) -> nn.Module:
     return twin
 
 
-# MMEngine's constructor has no argument for further classes. This class therefore takes its name;
-# it treats all other modules as MMEngine's constructor does.
+# MMEngine's constructor has no argument for further classes, so this class takes its name.
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module('DefaultOptimWrapperConstructor', force=True)
 class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """MMEngine's default constructor, extended to the layers of this package.
 
     Of ``paramwise_cfg``, ``dcn_offset_lr_mult`` and the exceptions for offsets apply to the offset
     branches of deformable scale convolutions (with or without MMCV's ops). ``dwconv_decay_mult``
-    applies to depthwise scale convolutions. A config that passes MMEngine's class itself as
-    ``constructor``, and not its name, does not get this extension.
+    applies to depthwise scale convolutions. A config whose ``constructor`` is MMEngine's class
+    itself, not its name, does not get the extension.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -47,11 +46,7 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self._offset_branches: set[nn.Module] = set()
 
     def add_params(
-        self,
-        params: list[dict],
-        module: nn.Module,
-        prefix: str = '',
-        is_dcn_module: bool | None = None,
+        self, params: list, module: nn.Module, prefix: str = '', is_dcn_module: bool | None = None
     ) -> None:
         if isinstance(module, DeformScaleConv):
             self._offset_branches.add(module.conv_offset)

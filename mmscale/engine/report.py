@@ -92,7 +92,6 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def _layers(results: list[dict]) -> list[str]:
-    """Return the names of the layers of all models, each once."""
     return list(dict.fromkeys(chain.from_iterable(result['layers'] for result in results)))
 
 
@@ -130,7 +129,6 @@ def to_csv(results: list[dict]) -> str:
 
 
 def _block(title: str, factors: list[float], rows: dict[str, list], form: str) -> str:
-    """Return a table with a row for each name and a column for each factor."""
     heads = [f'{factor:g}' for factor in factors]
     frame = pd.DataFrame.from_dict(rows, orient='index', columns=heads, dtype=float)
     texts = frame.map(lambda value: '-' if math.isnan(value) else form.format(value))

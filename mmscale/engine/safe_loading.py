@@ -53,8 +53,7 @@ def _of_trainings() -> list:
 def allow_trainings() -> None:
     """Allow PyTorch to open checkpoints of trainings where it opens weights alone."""
     torch.serialization.add_safe_globals(_of_trainings())
-    # The maintained MMEngine would allow any attribute of any object, and would remove its types
-    # and ours after each file.
+    # The maintained MMEngine would allow any attribute of any object, and then forget all types.
     mmengine.runner.checkpoint.get_torch_safe_globals = list
 
 

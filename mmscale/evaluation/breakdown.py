@@ -84,9 +84,8 @@ def error_breakdown(
     fourth part.
 
     Args:
-        backbone (nn.Module): A network with the modules or methods ``lift`` and ``body``, whose
-            layers hold the scale grid as ``grid``. The valid levels of the last output of ``body``
-            are measured.
+        backbone (nn.Module): A network with ``lift`` and ``body``, whose layers hold the scale grid
+            as ``grid``. The valid levels of the last output of ``body`` are measured.
         images (Tensor | Iterable): ``(N, C, H, W)``, or an iterator of such batches.
         factors (Sequence[float]): The factors ``s``, each at least 1.
         resampling (str): See :func:`equivariance_error`. The canvas shrinks.
@@ -128,7 +127,6 @@ def error_breakdown(
 
 
 def _run(body: Features, signal: Signal) -> tuple[Signal, int]:
-    """Return the last output of the body, and the number of its spoiled levels."""
     outputs = body(signal)
     name = list(outputs)[-1]
     return outputs[name], body.truncation[name]

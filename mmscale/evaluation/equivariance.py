@@ -69,22 +69,18 @@ def equivariance_error(
 ) -> EquivarianceError | tuple[EquivarianceError, ...] | dict[str, EquivarianceError]:
     r"""Measure how far ``phi``, or each of its layers, is from commuting with scaling.
 
-    The error of a sample is
-
     .. math:: \Delta(s) = \|L_s \Phi(f) - \Phi(L_s f)\|^2 / \|L_s \Phi(f)\|^2
 
-    over the valid levels of a scale space, the levels that see no level beyond the coarsest on
-    either side. The error is nan, with a warning, at a factor that leaves no valid level or makes
-    the images too small for the network. Vectors, and feature maps whose size does not follow the
-    image's size, such as outputs of an adaptive pooling, have the invariance error: ``L_s`` is then
-    the identity.
+    The norms are taken per sample, over the valid levels of a scale space: on either side, a valid
+    level sees no level beyond the coarsest. The error is nan, with a warning, at a factor that
+    leaves no valid level or makes the images too small for the network. For vectors, and for maps
+    whose size does not follow the image's, ``L_s`` is the identity: the invariance error.
 
     Args:
-        phi (Callable): A function from images (or a scale space) to feature maps, scale spaces,
-            vectors or tuples of them. A module, or the module of a method, is put into eval mode
-            and back.
-        images (Tensor | tuple[Tensor, ...] | Iterable): Images ``(N, C, H, W)``; or a scale space,
-            to measure the body of a network without its lift; or a list or an iterator of such
+        phi (Callable): From images (or a scale space) to feature maps, scale spaces, vectors or
+            tuples of them. A module, or the module of a method, is put into eval mode and back.
+        images (Tensor | tuple[Tensor, ...] | Iterable): ``(N, C, H, W)``; or a scale space, to
+            measure the body of a network without its lift; or a list or an iterator of such
             batches. An iterator needs memory for one batch only.
         factors (Sequence[float]): The factors ``s``, each at least 1.
         layers (Sequence[str], optional): Names of submodules of ``phi``. Their outputs are measured
@@ -176,7 +172,6 @@ def eval_mode(phi: Callable) -> Iterator[None]:
 
 
 def split_batches(images: Signal | Iterable[Signal], batch_size: int) -> Iterator[Signal]:
-    """Yield parts of at most ``batch_size`` samples; raise ``ValueError`` for a pyramid as list."""
     if batch_size < 1:
         raise ValueError(f'batch_size must be at least 1, got {batch_size}')
     if not isinstance(images, Tensor | tuple):
@@ -212,7 +207,6 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
     for factor in factors:
         whole = scale.leaves_a_level(batch, factor)
         left = [name for name, x in before.items() if whole and scale.leaves_a_level(x, factor)]
-        # L_1 is the identity, so the features do not change.
         after = before if factor == 1 else {}
         if factor > 1 and left:
             try:
@@ -307,7 +301,6 @@ def _pooled(features: Features, batch, before: dict, factors, scale: Scaling) ->
 
 
 def _flatten(maps: dict[str, Signal], pooled: set[str]) -> dict[str, Signal]:
-    """Flatten the feature maps named by ``pooled`` to vectors."""
     return {name: x.flatten(1) if name in pooled else x for name, x in maps.items()}
 
 
@@ -370,7 +363,6 @@ def _span(chosen: Tensor) -> slice:
 
 
 def crop_border(x: Tensor, size: Sequence[int], border: int) -> Tensor:
-    """Crop maps ``(N, C, H, W)`` to ``size`` (height, width) without its border; keep vectors."""
     if x.ndim < 4:
         return x
     height, width = size

@@ -103,7 +103,6 @@ class Features:
         self.truncation: dict[str, int] = {}
 
     def __call__(self, batch: Signal) -> dict[str, Signal]:
-        """Run the network; raise ``ValueError`` if a layer did not run."""
         outputs, self.truncation = {}, {}
         spoiled, self._pooled = 0, False
 

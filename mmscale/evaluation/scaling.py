@@ -30,8 +30,7 @@ def scale_signal(
             scale space of ``num_scales=1`` is scaled as a feature map.
         factor (float): The factor ``s``, at least 1.
         scale_space (dict | ScaleGrid, optional): The levels of a scale space.
-        zero_scale (float): Assumed blur of images and feature maps, a standard deviation in their
-            pixels.
+        zero_scale (float): Assumed blur of images and maps, a standard deviation in their pixels.
         canvas (str): ``'shrink'`` or ``'keep'``, see :func:`mmscale.scale_space.scale_image`.
         centre (tuple[float, float], optional): Fixed point of ``'keep'``, in pixels of ``x``.
         resampling (str): How images and feature maps are read at ``s z``:
@@ -42,8 +41,8 @@ def scale_signal(
             - ``'ideal'``: frequencies too high for the canvas are removed, and the Fourier series
               is evaluated.
 
-            Coarser levels of a scale space are blurred already. ``'bilinear'`` and ``'ideal'`` set
-            their interpolation between samples; all others use bicubic.
+            Coarser levels of a scale space are blurred already: ``'bilinear'`` and ``'ideal'`` set
+            their interpolation, all others use bicubic.
         between_levels (str): Interpolation between the levels of a scale space: ``'linear'`` or
             ``'cubic'``, see :func:`mmscale.scale_space.action.level_weights`.
 
@@ -119,7 +118,6 @@ class Scaling:
         return step, x[0] if is_pyramid(x) else x
 
     def __call__(self, x: Signal, factor: float, **changed: object) -> Signal:
-        """Scale a signal by ``factor``; ``changed`` replaces arguments of ``scale_signal``."""
         step, finest = self._finest(x)
         centre = None if finest.ndim < 4 else self._centre(finest.shape[-2:], step)
         return scale_signal(x, factor, centre=centre, **{**self.arguments, **changed})

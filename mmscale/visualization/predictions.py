@@ -54,11 +54,8 @@ def predict_over_scale(
 ) -> list[Seen]:
     """Run a detector of boxes or a segmentor on image ``index`` of its test data at each factor.
 
-    The image is shrunk by the factor behind the pipeline. ``threshold`` is the least score of a
-    box.
-
-    Raises:
-        ValueError: If there is no such image, or the model finds neither boxes nor segments.
+    The image is shrunk behind the pipeline. ``threshold`` is the least score of a box. A ValueError
+    is raised if there is no such image, or the model finds neither boxes nor segments.
     """
     dataset = build_test_data(model)
     check_test_classes(model, dataset)
@@ -109,8 +106,7 @@ def match(
 
     A box matches an object of its class with an intersection over union of at least ``OVERLAP``. As
     in COCO, boxes choose in the order of their scores, each the free object of largest overlap.
-    There are ``(D, 4)`` boxes with ``(D,)`` scores and labels, and ``(M, 4)`` objects with ``(M,)``
-    classes.
+    Boxes are ``(D, 4)``, scores and labels ``(D,)``, objects ``(M, 4)`` and classes ``(M,)``.
     """
     overlap = box_iou(boxes, objects)
     overlap[labels[:, None] != classes] = 0

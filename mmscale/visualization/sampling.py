@@ -24,11 +24,8 @@ PROBE_SIZE = 128
 def stride_before(network: Network, layer: nn.Module | None = None) -> int:
     """Return the stride of the input of a layer, in samples of its level.
 
-    A run on a blank image shows the stride. Without a layer, the stride is the stride of the
-    backbone's last output.
-
-    Raises:
-        ValueError: If the layer does not run, or its input is no feature map.
+    A run on a blank image shows the stride. Without a layer, the backbone's last output counts. A
+    ValueError is raised if the layer does not run, or its input is no feature map.
     """
     grid = getattr(network.backbone, 'grid', None)
     side = PROBE_SIZE if grid is None else max(PROBE_SIZE, math.ceil(grid.factors[-1]))
@@ -59,8 +56,7 @@ class Reading:
     Attributes:
         origin (np.ndarray): ``(2,)``, the position of the output.
         taps (np.ndarray): ``(taps, 2)``, the positions of the taps without offsets.
-        moved (np.ndarray | None): ``(G, taps, 2)``, the positions with the offsets of G deformable
-            groups.
+        moved (np.ndarray | None): ``(G, taps, 2)``, with the offsets of G deformable groups.
         modulation (np.ndarray | None): ``(G, taps)``, the modulation of the taps.
     """
 
@@ -148,9 +144,7 @@ def distances(grid: ScaleGrid, k: int, stride: int, pyramid: bool) -> tuple[floa
     return stride, stride * grid.dilations[k]
 
 
-def nearest(
-    point: Sequence[int], steps: Sequence[float], size: Sequence[int]
-) -> tuple[list[int], np.ndarray]:
+def nearest(point: Sequence, steps: Sequence, size: Sequence) -> tuple[list[int], np.ndarray]:
     """Return index and position, in pixels of the image, of the output nearest to a pixel."""
     at = [min(round(p / step), count - 1) for p, step, count in zip(point, steps, size)]
     return at, np.multiply(at, steps).astype(float)

@@ -40,8 +40,8 @@ class EquivarianceHook(Hook):
 
     Processes share the images as ``DefaultSampler`` does: the figures do not depend on the number
     of processes or the batch size. With test-time augmentation the first view is measured. If a
-    model needs data samples, as a two-stage detector does, only layers that run before it needs
-    them can be measured: the layers of the backbone and the neck.
+    model needs data samples, as a two-stage detector does, only its backbone and neck can be
+    measured.
 
     Args:
         layers (Sequence[str], optional): Names of layers, as in ``model.named_modules()``.
@@ -111,20 +111,12 @@ class EquivarianceHook(Hook):
         self._begin(runner.test_loop, True)
 
     def after_val_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: DATA_BATCH = None,
-        outputs: Sequence | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: object = None
     ) -> None:
         self._collect(runner, runner.val_loop, data_batch)
 
     def after_test_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: DATA_BATCH = None,
-        outputs: Sequence | None = None,
+        self, runner: Runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: object = None
     ) -> None:
         self._collect(runner, runner.test_loop, data_batch)
 
@@ -135,8 +127,8 @@ class EquivarianceHook(Hook):
         self._report(runner, 'test', metrics)
 
     def _is_due(self, runner) -> bool:
-        # The count begins with the training, not with the process: a resumed run measures at the
-        # same validations as an uninterrupted run. The property would build a loop.
+        # The count begins with the training, not with the process, so that a resumed run measures
+        # at the same validations. The property would build a loop.
         loop = runner._train_loop
         if not isinstance(loop, BaseLoop):
             return True
