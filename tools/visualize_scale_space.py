@@ -68,12 +68,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw(
-    title: str,
-    image: np.ndarray,
-    levels: list,
-    grid: ScaleGrid,
-    readings: list,
-    point: tuple[int, int],
+    title: str, image: np.ndarray, levels: list, grid: ScaleGrid, readings: list, point: tuple
 ) -> plt.Figure:
     """Draw the levels of an image and, below each level, the positions that a layer reads."""
     pyramid = len({level.shape for level in levels}) > 1
@@ -110,23 +105,21 @@ def draw(
     return figure
 
 
-def square_around(point: tuple[int, int], readings: list) -> tuple[float, float, float]:
+def square_around(point: tuple, readings: list) -> tuple[float, float, float]:
     """Return row and column of the middle and half the side of the square of all positions."""
     parts = [part for r in readings for part in (r.taps, r.moved) if part is not None]
     positions = np.concatenate([part.reshape(-1, 2) for part in parts])
     return *point, max(1.12 * np.abs(positions - point).max(), 2.0) + 0.5
 
 
-def marker_size(taps: np.ndarray, window: tuple[float, float, float]) -> float:
+def marker_size(taps: np.ndarray, window: tuple) -> float:
     """Return the diameter of markers in points, less than the distance of taps, from 2 to 8."""
     gaps = np.diff(np.unique(taps.round(6)[:, 1]))
     distance = gaps.min() if len(gaps) else window[2]
     return float(np.clip(0.55 * distance / (2 * window[2]) * 170, 2.0, 8.0))
 
 
-def draw_level(
-    axes: Axes, level: np.ndarray, levels: list, window: tuple[float, float, float], factor: float
-) -> None:
+def draw_level(axes: Axes, level: np.ndarray, levels: list, window: tuple, factor: float) -> None:
     """Draw a level, in its own samples, in a frame of one size for all levels."""
     axes.imshow(level, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
     height, width = (max(other.shape[axis] for other in levels) for axis in (0, 1))
@@ -140,7 +133,7 @@ def draw_level(
     axes.locator_params(nbins=4)
 
 
-def draw_window(axes: Axes, image: np.ndarray, window: tuple[float, float, float]) -> None:
+def draw_window(axes: Axes, image: np.ndarray, window: tuple) -> None:
     """Draw the part of the image that taps reach; grey is outside, where the network reads 0."""
     axes.set_facecolor('0.85')
     axes.imshow(image, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
@@ -204,9 +197,7 @@ def check_point(point: list[int] | None, image: np.ndarray) -> tuple[int, int]:
     return row, column
 
 
-def figure_of_lift(
-    args: argparse.Namespace, image: np.ndarray, point: tuple[int, int]
-) -> plt.Figure:
+def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point: tuple) -> plt.Figure:
     """Draw the levels of a lift without a network, and the taps of a 3x3 kernel on them."""
     try:
         grid = ScaleGrid.build(args.scale_space or dict(base=2.0, num_scales=4))
@@ -222,9 +213,7 @@ def figure_of_lift(
     return draw(title, to_picture(pixels), levels, grid, read_lifted(grid, lifted, point), point)
 
 
-def figure_of_network(
-    args: argparse.Namespace, image: np.ndarray, point: tuple[int, int]
-) -> plt.Figure:
+def figure_of_network(args: argparse.Namespace, image: np.ndarray, point: tuple) -> plt.Figure:
     """Draw the levels in a network, and the taps of one of its layers."""
     network = load_network(args.model, args.cfg_options, args.pretrained)
     backbone = network.backbone

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.utils import track_iter_progress
+from numpy.random import Generator
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -106,9 +107,7 @@ def part(length: int, ends: tuple[float, float]) -> slice:
     return slice(*(round(length * end) for end in ends))
 
 
-def draw_canvas(
-    photographs: list[np.ndarray], whole: str, side: int, rng: np.random.Generator
-) -> np.ndarray:
+def draw_canvas(photographs: list, whole: str, side: int, rng: Generator) -> np.ndarray:
     """Draw a square of a photograph, of random size and place, mirrored with probability 0.5."""
     photograph = photographs[rng.integers(len(photographs))]
     photograph = photograph[:, part(photograph.shape[1], WIDTHS[whole])]
@@ -132,7 +131,7 @@ def trim(image: np.ndarray) -> np.ndarray:
     return np.asarray(picture.crop(picture.getbbox()))
 
 
-def paint(canvas: np.ndarray, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def paint(canvas: np.ndarray, image: np.ndarray, rng: Generator) -> np.ndarray:
     """Paint an object over a canvas of its size, in place; return its mask (H, W)."""
     if image.ndim == 3:
         canvas[:] = image
@@ -146,9 +145,7 @@ def paint(canvas: np.ndarray, image: np.ndarray, rng: np.random.Generator) -> np
     return image > 127
 
 
-def find_place(
-    taken: np.ndarray, shape: tuple[int, int], rng: np.random.Generator
-) -> tuple[slice, slice] | None:
+def find_place(taken: np.ndarray, shape: tuple, rng: Generator) -> tuple[slice, slice] | None:
     """Find a free place of ``shape``; return None after ``PLACES_TRIED`` tries."""
     for _ in range(PLACES_TRIED):
         top, left = (rng.integers(n - m + 1) for n, m in zip(taken.shape, shape, strict=True))
@@ -159,9 +156,7 @@ def find_place(
 
 
 def draw_scene(
-    canvas: np.ndarray,
-    draw_object: Callable[[], tuple[np.ndarray, int]],
-    rng: np.random.Generator,
+    canvas: np.ndarray, draw_object: Callable[[], tuple[np.ndarray, int]], rng: Generator
 ) -> tuple[np.ndarray, np.ndarray, list[tuple]]:
     """Draw an image ``(H, W, 3)``, its mask ``(H, W)``, boxes ``(label, x, y, width, height)``."""
     canvas, mask = canvas.copy(), np.zeros(canvas.shape[:2], np.uint8)
@@ -179,11 +174,7 @@ def draw_scene(
 
 
 def write_split(
-    folder: Path,
-    split: str,
-    args: argparse.Namespace,
-    objects: tuple[np.ndarray, np.ndarray],
-    photographs: list[np.ndarray],
+    folder: Path, split: str, args: argparse.Namespace, objects: tuple, photographs: list
 ) -> int:
     """Write images, masks and annotations of a split; return the number of objects."""
     whole, third = SPLITS[split]
