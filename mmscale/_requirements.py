@@ -67,7 +67,7 @@ def check_requirements() -> None:
         if len(owners[module]) > 1:
             both = list(owners[module])
             warnings.warn(
-                f'{" and ".join(both)} are both installed and have overwritten each other, for '
+                f'{" and ".join(both)} are both installed and have overwritten each other: '
                 f'both own the module {module}. Keep one. Run: pip uninstall -y {" ".join(both)} '
                 f"&& pip install '{both[0]}{allowed}'",
                 stacklevel=2,

@@ -70,8 +70,8 @@ def _load_or_build(path: Path, build: Callable[[], Arrays], published: dict[str,
         _save(path, arrays, digests)
     except OSError as error:
         _warn(
-            f'Cannot keep {path} ({error}): it will be made anew each time. Give a folder that '
-            'can be written as `cache_dir`.'
+            f'Cannot keep {path} ({error}): it will be made anew each time. Give a writable '
+            'folder as `cache_dir`.'
         )
     return arrays
 

@@ -67,7 +67,7 @@ def rescale(
         np.ndarray: The image on its canvas, of the input's dtype and number of channels.
 
     Raises:
-        ValueError: For an argument outside what is described here.
+        ValueError: For an argument that is not as described.
         TypeError: For another dtype.
     """
     check_factor('factor', factor)

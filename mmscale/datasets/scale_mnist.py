@@ -98,7 +98,7 @@ class ScaleMNIST(RescaledDataset):
         root = check_folder('data_root', data_root, 'MNIST')
         self.cache_dir = root / 'mnist_scale'
         if cache_dir is not None:
-            self.cache_dir = check_folder('cache_dir', cache_dir, 'what is made of MNIST')
+            self.cache_dir = check_folder('cache_dir', cache_dir, 'the cache')
         self.realization = realization
         self.image_size = image_size
         self.download = download

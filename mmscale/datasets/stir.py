@@ -73,11 +73,11 @@ class STIR(RescaledDataset):
         root = check_folder('data_root', data_root, 'MNIST')
         self.cache_dir = root / 'stir'
         if cache_dir is not None:
-            self.cache_dir = check_folder('cache_dir', cache_dir, 'what is made of MNIST')
+            self.cache_dir = check_folder('cache_dir', cache_dir, 'the cache')
         sound = isinstance(sizes, Sequence) and len(sizes) == 2
         if not sound or not all(size in SIZES for size in sizes) or sizes[0] > sizes[1]:
             raise ValueError(
-                f'sizes must be the smallest and the largest, from {SIZES[-1]} to {SIZES[0]}, '
+                f'sizes must be the smallest and the largest size, from {SIZES[-1]} to {SIZES[0]}, '
                 f'got {sizes!r}'
             )
         self.sizes, self.download = tuple(sizes), download

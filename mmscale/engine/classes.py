@@ -8,7 +8,7 @@ from torch import nn
 
 
 def check_classes(model: nn.Module, metas: Mapping[str, Mapping | None]) -> None:
-    """Checks that data, checkpoint and head have the same classes.
+    """Check that data, checkpoint and head have the same classes.
 
     Args:
         model (nn.Module): The model. A head of MMPretrain has the number of its classes.

@@ -55,7 +55,7 @@ def merge_arguments(
     for loader in filter(None, map(cfg.get, loaders)):
         if is_of_mmpretrain(cfg):  # other toolboxes have batches of images of several sizes
             loader.setdefault('collate_fn', dict(type='default_collate'))
-        # Pinned memory serves copies to an accelerator; torch warns where there is none.
+        # Pinned memory serves copies to an accelerator; PyTorch warns without one.
         loader.setdefault('pin_memory', get_device() != 'cpu')
         loader.setdefault('persistent_workers', True)
         loader.update(forced)

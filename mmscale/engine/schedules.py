@@ -51,7 +51,7 @@ class ScheduleCheckHook(Hook):
 
     After the end of a cycle, MMEngine raises an error in the middle of the training. Other
     schedules keep their last rate, and a schedule longer than the training leaves the rate high:
-    the hook warns. Resumed schedules are those of the checkpoint, not those of the config.
+    the hook warns. A resumed run has the schedules of the checkpoint, not of the config.
 
     Raises:
         ValueError: If a one-cycle schedule ends before the training.
@@ -79,9 +79,9 @@ class ScheduleCheckHook(Hook):
                 cycle = iterations(schedule, schedule.begin + schedule.total_steps)
                 if min(end, cycle) < loop.max_iters:
                     raise ValueError(
-                        f'{said(schedule, min(end, cycle))}: make total_steps as long; a '
-                        'checkpoint is resumed with the length, batch size and number of processes '
-                        'that it was begun with, or begun anew from, with load_from'
+                        f'{said(schedule, min(end, cycle))}: make total_steps as long; resume a '
+                        'checkpoint with its own length, batch size and number of processes, or '
+                        'begin a new training from it, with load_from'
                     )
             anneals = isinstance(schedule, CosineAnnealingParamScheduler | PolyParamScheduler)
             if cycle > end or (anneals and end == last < loop.max_iters):

@@ -33,7 +33,7 @@ def find_grid(phi: Callable) -> ScaleGrid | None:
     grids = {grid for grid in found if isinstance(grid, ScaleGrid)}
     if len(grids) > 1:
         raise ValueError(
-            f'the layers have {len(grids)} different scale grids, give the one of the outputs as '
+            f'the layers have {len(grids)} different scale grids, give the grid of the outputs as '
             f'scale_space: {", ".join(map(str, grids))}'
         )
     return next(iter(grids), None)
@@ -141,7 +141,7 @@ class Features:
                 'the model does not run on images alone, without data samples '
                 f'({type(stop).__name__}: {stop}), and stops before '
                 f'{f"the layer {name!r}" if name else "its output"}: name layers that run before, '
-                'such as those of the backbone'
+                'such as layers of the backbone'
             ) from stop
         return outputs
 

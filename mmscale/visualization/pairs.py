@@ -26,7 +26,7 @@ class Pair:
         found (Tensor): ``(C, H, W)``, the features of the transformed image; nan where they are
             not compared.
         expected (Tensor): ``(C, H, W)``, the transformed features of the image.
-        error (float): Squared norm of their difference over that of ``expected``, over all
+        error (float): Squared norm of the difference over the squared norm of ``expected``, of all
             channels.
     """
 

@@ -2,9 +2,9 @@
 """Measure the effect of scaling the offsets with the level in deformable scale convolution.
 
 A deformable layer has random weights, and a random branch predicts its offsets. Scale spaces of
-random images of 1/f spectrum are shifted exactly, by slicing, so that the error is that of the
-layer alone. Three layers are compared: taps and offsets grow with the level (mmscale), taps alone
-grow, or an ordinary deformable convolution is applied to all levels.
+random images of 1/f spectrum are shifted exactly, by slicing, so that only the layer makes an
+error. Three layers are compared: taps and offsets grow with the level (mmscale), taps alone grow,
+or an ordinary deformable convolution is applied to all levels.
 """
 
 import argparse

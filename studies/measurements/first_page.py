@@ -1,7 +1,8 @@
 # Copyright (c) mmscale contributors.
-"""Draw the picture and print the table of the first page, from the results of studies: the accuracy
-of an ordinary network and of the same network on three levels, on sizes of the training and on
-other sizes.
+"""Draw the picture and print the table of the first page, from the results of studies.
+
+They compare an ordinary network with the same network on three levels, on sizes of the training and
+on other sizes.
 """
 
 import sys

@@ -138,7 +138,7 @@ def parse_args() -> argparse.Namespace:
     add('--no-cost', action='store_true', help='errors alone')
     add('--border', type=int, default=2, help='samples to omit along each side; default: 2')
     add('--seeds', type=int, nargs='+', default=[0], help='seeds of the weights')
-    add('--num-images', type=int, help='number of crops; default: that of the network')
+    add('--num-images', type=int, help='number of crops; default: by network')
     add('--batch-size', type=int, default=4, help='batch size of a training step')
     add('--images', type=Path, help="default: scikit-learn's two photographs")
     add('--out', type=Path, default=Path('work_dirs/frontier'), help='a folder')

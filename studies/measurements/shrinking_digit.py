@@ -1,11 +1,10 @@
 # Copyright (c) mmscale contributors.
-"""Draw the animation of the first page: a digit of STIR-MNIST that shrinks, and the probabilities
-of each class from two networks.
+"""Draw the animation of the first page: a shrinking digit and the answers of two networks.
 
     python studies/measurements/shrinking_digit.py ORDINARY OURS [--index 0]
 
-Each network is ``CONFIG:CHECKPOINT``, trained on digits of 17 to 32 pixels by the study
-``sizes_stir``.
+The digit is of STIR-MNIST. Each network is ``CONFIG:CHECKPOINT``, trained on digits of 17 to 32
+pixels by the study ``sizes_stir``. The bars are the probabilities of each class.
 """
 
 import argparse

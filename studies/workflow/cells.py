@@ -12,7 +12,7 @@ and, optionally,
 
 - ``seed_options`` (list[str]): Options whose value is the seed, beside ``randomness.seed``.
 - ``options`` (dict): Options of every run, as in ``--cfg-options`` of ``tools/train.py``.
-- ``epochs`` (int): Epochs in place of those of the configs; schedules are stretched in proportion.
+- ``epochs`` (int): Epochs in place of the configs' epochs; schedules are stretched in proportion.
 - ``checkpoint`` (str): The measured checkpoint, 'last' (default) or 'best' in the validation.
 - ``equivariance`` (dict): Arguments of ``tools/equivariance.py``, without the dashes. By default
   nothing is measured over scale.
@@ -49,7 +49,7 @@ STUDIES, RESULTS = ROOT / 'studies', ROOT / 'studies' / 'results'
 NEEDED = ('title', 'runs', 'seeds')
 DEFAULTS = dict(seed_options=[], options={}, epochs=None, checkpoint='last', equivariance=None,
                 test=False, tests={}, columns={}, pictures=[], comparisons=[])  # fmt: skip
-DIGESTS = ('config', 'data', 'code')  # in the lines of results, each empty where it is unknown
+DIGESTS = ('config', 'data', 'code')  # columns of the results, empty if unknown
 # Modules that measure, beside the modules of the network and its data.
 MEASURING = ('mmscale.engine.study', 'mmscale.engine.accuracy')
 LENGTHS = ('begin', 'end', 'T_max', 'total_steps', 'total_iters', 'step_size')  # of schedules

@@ -46,7 +46,7 @@ WARM_UP_ROUNDS = 2
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Print parameters, multiply-adds for one image (head included) and speed of '
-        'models as a Markdown table; parameters are compared with those of the first model. Only '
+        'models as a Markdown table; parameters are compared with the first model. Only '
         'operations that MMEngine counts are in the sums (convolutions, matrix products, norms '
         '...); resampling between levels is not.'
     )

@@ -39,7 +39,7 @@ class _Rescale(BaseTransform):
         positional = [key for key in _POSITIONAL_KEYS if key in results]
         if positional:
             raise ValueError(
-                f'Rescaling moves what {", ".join(positional)} refer to, and transforms only the '
+                f'Rescaling moves the content of {", ".join(positional)}, but transforms only the '
                 'image'
             )
         factor = self._factor(results)
