@@ -1,13 +1,13 @@
 # make quickstart   see scale-equivariant and ordinary networks on real digits (no compiler)
-# make test         the suite, but for what takes long (no compiler)
-# make test-all     all of it (compiles MMCV's ops once, and keeps them)
+# make test         the suite without its slow tests (no compiler)
+# make test-all     the whole suite (compiles MMCV's ops once, and keeps them)
 # make test-downstream  detectors and segmentors, in an environment of their own (7 GB)
 # make benchmark    time and memory against ordinary networks, in work_dirs/benchmark
-# make study NAME=models_scalemnist  train and measure what a study lacks, see docs/results.md
+# make study NAME=models_scalemnist  train and measure missing runs of a study, see docs/results.md
 # make docs         the documentation site, in docs/_build/html
 # make lint         ruff
 #
-# Each does its own set-up in .venv and skips what is done. Versions: requirements/constraints.txt.
+# Each target sets up .venv and skips finished steps. Versions are in requirements/constraints.txt.
 #
 # PYTHON=...        the Python to make .venv with; default: the first on the PATH from 3.11 on
 # MMCV_WHEELS=...   a folder with a wheel of MMCV with ops, for this Python and PyTorch
@@ -24,7 +24,7 @@ SHELL := /bin/bash
 
 VENV := .venv
 BIN := $(VENV)/bin
-# A stamp per finished step. Only a step that succeeded leaves one.
+# Each successful step leaves a stamp.
 STAMPS := $(VENV)/stamps
 REQ := requirements
 DOWNSTREAM := .venv-downstream
@@ -34,7 +34,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PYTEST_ARGS ?=
 CORES ?= all
-# Most of the suite is too small to use a second thread: it takes a process per core instead.
+# Most tests are too small for a second thread, so the suite runs a process per core.
 WORKERS := --numprocesses logical --maxprocesses 8 --dist worksteal
 BENCHMARK_ARGS ?=
 
@@ -103,9 +103,9 @@ $(STAMPS)/torch: $(REQ)/constraints.txt | $(STAMPS)/venv
 		|| $(call failed,installing PyTorch,Check the network and the space left on this disk.)
 	@touch $@
 
-# MMCV is compiled with its ops only where the build sees torch. Built in isolation, as here, it
-# has none and needs no compiler. pip's cache cannot tell the two apart, hence no cache. An MMCV
-# that is installed, with ops or without, stays.
+# The build of MMCV compiles ops only if it sees torch. A build in isolation, as here, makes no ops
+# and needs no compiler. pip's cache cannot tell both wheels apart, so it is off. An installed MMCV,
+# with or without ops, stays.
 $(STAMPS)/packages: $(wildcard $(REQ)/*.txt) | $(STAMPS)/torch
 	@$(call say,the other packages,about 2 minutes)
 	@$(PIP) --no-cache-dir --no-deps onedl-mmcv \
@@ -131,7 +131,8 @@ $(STAMPS)/studies: $(REQ)/studies.txt $(REQ)/constraints.txt | $(STAMPS)/package
 
 # ---- MMCV with compiled ops
 
-# What a compiled wheel depends on: torch-2.11.0-cp311. Where a GPU is visible the CUDA ops are in it.
+# A compiled wheel depends on PyTorch and Python: torch-2.11.0-cp311. If a GPU is visible, the wheel
+# has CUDA ops.
 WHEEL_KEY := import sys, torch; print("torch-%s-cp%d%d" % (torch.__version__.split("+")[0], *sys.version_info[:2]) \
 	+ "-cu%s" % torch.version.cuda * torch.cuda.is_available())
 HAS_OPS := $(BIN)/python -c 'import torch, mmcv._ext'
@@ -141,7 +142,7 @@ BUILD_OPS = PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m pip wheel \
 	--disable-pip-version-check -c $(REQ)/constraints.txt \
 	--no-cache-dir --no-deps --no-build-isolation --wheel-dir "$$wheels" onedl-mmcv
 
-# Not a stamp: whoever reinstalls MMCV by hand is found out.
+# This target has no stamp, so it notices an MMCV that was reinstalled by hand.
 ops: $(STAMPS)/mmscale
 	@$(HAS_OPS) 2>/dev/null || { \
 		wheels="$(MMCV_WHEELS)"; \
@@ -157,7 +158,7 @@ ops: $(STAMPS)/mmscale
 
 # ---- MMDetection and MMSegmentation, with the same wheel of MMCV
 
-# PyTorch and MMCV first: setup.py of the others asks for them.
+# PyTorch and MMCV come first, because setup.py of the others needs them.
 $(DOWNSTREAM)/stamps/packages: $(REQ)/downstream.txt | ops
 	@$(call say,MMDetection and MMSegmentation in $(DOWNSTREAM),about 6 minutes)
 	@test -x $(DOWNSTREAM)/bin/python || $(PYTHON) -m venv $(DOWNSTREAM)

@@ -1,9 +1,9 @@
 # Copyright (c) mmscale contributors.
 """Scale-equivariant convolutional networks for MMPretrain, MMDetection and MMSegmentation.
 
-Importing the package, or naming it in a config's ``custom_imports``, registers all models,
-datasets, transforms and hooks under the scope ``mmscale`` and, where MMPretrain is installed, the
-models of the model index by name. Where MMEngine is not installed there is nothing to register:
+The import of the package, also by a config's ``custom_imports``, registers all models, datasets,
+transforms and hooks under the scope ``mmscale``. If MMPretrain is installed, the import also
+registers the models of the model index by name. Without MMEngine nothing is registered:
 ``mmscale.scale_space``, ``mmscale.ops`` and ``mmscale.testing`` need PyTorch and NumPy alone.
 """
 
@@ -20,8 +20,8 @@ if has_module('mmengine'):
     with without_chatter():
         from . import datasets, engine, models
 
-    # For `_base_ = 'mmscale::...'` and `'mmseg::...'`: MMEngine knows a few packages alone, and of
-    # MMSegmentation the name of the original distribution.
+    # This enables `_base_ = 'mmscale::...'` and `'mmseg::...'`. MMEngine knows only a few packages,
+    # and MMSegmentation only by the name of the original distribution.
     MODULE2PACKAGE.update(mmscale='mmscale', mmseg='mmseg')
 
     if has_module('mmpretrain'):

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""The tools by name, ``mmscale train CONFIG`` or ``python -m mmscale train CONFIG``."""
+"""Run the tools by name: ``mmscale train CONFIG`` or ``python -m mmscale train CONFIG``."""
 
 import runpy
 import sys
@@ -18,8 +18,8 @@ COMMANDS = {
 }
 
 
-def main():
-    """Runs the script of ``tools/`` that the first words name."""
+def main() -> None:
+    """Run the script of ``tools/`` that the first words of the command line name."""
     words = sys.argv[1:]
     name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
     if name is None:
@@ -27,7 +27,7 @@ def main():
         print('\n'.join(f'  mmscale {name}' for name in COMMANDS))
         sys.exit(0 if not words or words[0] in ('-h', '--help') else 2)
     sys.argv = [f'mmscale {name}', *words[len(name.split()) :]]
-    # Beside the package in a checkout, within it in an installation.
+    # The tools lie beside the package in a checkout, and within the package in an installation.
     folders = (PACKAGE / '.mim' / 'tools', PACKAGE.parent / 'tools')
     tools = next(folder for folder in folders if (folder / 'train.py').is_file())
     runpy.run_path(str(tools / COMMANDS[name]), run_name='__main__')

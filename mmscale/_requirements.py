@@ -1,9 +1,9 @@
 # Copyright (c) mmscale contributors.
-"""Which MM packages are installed, and whether they are ones that mmscale works with.
+"""Check that MM packages are installed in versions that mmscale works with.
 
 Two families of distributions own the same modules: the originals (``mmengine``, ``mmcv``,
-``mmpretrain``) and their maintained continuations (``onedl-*``). Everything here goes by the
-metadata of the distributions, for a package of the wrong version may not even be importable.
+``mmpretrain``) and their maintained forks (``onedl-*``). The functions read only the metadata of
+distributions, because a package of a wrong version may fail at its import.
 """
 
 import warnings
@@ -16,24 +16,24 @@ from packaging.specifiers import SpecifierSet
 
 from .version import __version__
 
-# By module: the versions that will do, and the distributions that may bring it; of the originals
-# the last is what pip installs without a compiler.
+# For each module, the accepted versions and the distributions that contain the module. The first
+# is the fork; pip installs the last without a compiler.
 REQUIREMENTS = {
     'mmengine': ('>=0.10.0,<1.0.0', ('onedl-mmengine', 'mmengine-lite', 'mmengine')),
     'mmcv': ('>=2.0.0,<3.0.0', ('onedl-mmcv', 'mmcv', 'mmcv-lite')),
-    # Optional: the models work in an environment of MMDetection or MMSegmentation alone.
+    # MMPretrain is optional: MMDetection or MMSegmentation suffice for the models.
     'mmpretrain': ('>=1.2.0,<2.0.0', ('onedl-mmpretrain', 'mmpretrain')),
 }
 
 
 def has_module(name: str) -> bool:
-    """Whether ``import name`` would find a package, and not just a folder of that name."""
+    """Tell whether ``import name`` would find a package, and not just a folder of that name."""
     spec = find_spec(name)
     return spec is not None and spec.origin is not None
 
 
 def _installed(names: tuple[str, ...]) -> dict[str, str]:
-    """The versions of the distributions that are installed."""
+    """Return the versions of the installed distributions, by name."""
     found = {}
     for name in names:
         try:
@@ -43,13 +43,13 @@ def _installed(names: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def check_requirements():
-    """Checks that the MM packages are there, in versions that mmscale works with.
+def check_requirements() -> None:
+    """Check that the MM packages are installed in versions that mmscale works with.
 
     Raises:
-        RuntimeError: If one is missing or of a wrong version; the message has one line for each
-            fault and names the command that mends it. Not an ImportError: MMEngine's registries
-            swallow that, and would report a class that does not exist instead.
+        RuntimeError: If a package is missing or of a wrong version. The message has one line for
+            each fault, with the command that repairs it. It is no ImportError, because MMEngine's
+            registries swallow an ImportError and report a missing class instead.
     """
     owners = {module: _installed(names) for module, (_, names) in REQUIREMENTS.items()}
     known = [name for found in owners.values() for name in found]
@@ -67,7 +67,7 @@ def check_requirements():
         if len(owners[module]) > 1:
             both = list(owners[module])
             warnings.warn(
-                f'{" and ".join(both)} are both installed and have overwritten each other, for '
+                f'{" and ".join(both)} are both installed and have overwritten each other: '
                 f'both own the module {module}. Keep one. Run: pip uninstall -y {" ".join(both)} '
                 f"&& pip install '{both[0]}{allowed}'",
                 stacklevel=2,
@@ -76,15 +76,15 @@ def check_requirements():
         raise RuntimeError('\n'.join([f'mmscale {__version__} cannot be used:', *problems]))
 
 
-def need_mmengine():
-    """Says what is missing, as :func:`check_requirements` does, where MMEngine is not installed."""
+def need_mmengine() -> None:
+    """Raise the error of :func:`check_requirements` if MMEngine is not installed."""
     if not has_module('mmengine'):
         check_requirements()
 
 
 @contextmanager
 def without_chatter() -> Iterator[None]:
-    """Leaves out a line that MMPretrain prints where it is imported without an optional client."""
+    """Hide a line that MMPretrain prints at its import without an optional client."""
     from mmengine import logging
 
     print_log = logging.print_log

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Makes the classifiers of ``model-index.yml`` known to MMPretrain by name."""
+"""Register the classifiers of ``model-index.yml`` with MMPretrain by name."""
 
 import warnings
 from functools import cache
@@ -12,7 +12,7 @@ PACKAGE_ROOT = Path(__file__).resolve().parent
 
 
 def find_model_index() -> Path | None:
-    """The model index: in ``.mim`` of an installed package, else beside it in a plain checkout."""
+    """Find the model index: in ``.mim`` of an installed package, or beside it in a checkout."""
     for root in (PACKAGE_ROOT / '.mim', PACKAGE_ROOT.parent):
         if (root / 'model-index.yml').is_file() and (root / 'configs').is_dir():
             return root / 'model-index.yml'
@@ -20,11 +20,11 @@ def find_model_index() -> Path | None:
 
 
 @cache  # the hub refuses a second registration
-def register_model_index():
-    """Registers our classifiers with MMPretrain's hub, once.
+def register_model_index() -> None:
+    """Register the classifiers of this package with MMPretrain's hub, once.
 
     Afterwards ``mmpretrain.list_models('*scale*')``, ``mmpretrain.get_model(name)`` and the
-    inferencers know them.
+    inferencers know the classifiers.
     """
     path = find_model_index()
     if path is None:
@@ -36,8 +36,7 @@ def register_model_index():
         )
         return
     ModelHub.register_model_index(path, config_prefix=path.parent)
-    # The hub finds configs beside the index, but takes all models to be MMPretrain's, and weights
-    # to be links.
+    # The hub takes all models for models of MMPretrain, and weights for links.
     for model in load(str(path)).models:
         if model.results[0].task != 'Image Classification':
             del ModelHub._models_dict[model.name.lower()]

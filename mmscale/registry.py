@@ -1,11 +1,13 @@
 # Copyright (c) mmscale contributors.
-"""Child registries of MMEngine's roots, scope ``mmscale``.
+"""Define child registries of MMEngine's roots, with the scope ``mmscale``.
 
-``type='mmscale.ScaleResNet'`` resolves from any toolbox, also before ``mmscale`` was imported:
-MMEngine imports ``mmscale.registry`` for an unknown scope, and a registry that misses a name
-imports its ``locations``. The registries hang directly on the roots (not on MMPretrain's), so that
-an environment without MMPretrain can use the models.
+``type='mmscale.ScaleResNet'`` resolves from any toolbox, also before the import of ``mmscale``:
+MMEngine imports ``mmscale.registry`` for an unknown scope, and a registry imports its ``locations``
+for an unknown name. The registries are children of the roots, not of MMPretrain's registries, so
+that the models work without MMPretrain.
 """
+
+from typing import Any
 
 from ._requirements import need_mmengine
 
@@ -25,10 +27,10 @@ LOCATIONS = {
 
 
 class _Registry(Registry):
-    """One in which short names of MMPretrain are known while ``mmscale`` is the scope.
+    """A registry that knows short names of MMPretrain while ``mmscale`` is the default scope.
 
-    MMEngine builds what a file behind ``_base_ = 'mmscale::...'`` says in this scope, and our
-    configs are configs of MMPretrain. ``type='mmscale.ResNet'`` stays an error elsewhere.
+    MMEngine builds a file behind ``_base_ = 'mmscale::...'`` in this scope, and the configs of this
+    package are configs of MMPretrain. In other scopes ``type='mmscale.ResNet'`` stays an error.
     """
 
     def get(self, key: str):
@@ -38,7 +40,7 @@ class _Registry(Registry):
         return found
 
 
-# Of each root: MMEngine warns of a scope that one of them does not have.
+# Each root has a child, because MMEngine warns if a root does not have the scope.
 _CHILDREN = {
     name: _Registry(root.name, parent=root, scope='mmscale', locations=LOCATIONS.get(name, []))
     for name, root in vars(roots).items()
@@ -48,18 +50,16 @@ MODELS, DATASETS = _CHILDREN['MODELS'], _CHILDREN['DATASETS']
 TRANSFORMS, HOOKS = _CHILDREN['TRANSFORMS'], _CHILDREN['HOOKS']
 
 
-def find_class(kind, registry: Registry, scope: str | None = None):
-    """What the ``type`` of a config means.
+def find_class(kind: Any, registry: Registry, scope: str | None = None) -> Any:
+    """Find the class of the ``type`` of a config.
 
     Args:
-        kind (str | type): A name, with a scope before it or without, or the class itself, as
-            configs in pure Python have it.
-        registry (Registry): Of the things that it is one of.
-        scope (str, optional): Where a name without a scope is looked up. Defaults to the default
-            scope of the moment.
+        kind (str | type): A name, with or without a scope, or the class itself.
+        registry (Registry): The registry of the name.
+        scope (str, optional): The scope of a name without a scope. Defaults to the current scope.
 
     Returns:
-        The class, or whatever else is registered; None where a name is not known.
+        The class, or any other registered object; None for an unknown name.
     """
     if not isinstance(kind, str):
         return kind
@@ -70,10 +70,10 @@ def find_class(kind, registry: Registry, scope: str | None = None):
             return None
 
 
-def is_kind(kind, expected: type, registry: Registry, scope: str | None = None) -> bool:
-    """Whether the ``type`` of a config is ``expected`` or derived from it, however it is written.
+def is_kind(kind: Any, expected: type, registry: Registry, scope: str | None = None) -> bool:
+    """Tell whether the ``type`` of a config is the class ``expected`` or a subclass.
 
-    A comparison with a name would miss the class itself, a name with its scope, and subclasses.
+    A comparison of names would miss a class, a name with a scope, and subclasses.
     """
     found = find_class(kind, registry, scope)
     return isinstance(found, type) and issubclass(found, expected)

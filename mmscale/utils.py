@@ -1,8 +1,9 @@
 # Copyright (c) mmscale contributors.
-"""What ``mmengine.hub`` asks of a package whose models it builds."""
+"""Support ``mmengine.hub``, which imports this module by name."""
 
 import time
 from pathlib import Path
+from typing import Any
 
 from mmengine.registry import DefaultScope
 from mmengine.runner import CheckpointLoader
@@ -12,9 +13,9 @@ from .model_index import find_model_index
 
 
 def register_all_modules(init_default_scope: bool = True) -> None:
-    """Makes MMPretrain's scope, that of our classifiers, the current one if asked to.
+    """Make ``mmpretrain``, the scope of our classifiers, the default scope if asked to.
 
-    The import of the package has registered all modules. ``mmengine.hub.get_model`` calls this:
+    The import of the package has registered all modules. ``mmengine.hub`` calls this function:
 
     >>> import mmscale  # MMEngine knows the configs of a package that is imported
     >>> from mmengine.hub import get_model
@@ -25,8 +26,8 @@ def register_all_modules(init_default_scope: bool = True) -> None:
 
 
 @CheckpointLoader.register_scheme('checkpoints/')
-def load_from_package(filename: str, map_location=None) -> dict:
-    """Loads weights that a metafile names, unless the working folder has such a file."""
+def load_from_package(filename: str, map_location: Any = None) -> dict:
+    """Load weights that a metafile names, unless the working folder has such a file."""
     index = find_model_index()
     if index and not Path(filename).is_file() and (index.parent / filename).is_file():
         filename = str(index.parent / filename)

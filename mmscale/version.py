@@ -1,4 +1,4 @@
 # Copyright (c) mmscale contributors.
-"""The one place that states the version; ``setup.py`` reads it without importing the package."""
+"""State the version of the package; ``setup.py`` reads this file without importing the package."""
 
 __version__ = '0.1.0'

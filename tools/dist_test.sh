@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Tests with several processes on one machine, or on several (NNODES, NODE_RANK, MASTER_ADDR):
+# Test with several processes on one machine, or on several (NNODES, NODE_RANK, MASTER_ADDR):
 #   tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [arguments of tools/test.py]
-# One process per GPU; on a machine without GPU the processes share the CPU (gloo).
+# Each GPU has one process; on a machine without GPU the processes share the CPU (gloo).
 set -euo pipefail
 
 if [ $# -lt 3 ]; then

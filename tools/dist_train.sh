@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains with several processes on one machine, or on several (NNODES, NODE_RANK, MASTER_ADDR):
+# Train with several processes on one machine, or on several (NNODES, NODE_RANK, MASTER_ADDR):
 #   tools/dist_train.sh CONFIG PROCESSES [arguments of tools/train.py]
-# One process per GPU; on a machine without GPU the processes share the CPU (gloo).
+# Each GPU has one process; on a machine without GPU the processes share the CPU (gloo).
 set -euo pipefail
 
 if [ $# -lt 2 ]; then

@@ -1,11 +1,11 @@
 # Copyright (c) mmscale contributors.
-"""Accuracy, AP or mIoU, and equivariance error of models against scale.
+"""Measure accuracy, AP or mIoU, and equivariance error of models against scale.
 
 ``python tools/equivariance.py CONFIG[:CHECKPOINT] ...``
 
-A table on the terminal, and in ``--out`` ``equivariance.json``, ``.csv``, ``.png`` and ``.svg``.
-What was measured of each model is kept in ``models/`` there: run again, the tool goes on where it
-was stopped.
+The tool prints a table and writes ``equivariance.json``, ``.csv``, ``.png`` and ``.svg`` to
+``--out``. The folder ``models/`` there keeps the measurements of each model: an interrupted run
+resumes from them.
 """
 
 import argparse
@@ -40,44 +40,44 @@ def parse_args() -> argparse.Namespace:
     add, default = parser.add_argument, '; default: %(default)s'
     add('models', metavar='MODEL', nargs='+',
         help=f'{models.HELP}; without a checkpoint the weights are random')  # fmt: skip
-    add('--names', nargs='+', metavar='NAME', help='of the models; default: those of the configs')
+    add('--names', nargs='+', metavar='NAME', help='names of the models; default: of the configs')
     add('--layers', nargs='+', metavar='LAYER', default=['backbone'],
         help='layers whose error is measured, such as backbone.layer1 backbone.layer2; default: '
-        'backbone, which is its last feature map')  # fmt: skip
+        'backbone, for its last feature map')  # fmt: skip
     add('--factors', nargs='+', metavar='S', type=float, default=FACTORS,
         help='scale factors: everything is s times smaller' + default)  # fmt: skip
-    add('--num-images', type=int, default=64, help='of the error, the first ones' + default)
+    add('--num-images', type=int, default=64, help='the error takes the first n images' + default)
     add('--images', metavar='FOLDER', type=Path,
-        help="images in this folder and those below it, in place of the config's test data; there "
-        'is no accuracy then')  # fmt: skip
+        help="images in this folder and in folders below it, in place of the config's test data; "
+        'without accuracy')  # fmt: skip
     add('--accuracy-images', type=int, default=1000,
-        help='at most, spread evenly over the test data, for each factor' + default)  # fmt: skip
+        help='most images of the accuracy, spread evenly over the test data' + default)  # fmt: skip
     add('--metric', metavar='NAME',
-        help='of detectors and segmentors, that of the test_evaluator that is tabulated and drawn, '
-        'such as coco/bbox_mAP_s; default: the mean AP or IoU; all are in the JSON')  # fmt: skip
+        help='metric of a detector or segmentor in table and figure, a name of its test_evaluator, '
+        'such as coco/bbox_mAP_s; default: the mean AP or IoU; the JSON has all')  # fmt: skip
     add('--no-accuracy', action='store_true', help='measure the error alone')
     add('--canvas', choices=CANVASES, default='shrink',
-        help='of the error: images shrink, or keep their size' + default)  # fmt: skip
+        help='images of the error shrink, or keep their size' + default)  # fmt: skip
     add('--resampling', choices=RESAMPLINGS, default='matched',
         help='how images and features are scaled' + default)  # fmt: skip
     add('--between-levels', choices=BETWEEN_LEVELS, default='cubic',
-        help='how scale spaces are read between their levels' + default)  # fmt: skip
+        help='how scale spaces are interpolated between levels' + default)  # fmt: skip
     add('--border', metavar='SAMPLES', type=int, default=0,
-        help='left out along each side of a feature map' + default)  # fmt: skip
+        help='samples to leave out along each side of a feature map' + default)  # fmt: skip
     add('--breakdown', action='store_true',
-        help='say which share of the error of networks on scale spaces is lift, body, reading '
-        'between levels and --border')  # fmt: skip
-    add('--unsquared', action='store_true', help='the square root of the error')
+        help='split the error of networks on scale spaces into lift, body, reading between levels '
+        'and --border')  # fmt: skip
+    add('--unsquared', action='store_true', help='take the square root of the error')
     add('--batch-size', type=int, default=8, help=default[2:])
     add('--device', default='cuda' if torch.cuda.is_available() else 'cpu', help=default[2:])
-    add('--seed', type=int, default=0, help='of random weights' + default)
+    add('--seed', type=int, default=0, help='seed of random weights' + default)
     add('--out', metavar='FOLDER', default='work_dirs/equivariance', help=default[2:])
     models.add_config_options(parser, pretrained=True)
     return parser.parse_args()
 
 
 def check_arguments(args: argparse.Namespace) -> Settings:
-    """The settings of the study, once they are known to be in range."""
+    """Check that the arguments are in range and return them as settings."""
     try:
         factors = check_factors(args.factors)
     except ValueError as error:
@@ -110,6 +110,7 @@ def check_arguments(args: argparse.Namespace) -> Settings:
 
 
 def load(word: str, layers: tuple, args: argparse.Namespace) -> models.Model:
+    """Load a model and check that it has the layers."""
     model = models.load_model(word, args.cfg_options, args.pretrained, args.seed)
     try:
         check_layers(model.network, layers)
@@ -119,7 +120,7 @@ def load(word: str, layers: tuple, args: argparse.Namespace) -> models.Model:
 
 
 def digest_files(model: models.Model, settings: Settings) -> str:
-    """Of the images and labels that a model is measured on."""
+    """Return a digest of the images and labels for the measurements of a model."""
     if settings.folder:
         paths = images_below(settings.folder)[: settings.num_images]
         return digest(path.read_bytes() for path in paths)
@@ -130,7 +131,7 @@ def digest_files(model: models.Model, settings: Settings) -> str:
 
 
 def describe(model: models.Model, settings: Settings, args: argparse.Namespace) -> dict:
-    """All that the measured values depend on, and the fingerprint of it."""
+    """Return all that determines the measured values, and a fingerprint of it."""
     code = sorted(Path(mmscale.__file__).parent.rglob('*.py')) + [Path(__file__)]
     weights = []
     for name, tensor in model.network.state_dict().items():
@@ -160,7 +161,7 @@ def describe(model: models.Model, settings: Settings, args: argparse.Namespace) 
 
 
 def read_result(path: Path, fingerprint: str) -> dict:
-    """What an earlier run has measured of the same model in the same way, if anything."""
+    """Return the measurements of an earlier run with the same fingerprint, {} if there are none."""
     try:
         result = json.loads(path.read_text(encoding='utf-8'))
         return result if result['fingerprint'] == fingerprint else {}
@@ -169,11 +170,11 @@ def read_result(path: Path, fingerprint: str) -> dict:
 
 
 def measure(model: models.Model, name: str, settings: Settings, args: argparse.Namespace) -> dict:
-    """The result of a model. What was measured is kept, and not measured twice."""
+    """Measure a model; measurements of an earlier run are kept and not repeated."""
     header = describe(model, settings, args)
     path = args.out / 'models' / f'{Path(model.path).stem}-{header["fingerprint"][:12]}.json'
     result = {**read_result(path, header['fingerprint']), **header, 'name': name}
-    # The accuracy first: it asks whether the labels are the model's.
+    # The accuracy comes first, because it checks the classes of the labels.
     parts = dict(accuracy=measure_accuracy, layers=study.measure_errors)
     missing = [key for key in parts if key not in result]
     print(f'{name}: {"measuring" if missing else "measured already, see"} {path}', flush=True)
@@ -195,7 +196,7 @@ def measure(model: models.Model, name: str, settings: Settings, args: argparse.N
 
 
 def how(settings: dict) -> str:
-    """What an error of these settings is."""
+    """Describe how an error was measured, in words."""
     norms = 'squared norms' if settings['squared'] else 'norms'
     return (f'canvas {settings["canvas"]}, resampling {settings["resampling"]}, '
             f'{settings["between_levels"]} between levels, '
@@ -203,7 +204,7 @@ def how(settings: dict) -> str:
 
 
 def print_notes(results: list[dict]) -> None:
-    """What the reader of the table must know."""
+    """Print the notes to the table: settings, images and warnings."""
     print(f'\nerror: {how(results[0]["settings"])}')
     for result in results:
         images = result['images']
@@ -217,9 +218,9 @@ def print_notes(results: list[dict]) -> None:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
-    torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa would show in the error
+    torch.backends.cudnn.allow_tf32 = False  # a mantissa of ten bits would show in the error
     settings = check_arguments(args)
     (args.out / 'models').mkdir(exist_ok=True)
     loaded = [load(word, settings.layers, args) for word in args.models]
@@ -229,7 +230,7 @@ def main():
     if settings.breakdown:
         print(f'\n{report.breakdown_table(results) or "no network on scale spaces to break down"}')
     print_notes(results)
-    # Accuracy of a guess in percent, where all models have the same number of classes.
+    # Accuracy of a guess in percent, if all models have the same number of classes.
     heads = [getattr(model.network, 'head', None) for model in loaded]
     classes = {getattr(head, 'num_classes', None) for head in heads}
     chance = 100 / classes.pop() if len(classes) == 1 and None not in classes else None

@@ -1,11 +1,10 @@
 # Copyright (c) mmscale contributors.
-"""Trains ordinary and scale-equivariant ResNets on digits and compares them over scale.
+"""Train ordinary and scale-equivariant ResNets on digits and compare them over scale.
 
-All are trained by ``tools/train.py`` on digits that are 1 to 1.5 times smaller than full size, as
-many at a time as there are CPU cores, and tested on held-out digits that are 1 to 3 times smaller.
-A table on the terminal and a figure show how the accuracy holds, and how far the features are from
-moving as the image is scaled. Run again, it goes on where it was stopped; what was trained with
-other code or configs is trained anew.
+``tools/train.py`` trains all networks on digits that are 1 to 1.5 times smaller than full size,
+one network per CPU core at a time. They are tested on held-out digits that are 1 to 3 times
+smaller. A table and a figure show the accuracy and the equivariance error against scale. An
+interrupted run resumes; networks of other code or configs are trained anew.
 """
 
 import argparse
@@ -44,7 +43,7 @@ CONFIGS = {
     'economical-up1': 'configs/aa_pyramid/scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits.py',
 }
 COLOURS = dict(zip(CONFIGS, ('#7f7f7f', '#000000', '#1f77b4', '#d62728')))
-# Twice as many as in the configs: 200 steps leave the networks half a point short of their best.
+# Twice the epochs of the configs: after 200 steps the networks are half a point below their best.
 EPOCHS = 20
 LOSS = re.compile(r'Epoch\(train\).* loss: (\S+)')
 EPOCH = re.compile(r'Saving checkpoint at (\d+) epochs')
@@ -53,14 +52,14 @@ BAR = 24
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='one training each')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0], help='seeds, one per training')
     parser.add_argument('--out', type=Path, default=Path('work_dirs/quickstart'))
     add_trust_option(parser)
     return parser.parse_args()
 
 
 def folder_of(out: Path, name: str, seed: int) -> Path:
-    """Of a training; its name changes with the code and the config."""
+    """Return the folder of a training; its name has a digest of the code and the config."""
     parts = [Config.fromfile(ROOT / CONFIGS[name]).pretty_text.encode()]
     parts += [path.read_bytes() for path in sorted(Path(mmscale.__file__).parent.rglob('*.py'))
               if '.mim' not in path.parts]  # fmt: skip
@@ -68,12 +67,13 @@ def folder_of(out: Path, name: str, seed: int) -> Path:
 
 
 class Progress:
-    """A bar over the epochs of all trainings, and a line for each."""
+    """A progress bar over the epochs of all trainings, printed anew for each message."""
 
-    def __init__(self, total: int):
+    def __init__(self, total: int) -> None:
         self.total, self.done, self.lock = total, 0, Lock()
 
     def advance(self, epochs: int, text: str = '') -> None:
+        """Count ``epochs`` as done and, with a ``text``, print the bar and the text."""
         with self.lock:
             self.done += epochs
             bar = '#' * (BAR * self.done // self.total)
@@ -82,7 +82,7 @@ class Progress:
 
 
 def train(name: str, seed: int, out: Path, progress: Progress, threads: int) -> None:
-    """Trains a model unless it was trained already; RuntimeError with the end of a failed log."""
+    """Train a model unless it is trained; raise ``RuntimeError`` with the end of a failed log."""
     folder = folder_of(out, name, seed).resolve()
     if (folder / f'epoch_{EPOCHS}.pth').is_file():
         return progress.advance(EPOCHS)
@@ -113,10 +113,11 @@ def train(name: str, seed: int, out: Path, progress: Progress, threads: int) -> 
 
 
 def values(model: Model) -> dict[str, list[float]]:
-    """Accuracy on digits of each size, and how the features of full-size digits change.
+    """Measure the accuracy on digits of each size and the errors of the features.
 
-    The last feature maps of the whole backbone and of what follows its lift, on shrinking canvases;
-    and the vector that the classifier sees, on a canvas that keeps its size as in the datasets.
+    The equivariance errors are of the last feature maps of the whole backbone and of its body, on
+    shrinking canvases. The invariance error is of the input vector of the classifier, on a canvas
+    that keeps its size, as in the datasets.
     """
     model.cfg.test_dataloader.dataset.scale = 1.0
     settings = Settings(FACTORS, ('backbone',), 100, None, 500, 'shrink', 'matched', 0, True, 100)
@@ -132,7 +133,7 @@ def values(model: Model) -> dict[str, list[float]]:
 
 
 def measure(name: str, seed: int, out: Path) -> dict:
-    """Measures a trained model, unless its results are there already."""
+    """Measure a trained model, unless its results exist already."""
     folder = folder_of(out, name, seed)
     results, checkpoint = folder / 'results.json', folder / f'epoch_{EPOCHS}.pth'
     if not results.is_file() or results.stat().st_mtime < checkpoint.stat().st_mtime:
@@ -142,7 +143,7 @@ def measure(name: str, seed: int, out: Path) -> dict:
 
 
 def table(results: dict[str, list[dict]]) -> str:
-    """Means over seeds, a line a model, and how far seeds spread where there are several."""
+    """Return a table of means over seeds and, for several seeds, of standard deviations."""
     lines = []
     for title, key, form in (
         ('accuracy in %, digits of size', 'accuracy', '.1f'),
@@ -164,7 +165,7 @@ def table(results: dict[str, list[dict]]) -> str:
 
 
 def draw(results: dict[str, list[dict]], path: Path) -> None:
-    """Accuracy, invariance and equivariance error against scale."""
+    """Draw accuracy, invariance error and equivariance error against scale."""
     figure, panels = plt.subplots(1, 3, figsize=(13, 4.3), layout='constrained')
     keys = ('accuracy', 'vector', 'network')
     for name, runs in results.items():
@@ -197,7 +198,7 @@ def draw(results: dict[str, list[dict]], path: Path) -> None:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     runs = [(name, seed) for seed in args.seeds for name in CONFIGS]
@@ -206,7 +207,7 @@ def main():
     print(f'training {len(runs)} networks, {at_once} at a time; logs in {args.out.resolve()}')
     progress = Progress(EPOCHS * len(runs))
     with ThreadPoolExecutor(at_once) as pool:
-        # The longest first: the others fill the time beside them.
+        # The longest trainings start first, and the short ones fill the remaining time.
         trainings = [
             pool.submit(train, *run, args.out, progress, max(1, cores // at_once))
             for run in reversed(runs)
@@ -214,7 +215,7 @@ def main():
         try:
             for training in trainings:
                 training.result()
-        except BaseException as error:  # an interrupt, too: what waits must not start
+        except BaseException as error:  # waiting trainings must not start, after an interrupt, too
             pool.shutdown(cancel_futures=True)
             if isinstance(error, RuntimeError):
                 sys.exit(f'error: {error}')

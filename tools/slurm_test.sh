@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests on a Slurm cluster; GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS from the environment:
+# Test on a Slurm cluster; set GPUS, GPUS_PER_NODE, CPUS_PER_TASK and SRUN_ARGS in the environment:
 #   tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [arguments of tools/test.py]
 set -euo pipefail
 
@@ -13,7 +13,7 @@ CONFIG=$3
 CHECKPOINT=$4
 TOOLS=$(dirname "$0")
 
-# SRUN_ARGS holds several words, so it stays unquoted.
+# SRUN_ARGS stays unquoted, because it holds several words.
 PYTHONPATH="$TOOLS/..:${PYTHONPATH:-}" exec srun \
     --partition="$PARTITION" \
     --job-name="$JOB_NAME" \

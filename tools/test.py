@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Tests a model: ``python tools/test.py CONFIG CHECKPOINT`` or ``MODEL``."""
+"""Test a model: ``python tools/test.py CONFIG CHECKPOINT`` or ``MODEL``."""
 
 import argparse
 import inspect
@@ -7,11 +7,13 @@ import os
 from copy import deepcopy
 from pathlib import Path
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+from torch.utils.data import Dataset
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
 from mmscale.datasets.base import leaf_datasets
@@ -29,15 +31,15 @@ def parse_args() -> argparse.Namespace:
     add('config', metavar='MODEL', help=models.HELP)
     add('checkpoint', nargs='?', help='path or address of the checkpoint, if MODEL has none')
     add('--no-strict', action='store_true',
-        help='take a checkpoint that does not fit exactly: weights that it lacks stay random, its '
+        help='load a checkpoint that does not fit exactly: weights that it lacks stay random, its '
         'classes may have other names')  # fmt: skip
     add('--out', type=Path, metavar='FOLDER',
-        help='write the metrics there, metrics.json')  # fmt: skip
-    add('--predictions', action='store_true', help='write them to --out, too, predictions.pkl')
+        help='write the metrics to metrics.json in this folder')  # fmt: skip
+    add('--predictions', action='store_true', help='write predictions.pkl to --out, too')
     add('--show-dir', help='folder for images with the predictions drawn in')
     add('--show', action='store_true', help='show images with the predictions in a window')
-    add('--interval', type=int, default=1, help='draw one sample in this many; default: 1')
-    add('--wait-time', type=float, default=2, help='seconds for which a window stays; default: 2')
+    add('--interval', type=int, default=1, help='draw every n-th sample; default: 1')
+    add('--wait-time', type=float, default=2, help='seconds to show a window; default: 2')
     add('--tta', action='store_true',
         help="test-time augmentation: the config's tta_model and tta_pipeline, or else the mean "
         'score over an image and its mirror image')  # fmt: skip
@@ -51,8 +53,8 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def enable_visualization(cfg, args: argparse.Namespace):
-    """Has the predictions drawn into the images."""
+def enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
+    """Set the visualization hook of a config to draw the predictions into the images."""
     if args.tta:
         raise ValueError('--show, --show-dir: MMPretrain cannot draw the several views of --tta')
     hook = cfg.get('default_hooks', {}).get('visualization')
@@ -68,17 +70,17 @@ def enable_visualization(cfg, args: argparse.Namespace):
     hook.draw = True
     kind = find_class(hook.type, HOOKS, cfg.get('default_scope'))
     if args.show_dir and 'test_out_dir' in inspect.signature(kind).parameters:  # MMDetection's
-        # A relative one would lie in the work directory.
+        # MMDetection would put a relative folder into the work directory.
         hook.test_out_dir = str(Path(args.show_dir).resolve())
     elif args.show_dir:  # MMSegmentation's, whose backends write the images
         models.check_parts(cfg, args.config, 'visualizer')
         cfg.visualizer.save_dir = args.show_dir
 
 
-def name_by_folder(visualizer, dataset):
-    """Has each image drawn to a file of its own, though another folder has one of its name.
+def name_by_folder(visualizer: Visualizer, dataset: Dataset) -> None:
+    """Make a visualizer draw each image to its own file, if folders have images of one name, too.
 
-    Hooks name files by the last part of a path, or count images as if all batches were as long.
+    Hooks name files by the last part of a path, or count images as if all batches had one length.
     """
     read = getattr(dataset, 'get_data_info', lambda place: {})
     paths = (read(place).get('img_path') for place in range(len(dataset)))
@@ -87,7 +89,7 @@ def name_by_folder(visualizer, dataset):
 
     def apart(draw):
         def draw_apart(*args, data_sample=None, out_file=None, **kwargs):
-            # MMPretrain and MMDetection name the file, MMSegmentation the image in its backends.
+            # MMPretrain and MMDetection pass a file, MMSegmentation the name of the image.
             name = kwargs.pop('name', None) or args[0]
             known = os.path.basename(data_sample.get('img_path') or name)
             if 'img_path' in data_sample:
@@ -108,8 +110,8 @@ def name_by_folder(visualizer, dataset):
             setattr(visualizer, method, apart(getattr(visualizer, method)))
 
 
-def enable_tta(cfg):
-    """Wraps the model and its pipeline for test-time augmentation."""
+def enable_tta(cfg: Config) -> None:
+    """Wrap the model and its pipeline for test-time augmentation."""
     datasets = leaf_datasets(cfg.test_dataloader.dataset)
     missing = [name for name in ('tta_model', 'tta_pipeline') if cfg.get(name) is None]
     if missing and not launch.is_of_mmpretrain(cfg):
@@ -124,8 +126,8 @@ def enable_tta(cfg):
         dataset.pipeline = cfg.tta_pipeline
 
 
-def make_config(args: argparse.Namespace):
-    """The config with the command line merged in."""
+def make_config(args: argparse.Namespace) -> Config:
+    """Load the config and merge the command line into it."""
     args.config, checkpoint = models.split_model(args.config)
     cfg, weights = models.find_config(args.config)
     models.check_parts(cfg, args.config, *PARTS)
@@ -148,7 +150,7 @@ def make_config(args: argparse.Namespace):
 
 @one_line_errors()
 def prepare() -> tuple[argparse.Namespace, Runner]:
-    """Builds what is to run, and checks all that can be known before."""
+    """Build the runner and check model, data and checkpoint before the test."""
     args = parse_args()
     runner = launch.build_runner(make_config(args), args)
     metas = launch.build_data(runner, test_loop='the test data')
@@ -158,7 +160,7 @@ def prepare() -> tuple[argparse.Namespace, Runner]:
     return args, runner
 
 
-def main():
+def main() -> None:
     args, runner = prepare()
     with one_line_errors(runner.log_dir):
         if args.predictions:

@@ -1,8 +1,9 @@
 # Copyright (c) mmscale contributors.
-"""Trains a model: ``python tools/train.py CONFIG``."""
+"""Train a model: ``python tools/train.py CONFIG``."""
 
 import argparse
 
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 import mmscale  # noqa: F401  (checks the environment and registers everything)
@@ -22,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     add('config', help='path of the config file, or the name of a model')
     add('--resume', nargs='?', const='auto',
         help='path of a checkpoint to resume from; without a path: the latest in the work '
-        'directory, and a new run if there is none')  # fmt: skip
+        'directory, or a new run if there is no checkpoint')  # fmt: skip
     add('--no-validate', action='store_true', help='do not evaluate during training')
     add('--auto-scale-lr', action='store_true',
         help='scale the learning rate with the batch size of all processes')  # fmt: skip
@@ -32,8 +33,8 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_config(args: argparse.Namespace):
-    """The config with the command line merged in."""
+def make_config(args: argparse.Namespace) -> Config:
+    """Load the config and merge the command line into it."""
     cfg, _ = models.find_config(args.config)
     models.check_parts(cfg, args.config, *PARTS)
     if args.amp:
@@ -57,7 +58,7 @@ def make_config(args: argparse.Namespace):
 
 @one_line_errors()
 def prepare() -> Runner:
-    """Builds what is to run, and checks all that can be known before."""
+    """Build the runner and check model, data and checkpoint before the training."""
     args = parse_args()
     runner = launch.build_runner(make_config(args), args)
     runner.register_hook(InterruptedValidationHook())
@@ -65,14 +66,14 @@ def prepare() -> Runner:
     metas = launch.build_data(
         runner, train_loop='the training data', val_loop='the validation data'
     )
-    if not runner.cfg.get('resume'):  # what is resumed is asked, too, once its checkpoint is loaded
+    if not runner.cfg.get('resume'):  # a resumed run is checked once its checkpoint is loaded
         check_classes(unwrap(runner.model), metas)
         metas = {}
     checkpoints.check_loading(runner, strict=False, metas=metas)
     return runner
 
 
-def main():
+def main() -> None:
     runner = prepare()
     with one_line_errors(runner.log_dir):
         runner.train()

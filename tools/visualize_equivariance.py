@@ -1,10 +1,10 @@
 # Copyright (c) mmscale contributors.
-"""Draws what networks make of an image, of the image scaled and of the image rotated.
+"""Draw feature maps of networks for an image, the scaled image and the rotated image.
 
 ``python tools/visualize_equivariance.py IMAGE CONFIG[:CHECKPOINT] [CONFIG[:CHECKPOINT] ...]``
 
-An equivariant network gives of a transformed image the transformed feature map: the two maps of
-each pair are then equal.
+The feature map of a transformed image stands beside the transformed feature map. Of an equivariant
+network both maps are equal.
 """
 
 import argparse
@@ -19,6 +19,7 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from torch import Tensor
 
 from mmscale.engine import models
@@ -45,31 +46,31 @@ from mmscale.visualization import (
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Draw what networks make of an image, of the image scaled and of the image '
-        'rotated, beside their feature map scaled and rotated'
+        description='Draw feature maps of networks for a scaled and a rotated image, beside the '
+        'scaled and rotated feature map of the image'
     )
     add, default = parser.add_argument, '; default: %(default)s'
     add('image', metavar='IMAGE', help='path of an image file')
     add('models', metavar='MODEL', nargs='+', help=f'{models.HELP}; one row each')
-    add('--names', nargs='+', metavar='NAME', help='of the rows; default: of the configs')
+    add('--names', nargs='+', metavar='NAME', help='names of the rows; default: of the configs')
     add('--out', metavar='FOLDER', default='work_dirs/visualize_equivariance',
-        help='for equivariance.png and .svg' + default)  # fmt: skip
+        help='folder for equivariance.png and .svg' + default)  # fmt: skip
     add('--size', type=int, nargs='+', metavar='PIXELS',
-        help='SIDE or HEIGHT WIDTH to resize the image to first; default: as it is')  # fmt: skip
+        help='SIDE or HEIGHT WIDTH to resize the image to first; default: its own')  # fmt: skip
     add('--stage', type=int, help='stage whose output is drawn, from 1; default: the last')
     add('--channel', type=int,
-        help='channel that is drawn, from 0; default: the one of largest variance in the feature '
+        help='channel to draw, from 0; default: the channel of largest variance in the feature '
         'map of the image')  # fmt: skip
-    add('--factor', type=float, default=2.0, help='of the scaling' + default)
+    add('--factor', type=float, default=2.0, help='scale factor' + default)
     add('--angles', type=float, nargs='+', default=[90.0, 45.0],
-        help='of the rotations, in degrees' + default)  # fmt: skip
+        help='angles of the rotations, in degrees' + default)  # fmt: skip
     models.add_config_options(parser, pretrained=True)
     return parser.parse_args()
 
 
 @dataclass(frozen=True)
 class Row:
-    """One network: its name, the features of the image, and a pair for each transformation."""
+    """A network's name, its features of the image, and a pair for each transformation."""
 
     name: str
     feature: Tensor
@@ -77,6 +78,7 @@ class Row:
 
 
 def make_row(name: str, network: Network, x: Tensor, factor: float, angles: list) -> Row:
+    """Compute the row of a network for an input ``x`` of shape (1, C, H, W)."""
     phi = LastOutput(network.backbone)
     stride = stride_before(network)
     pairs = [scaled_pair(phi, x, factor)]
@@ -88,11 +90,12 @@ def make_row(name: str, network: Network, x: Tensor, factor: float, angles: list
 def draw(
     title: str, inputs: list[np.ndarray], symbols: list[str], rows: list[Row], channel: int | None
 ) -> plt.Figure:
-    """The figure: the image and its transformations, then a row a network.
+    """Draw the image and its transformations in a first row, then a row for each network.
 
-    ``symbols`` are those of the transformations; without a ``channel`` the strongest is drawn.
+    ``symbols`` name the transformations. If ``channel`` is None, the strongest channel is drawn.
     """
-    # The image, and for each transformation a gap and a pair; the scaled pair is smaller.
+    # The columns are the image and, for each transformation, a gap and a pair. The scaled pair is
+    # smaller.
     small = min(1.0, inputs[1].shape[1] / inputs[0].shape[1] + 0.1)
     ratios = [1.0, 0.12, small, small] + [0.12, 1.0, 1.0] * (len(symbols) - 1)
     width, height = 1.45 * sum(ratios) + 1.0, 1.75 * (len(rows) + 1) + 0.6
@@ -133,8 +136,8 @@ def draw(
     return figure
 
 
-def show(axes, part: np.ndarray, frame: tuple[int, int], style: dict) -> None:
-    """A map in the middle of a frame of so many pixels."""
+def show(axes: Axes, part: np.ndarray, frame: tuple[float, float], style: dict) -> None:
+    """Show a map in the middle of a frame of (height, width) pixels."""
     axes.imshow(part, interpolation='nearest', **style)
     top, left = (size / 2 - 0.5 for size in part.shape[:2])
     height, width = (size / 2 for size in frame)
@@ -144,7 +147,7 @@ def show(axes, part: np.ndarray, frame: tuple[int, int], style: dict) -> None:
 
 
 def strongest(feature: Tensor) -> int:
-    """The channel of largest variance."""
+    """Return the channel of largest variance of a feature map (C, H, W)."""
     return int(feature.flatten(1).var(1).argmax())
 
 
@@ -168,7 +171,7 @@ def make_figure(args: argparse.Namespace) -> plt.Figure:
     networks = dict(zip(models.name_models(loaded, args.names), loaded))
     side = common_side(loaded, image)
     image, middle = crop(image, side), (side - 1) / 2
-    # What turns off the canvas would be lost: beyond a disc the input is 0, as the padding is.
+    # A rotation turns corners off the canvas, so beyond a disc the input is 0, as the padding is.
     window = disc(side, middle, middle, edge=0.1 * side)
     inputs = {name: network.to_input(image) * window for name, network in networks.items()}
     rows = []
@@ -195,7 +198,7 @@ def make_figure(args: argparse.Namespace) -> plt.Figure:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     check_arguments(args)
     write_figure(make_figure(args), make_folder(args.out), 'equivariance')

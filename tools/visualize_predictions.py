@@ -1,10 +1,10 @@
 # Copyright (c) mmscale contributors.
-"""Draws what detectors or segmentors find in an image of their test data at several sizes.
+"""Draw the predictions of detectors or segmentors for a test image at several sizes.
 
 ``python tools/visualize_predictions.py CONFIG:CHECKPOINT [CONFIG:CHECKPOINT ...]``
 
-A row for each model, a column for each size. Boxes that are right are green, others red; objects
-that were missed are dashed. Segments have the colours of their classes.
+The figure has a row for each model and a column for each size. Right boxes are green, wrong boxes
+red, and missed objects dashed. Segments have the colours of their classes.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import matplotlib
 
 matplotlib.use('Agg')
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
@@ -31,24 +32,24 @@ RIGHT, WRONG, MISSED = '#19c319', '#ff2a2a', '#ffd400'
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Draw what detectors or segmentors find in an image of their test data at '
-        'several sizes'
+        description='Draw the predictions of detectors or segmentors for an image of their test '
+        'data at several sizes'
     )
     add, default = parser.add_argument, '; default: %(default)s'
     add('models', metavar='MODEL', nargs='+', help=f'{models.HELP}; one row each')
-    add('--names', nargs='+', metavar='NAME', help='of the rows; default: those of the configs')
+    add('--names', nargs='+', metavar='NAME', help='names of the rows; default: of the configs')
     add('--factors', nargs='+', metavar='S', type=float, default=[1.0, 2.0, 4.0],
         help='the image is made s times smaller' + default)  # fmt: skip
-    add('--index', type=int, default=0, help='of the image in the test data' + default)
+    add('--index', type=int, default=0, help='index of the image in the test data' + default)
     add('--score-thr', type=float, default=0.3, help='least score of a box' + default)
     add('--out', metavar='FOLDER', default='work_dirs/visualize_predictions',
-        help='for predictions.png and .svg' + default)  # fmt: skip
+        help='folder for predictions.png and .svg' + default)  # fmt: skip
     models.add_config_options(parser, pretrained=True)
     return parser.parse_args()
 
 
 def draw(rows: dict[str, list[Seen]], factors: list[float], title: str) -> Figure:
-    """The figure: a row for each model, a column for each factor."""
+    """Draw a row for each model and a column for each factor."""
     shape = next(iter(rows.values()))[0].shape
     width = 3.1 * min(1.6, shape[1] / shape[0])
     figure = Figure((width * len(factors) + 0.5, 3.1 * len(rows) + 0.9), layout='constrained')
@@ -77,19 +78,19 @@ def draw(rows: dict[str, list[Seen]], factors: list[float], title: str) -> Figur
 
 
 def colours_of(classes: tuple[str, ...]) -> list:
-    """Of each class, by its place; from the 21st on they come again."""
+    """Return a colour for each class; from the 21st class on, colours repeat."""
     names = [name for name in classes if name != 'background']
     known = matplotlib.colormaps['tab10' if len(names) <= 10 else 'tab20'].colors
     return [known[(names.index(name) if name in names else 0) % len(known)] for name in classes]
 
 
 def background(classes: tuple[str, ...]) -> int:
-    """The class that is left blank, -1 if there is none."""
+    """Return the number of the class that is left blank, -1 if there is none."""
     return classes.index('background') if 'background' in classes else -1
 
 
 def label_segments(figure: Figure, all_seen: list[Seen]) -> None:
-    """Says which colour is which of the classes that were found."""
+    """Draw a legend of the classes in the segments."""
     found = [seen for seen in all_seen if seen.segments is not None]
     if not found:
         return
@@ -103,7 +104,8 @@ def label_segments(figure: Figure, all_seen: list[Seen]) -> None:
     figure.legend(handles=patches, loc='outside lower center', ncols=5, fontsize=8, frameon=False)
 
 
-def draw_boxes(axes, seen: Seen) -> None:
+def draw_boxes(axes: Axes, seen: Seen) -> None:
+    """Draw the boxes, labels and missed objects of an image, and their numbers below it."""
     for box, label, right in zip(seen.boxes, seen.labels.tolist(), seen.right.tolist()):
         colour = RIGHT if right else WRONG
         axes.add_patch(rectangle(box, color=colour))
@@ -116,13 +118,14 @@ def draw_boxes(axes, seen: Seen) -> None:
     axes.set_xlabel(f'{int(seen.right.sum())} right{wrong}{missed}', fontsize=8)
 
 
-def rectangle(box: Tensor, **style) -> Rectangle:
+def rectangle(box: Tensor, **style: object) -> Rectangle:
+    """Return the outline of a box (left, top, right, bottom), in pixels."""
     left, top, right, bottom = box.tolist()
     return Rectangle((left, top), right - left, bottom - top, fill=False, lw=1.4, **style)
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     for factor in args.factors:
         if not 1 <= factor < math.inf:

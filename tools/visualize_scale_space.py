@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Draws the levels of an image's scale space and where the taps of a layer read the image.
+"""Draw the levels of an image's scale space and the positions at which the taps of a layer read.
 
 ``python tools/visualize_scale_space.py IMAGE [CONFIG[:CHECKPOINT]]``
 """
@@ -13,6 +13,8 @@ matplotlib.use('Agg')
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PathCollection
 from matplotlib.patches import Rectangle
 
 from mmscale.engine import models
@@ -42,22 +44,22 @@ REGULAR, MOVED, CHOSEN = '#00b4ff', '#ff3b30', '#ffd400'
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Draw the levels of the scale space of an image, and where the taps of a '
-        'layer read it'
+        description='Draw the levels of the scale space of an image, and the positions at which '
+        'the taps of a layer read it'
     )
     add = parser.add_argument
     add('image', metavar='IMAGE', help='path of an image file')
     add('model', metavar='MODEL', nargs='?', help=models.HELP)
     add('--out', metavar='FOLDER', default='work_dirs/visualize_scale_space',
-        help='for scale_space.png and .svg; default: %(default)s')  # fmt: skip
+        help='folder for scale_space.png and .svg; default: %(default)s')  # fmt: skip
     add('--point', type=int, nargs=2, metavar=('ROW', 'COL'),
-        help='pixel of the image whose taps are drawn; default: the one in the middle')  # fmt: skip
+        help='pixel of the image whose taps are drawn; default: the middle')  # fmt: skip
     add('--layer', metavar='NAME',
         help='scale convolution whose taps are drawn, by its name in the model, such as '
-        'backbone.layer2.0.conv2; default: the last deformable one, or else the first of more '
-        'than one tap')  # fmt: skip
+        'backbone.layer2.0.conv2; default: the last deformable convolution, or else the first '
+        'with more than one tap')  # fmt: skip
     add('--size', type=int, nargs='+', metavar='PIXELS',
-        help='SIDE or HEIGHT WIDTH to resize the image to first; default: as it is')  # fmt: skip
+        help='SIDE or HEIGHT WIDTH to resize the image to first; default: its own')  # fmt: skip
     add('--scale-space', nargs='+', action=models.Settings,
         help='without MODEL: the levels, as key=value; default: base=2 num_scales=4')  # fmt: skip
     add('--lift', choices=LIFTS, help='without MODEL: the lift; default: gaussian')
@@ -66,9 +68,9 @@ def parse_args() -> argparse.Namespace:
 
 
 def draw(
-    title: str, image: np.ndarray, levels: list, grid: ScaleGrid, readings: list, point
+    title: str, image: np.ndarray, levels: list, grid: ScaleGrid, readings: list, point: tuple
 ) -> plt.Figure:
-    """The figure: the levels of an image, and in it what a layer reads there at a point."""
+    """Draw the levels of an image and, below each level, the positions that a layer reads."""
     pyramid = len({level.shape for level in levels}) > 1
     rows = 2 if readings[0].moved is None else 3
     tallest = max(level.shape[0] / level.shape[1] for level in levels)
@@ -103,22 +105,22 @@ def draw(
     return figure
 
 
-def square_around(point, readings: list) -> tuple[float, float, float]:
-    """Row and column of the middle, and half the side, of the square that holds all positions."""
+def square_around(point: tuple, readings: list) -> tuple[float, float, float]:
+    """Return row and column of the middle and half the side of the square of all positions."""
     parts = [part for r in readings for part in (r.taps, r.moved) if part is not None]
     positions = np.concatenate([part.reshape(-1, 2) for part in parts])
     return *point, max(1.12 * np.abs(positions - point).max(), 2.0) + 0.5
 
 
-def marker_size(taps: np.ndarray, window) -> float:
-    """Diameter in points: less than the distance of the taps, within what the eye can tell."""
+def marker_size(taps: np.ndarray, window: tuple) -> float:
+    """Return the diameter of markers in points, less than the distance of taps, from 2 to 8."""
     gaps = np.diff(np.unique(taps.round(6)[:, 1]))
     distance = gaps.min() if len(gaps) else window[2]
     return float(np.clip(0.55 * distance / (2 * window[2]) * 170, 2.0, 8.0))
 
 
-def draw_level(axes, level: np.ndarray, levels: list, window, factor: float) -> None:
-    """A level, in its own samples, in a frame that all levels share."""
+def draw_level(axes: Axes, level: np.ndarray, levels: list, window: tuple, factor: float) -> None:
+    """Draw a level, in its own samples, in a frame of one size for all levels."""
     axes.imshow(level, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
     height, width = (max(other.shape[axis] for other in levels) for axis in (0, 1))
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
@@ -131,8 +133,8 @@ def draw_level(axes, level: np.ndarray, levels: list, window, factor: float) -> 
     axes.locator_params(nbins=4)
 
 
-def draw_window(axes, image: np.ndarray, window) -> None:
-    """The part of the image that the taps reach; grey is outside, where the network reads 0."""
+def draw_window(axes: Axes, image: np.ndarray, window: tuple) -> None:
+    """Draw the part of the image that taps reach; grey is outside, where the network reads 0."""
     axes.set_facecolor('0.85')
     axes.imshow(image, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
     row, column, half = window
@@ -141,13 +143,14 @@ def draw_window(axes, image: np.ndarray, window) -> None:
     axes.locator_params(nbins=4, integer=True)
 
 
-def draw_taps(axes, taps: np.ndarray, size: float, filled: bool) -> None:
+def draw_taps(axes: Axes, taps: np.ndarray, size: float, filled: bool) -> None:
+    """Draw the regular positions of taps (n, 2), as rows and columns."""
     axes.plot(*taps.T[::-1], 'o', ms=size, mfc=REGULAR if filled else 'none', zorder=3,
               mec='white' if filled else REGULAR, mew=0.5 if filled else 1.0)  # fmt: skip
 
 
-def draw_moved(axes, reading: Reading, size: float):
-    """The deformed positions, each joined to its tap; size and colour tell the modulation."""
+def draw_moved(axes: Axes, reading: Reading, size: float) -> PathCollection:
+    """Draw the deformed positions, joined to their taps; size and colour show the modulation."""
     for group in reading.moved:
         ends = np.stack([reading.taps, group])[:, :, ::-1]
         axes.plot(ends[..., 0], ends[..., 1], '-', color=REGULAR, lw=0.9, zorder=2)
@@ -160,7 +163,7 @@ def draw_moved(axes, reading: Reading, size: float):
     return axes.scatter(*positions.T[::-1], ec='white', lw=0.4, zorder=4, **style)
 
 
-def draw_legend(figure, framed: bool, rows: int, modulated: bool) -> None:
+def draw_legend(figure: plt.Figure, framed: bool, rows: int, modulated: bool) -> None:
     def entry(marker, face, edge, label):
         return plt.Line2D([], [], ls='', marker=marker, mfc=face, mec=edge, mew=1.2, label=label)
 
@@ -184,7 +187,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f'--size: needs one or two positive numbers, got {args.size}')
 
 
-def check_point(point, image: np.ndarray) -> tuple[int, int]:
+def check_point(point: list[int] | None, image: np.ndarray) -> tuple[int, int]:
+    """Return row and column of the point, by default the middle of the image (H, W, C)."""
     height, width = image.shape[:2]
     row, column = point or (height // 2, width // 2)
     if not (0 <= row < height and 0 <= column < width):
@@ -193,15 +197,15 @@ def check_point(point, image: np.ndarray) -> tuple[int, int]:
     return row, column
 
 
-def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point) -> plt.Figure:
-    """Without a config: the levels, and the taps of a 3x3 kernel on them."""
+def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point: tuple) -> plt.Figure:
+    """Draw the levels of a lift without a network, and the taps of a 3x3 kernel on them."""
     try:
         grid = ScaleGrid.build(args.scale_space or dict(base=2.0, num_scales=4))
     except (TypeError, ValueError) as error:
         raise ValueError(f'--scale-space: {error}') from error
     lift = LIFTS[args.lift or 'gaussian'](grid)
     pixels = torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1).double() / 255
-    # Outside of the image a network sees its mean, which its preprocessor has brought to 0.
+    # Outside of the image a network reads the mean, which its preprocessor maps to 0.
     mean = pixels.mean((1, 2), keepdim=True)
     lifted = lift((pixels - mean)[None])
     levels = [to_picture(level[0] + mean) for level in split_levels(lifted)]
@@ -209,8 +213,8 @@ def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point) -> plt.Fi
     return draw(title, to_picture(pixels), levels, grid, read_lifted(grid, lifted, point), point)
 
 
-def figure_of_network(args: argparse.Namespace, image: np.ndarray, point) -> plt.Figure:
-    """The levels as a network sees them, and the taps of one of its layers."""
+def figure_of_network(args: argparse.Namespace, image: np.ndarray, point: tuple) -> plt.Figure:
+    """Draw the levels in a network, and the taps of one of its layers."""
     network = load_network(args.model, args.cfg_options, args.pretrained)
     backbone = network.backbone
     if not isinstance(getattr(backbone, 'grid', None), ScaleGrid):
@@ -238,7 +242,7 @@ def describe(grid: ScaleGrid) -> str:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     check_arguments(args)
     image = read_image(args.image, args.size and (args.size * 2)[:2])

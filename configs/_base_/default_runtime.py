@@ -9,13 +9,13 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='VisualizationHook', enable=False),
 )
-# A resumed run draws the dropout masks of the uninterrupted one.
+# With this hook, a resumed run draws the dropout masks of an uninterrupted run.
 custom_hooks = [dict(type='mmscale.EpochSeedHook')]
 
 env_cfg = dict(
     cudnn_benchmark=False,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),  # without a GPU, tools/train.py and tools/test.py take gloo
+    dist_cfg=dict(backend='nccl'),  # without a GPU, tools/train.py and tools/test.py use gloo
 )
 vis_backends = [dict(type='LocalVisBackend')]
 visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)

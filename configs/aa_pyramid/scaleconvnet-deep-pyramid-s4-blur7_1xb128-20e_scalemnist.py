@@ -1,4 +1,4 @@
 _base_ = './scaleconvnet-deep-balanced-up1_1xb128-20e_scalemnist.py'
 
-# Without the finest level, twice the image's size: it takes half of the cost.
+# The finest level, twice the image's size, is left out: it takes half of the cost.
 model = dict(backbone=dict(scale_space=dict(num_scales=4, first_level=-1)))

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# From twice to half the image's size, an octave apart.
+# Levels go from twice to half the image's size, an octave apart.
 model = dict(
     backbone=dict(
         scale_space=dict(base=2.0, num_scales=3, zero_scale=0.5, first_level=-1),

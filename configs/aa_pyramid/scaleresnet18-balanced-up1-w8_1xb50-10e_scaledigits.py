@@ -1,6 +1,6 @@
 _base_ = './scaleresnet18-economical-up1-w8_1xb50-10e_scaledigits.py'
 
-# From twice to half the image's size, half an octave apart.
+# Levels go from twice to half the image's size, half an octave apart.
 model = dict(
     backbone=dict(
         scale_space=dict(base=2.0**0.5, num_scales=5, first_level=-2),

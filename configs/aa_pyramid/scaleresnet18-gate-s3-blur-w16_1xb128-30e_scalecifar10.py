@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# From the image's size to a quarter of it, an octave apart; a gate weighs what the levels answer.
+# Levels go from the image's size to a quarter, an octave apart; a gate weights their answers.
 model = dict(
     backbone=dict(
         lift=dict(type='mmscale.GaussianPyramidLift'),

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# From the image's size to a quarter of it, an octave apart; the levels' probabilities are averaged.
+# Levels go from the image's size to a quarter, an octave apart; their probabilities are averaged.
 model = dict(
     backbone=dict(
         lift=dict(type='mmscale.GaussianPyramidLift'),

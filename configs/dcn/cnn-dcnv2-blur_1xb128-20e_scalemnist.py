@@ -1,4 +1,4 @@
 _base_ = './cnn-dcnv2_1xb128-20e_scalemnist.py'
 
-# The same network with a low-pass before each stride.
+# The network has a low-pass before each stride.
 model = dict(backbone=dict(aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)))

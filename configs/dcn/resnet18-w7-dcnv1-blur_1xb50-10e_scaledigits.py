@@ -1,4 +1,4 @@
 _base_ = './resnet18-w7-dcnv1_1xb50-10e_scaledigits.py'
 
-# The same network with a low-pass before each stride.
+# The network has a low-pass before each stride.
 model = dict(backbone=dict(aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)))

@@ -5,8 +5,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# Scales and functions are those of the published network, which enlarges the image twofold first,
-# and pools by means of 2x2 pixels where this one takes maxima of windows that grow with the level.
+# Scales and functions are those of the published network. That network first enlarges the image
+# twofold, and pools by means of 2x2 pixels. Here, windows of maxima grow with the level.
 model = dict(
     backbone=dict(
         scale_space=dict(base=2 ** (1 / 3), num_scales=4, zero_scale=0.5),

@@ -1,7 +1,7 @@
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmscale'])
 
-# Half an octave between levels, down to a quarter of the size.
+# Levels lie half an octave apart, down to a quarter of the size.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNet',

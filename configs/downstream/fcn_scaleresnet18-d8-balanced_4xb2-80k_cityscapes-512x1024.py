@@ -1,7 +1,7 @@
 _base_ = 'mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['mmscale'])
 
-# Half an octave between levels, down to a quarter of the size.
+# Levels lie half an octave apart, down to a quarter of the size.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNetV1c',

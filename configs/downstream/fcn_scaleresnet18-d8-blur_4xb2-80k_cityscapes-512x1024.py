@@ -1,7 +1,7 @@
 _base_ = 'mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 custom_imports = dict(imports=['mmscale'])
 
-# The ordinary backbone with a low-pass before each stride.
+# The ordinary backbone has a low-pass before each stride.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNetV1c',

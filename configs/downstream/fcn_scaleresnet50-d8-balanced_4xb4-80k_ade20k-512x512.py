@@ -1,7 +1,7 @@
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'
 custom_imports = dict(imports=['mmscale'])
 
-# Half an octave between levels, down to a quarter of the size.
+# Levels lie half an octave apart, down to a quarter of the size.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNetV1c',

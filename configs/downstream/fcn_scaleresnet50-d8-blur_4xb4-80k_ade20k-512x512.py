@@ -1,7 +1,7 @@
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'
 custom_imports = dict(imports=['mmscale'])
 
-# The ordinary backbone with a low-pass before each stride.
+# The ordinary backbone has a low-pass before each stride.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNetV1c',

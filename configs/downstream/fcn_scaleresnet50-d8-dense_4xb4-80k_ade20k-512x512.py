@@ -1,7 +1,7 @@
 _base_ = 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'
 custom_imports = dict(imports=['mmscale'])
 
-# DSS v1: three levels of base 2 at full resolution.
+# DSS v1 has three levels of base 2 at full resolution.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNetV1c',

@@ -1,7 +1,7 @@
 _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmscale'])
 
-# Half an octave between levels, down to a quarter of the size, and between the maps of the neck.
+# Levels and maps of the neck lie half an octave apart, down to a quarter of the size.
 scale_space = dict(base=2.0**0.5, num_scales=5, zero_scale=1.0)
 strides = [8 * 2 ** (n / 2) for n in range(9)]
 model = dict(

@@ -1,7 +1,7 @@
 _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmscale'])
 
-# The ordinary backbone with a low-pass before each stride.
+# The ordinary backbone has a low-pass before each stride.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNet',

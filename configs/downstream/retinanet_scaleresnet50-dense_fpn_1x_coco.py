@@ -1,7 +1,7 @@
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmscale'])
 
-# DSS v1: three levels of base 2 at full resolution.
+# DSS v1 has three levels of base 2 at full resolution.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNet',

@@ -5,8 +5,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# Derivatives up to order 2 at a width of one pixel, as published; in the network of the other
-# families, which pools, in place of the published one.
+# Derivatives up to order 2 have a width of one pixel, as published. The network is that of the
+# other families, with pooling, not the published network.
 model = dict(
     backbone=dict(
         scale_space=dict(base=2 ** (1 / 3), num_scales=4, zero_scale=0.5),

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# Six functions in place of nine taps, and so two thirds of the parameters.
+# Six functions replace nine taps, so there are two thirds of the parameters.
 model = dict(
     backbone=dict(
         scale_space=dict(base=2**0.5),

@@ -1,6 +1,6 @@
 _base_ = './resnet18-w16_1xb128-30e_scalecifar10.py'
 
-# The same network (a ScaleResNet of one level is one) with a low-pass before each stride.
+# The same network, as a ScaleResNet of one level, has a low-pass before each stride.
 model = dict(
     backbone=dict(
         _delete_=True,

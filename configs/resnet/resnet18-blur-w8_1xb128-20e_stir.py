@@ -1,6 +1,6 @@
 _base_ = './resnet18-w8_1xb128-20e_stir.py'
 
-# The same network (a ScaleResNet of one level is one) with a low-pass before each stride.
+# The same network, as a ScaleResNet of one level, has a low-pass before each stride.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNet_CIFAR',

@@ -1,6 +1,6 @@
 _base_ = './resnet18_8xb16_scalecifar10.py'
 
-# The same network (a ScaleResNet of one level is one) with a low-pass before each stride.
+# The same network, as a ScaleResNet of one level, has a low-pass before each stride.
 model = dict(
     backbone=dict(
         _delete_=True,

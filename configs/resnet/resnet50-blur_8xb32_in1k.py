@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# MMPretrain's ResNet-50 (a ScaleResNet of one level is one) with a low-pass before each stride.
+# MMPretrain's ResNet-50, as a ScaleResNet of one level, has a low-pass before each stride.
 model = dict(
     backbone=dict(
         scale_space=dict(num_scales=1),

@@ -6,8 +6,8 @@ _base_ = [
 ]
 
 # Scales, widths, orders and supports are those of the published network for 56x56 pixels with
-# augmentation. There pooling windows have 2x2 pixels at every level; here they grow with it. There
-# batch norm follows the projection, and one pooling with it; here the projection comes last.
+# augmentation. There pooling windows have 2x2 pixels at every level; here they grow with the level.
+# There, batch norm and one pooling follow the projection; here the projection comes last.
 model = dict(
     backbone=dict(
         scale_space=dict(base=2 ** (1 / 3), num_scales=4, zero_scale=0.5),

@@ -5,7 +5,7 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# Scales, width and support of the published network for STL-10.
+# Scales, width and support are those of the published network for STL-10.
 model = dict(
     backbone=dict(
         scale_space=dict(base=2**0.5),

@@ -8,7 +8,7 @@ from .transforms import FixedRescale, RandomRescale
 
 __all__ = ['FixedRescale', 'RandomRescale', 'rescale']
 
-# The transforms need only MMCV, and serve where MMPretrain is not installed.
+# The transforms need only MMCV, so they work without MMPretrain.
 if has_module('mmpretrain'):
     from .scale_cifar10 import ScaleCIFAR10
     from .scale_digits import ScaleDigits

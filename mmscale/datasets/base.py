@@ -2,6 +2,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.dataset import Compose
@@ -23,9 +24,9 @@ SPLITS = ('train', 'val', 'test')
 
 
 def leaf_datasets(dataset: Mapping) -> list[Mapping]:
-    """The datasets within wrappers such as RepeatDataset and ConcatDataset, as configs have them.
+    """Return the configs of the datasets within wrappers such as RepeatDataset and ConcatDataset.
 
-    They are those that have pipelines; ``dataset`` itself where it wraps nothing.
+    The pipelines are in these configs. A ``dataset`` that wraps nothing is returned itself.
     """
     within = [dataset['dataset']] if 'dataset' in dataset else dataset.get('datasets') or []
     return [leaf for inner in within for leaf in leaf_datasets(inner)] or [dataset]
@@ -38,7 +39,7 @@ class NamingPipeline(Compose):
         path = data.get('img_path')
         try:
             return super().__call__(data)
-        except Exception as error:  # of whichever library reads this kind of file
+        except Exception as error:  # any library may read this kind of file
             if path is None or str(path) in str(error):
                 raise
             text = ' '.join(str(error).split())
@@ -46,7 +47,7 @@ class NamingPipeline(Compose):
 
 
 def name_images(dataset: Dataset) -> None:
-    """Has the pipelines of a dataset, and of those within it, name the image that they fail at."""
+    """Make the pipelines of a dataset, and of datasets within it, name an image in their errors."""
     for inner in (getattr(dataset, 'dataset', None), *getattr(dataset, 'datasets', ())):
         if inner is not None:
             name_images(inner)
@@ -55,13 +56,13 @@ def name_images(dataset: Dataset) -> None:
 
 
 class RescaledDataset(BaseDataset):
-    """Base of the datasets whose images are rescaled, each by a factor of its own.
+    """The base of datasets that rescale each image by its own factor.
 
     A subclass reads and rescales its images in ``load_data_list`` and describes the arguments.
-    Every item has the keys ``img``, ``gt_label`` and ``rescale_factor``; to hand the last one on to
-    an evaluation, list it in ``meta_keys`` of ``PackInputs``. Splits but 'train' are in test mode
-    by default. There are no annotation files: for ``ann_file`` and ``data_prefix`` TypeError is
-    raised, for other arguments that are not as described ValueError.
+    Every item has the keys ``img``, ``gt_label`` and ``rescale_factor``. To pass the factor to an
+    evaluation, list it in ``meta_keys`` of ``PackInputs``. All splits except 'train' are in test
+    mode by default. ``ann_file`` and ``data_prefix`` raise TypeError, because there are no
+    annotation files. Another argument that is not as described raises ValueError.
     """
 
     LARGEST_SCALE = LARGEST_FACTOR
@@ -75,8 +76,8 @@ class RescaledDataset(BaseDataset):
         test_mode: bool | None = None,
         pipeline: Sequence = (),
         indices: int | Sequence[int] | None = None,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         for name in ('ann_file', 'data_prefix'):
             if name in kwargs:
                 raise TypeError(f'{type(self).__name__} has no {name}, got {kwargs[name]!r}')
@@ -87,7 +88,7 @@ class RescaledDataset(BaseDataset):
         if isinstance(pipeline, str) or not isinstance(pipeline, Sequence):
             raise ValueError(f'pipeline must be a list of transforms, got {pipeline!r}')
         asked = indices if isinstance(indices, Sequence) else [indices]
-        # No image at all is what MMEngine stumbles over.
+        # MMEngine fails on a dataset without images.
         if indices is not None and not (all(map(is_integer, asked)) and indices and len(asked)):
             raise ValueError(
                 'indices must be the number of images to take, integers that say which, or None, '
@@ -108,15 +109,15 @@ class RescaledDataset(BaseDataset):
     def to_data_list(
         self, images: Sequence[np.ndarray], labels: np.ndarray, factors: np.ndarray
     ) -> list[dict]:
-        """One dict per image, which is not copied.
+        """Return one dict per image; the images are not copied.
 
         Args:
             images (Sequence[np.ndarray]): ``n`` uint8 images, ``(H, W)`` or ``(H, W, 3)``.
             labels (np.ndarray): Integers, ``(n, )``.
-            factors (np.ndarray): The factor by which each was rescaled, ``(n, )``.
+            factors (np.ndarray): The factor of each image, ``(n, )``.
         """
         count, asked = len(images), self._indices or 0
-        # Fewer images than asked for would be taken without a word.
+        # MMEngine would silently take fewer images.
         places = asked if isinstance(asked, Sequence) else range(min(asked, 0), max(asked, 0))
         if not all(-count <= place < count for place in places):
             raise ValueError(
@@ -129,7 +130,7 @@ class RescaledDataset(BaseDataset):
         ]
 
     def extra_repr(self) -> list[str]:
-        """What distinguishes this dataset, for ``repr``."""
+        """Return the lines of ``repr`` on this dataset."""
         scales = self.scale
         if scales is None:
             scales = f'uniform in {self.scale_range}, seed {self.seed}'
@@ -137,7 +138,7 @@ class RescaledDataset(BaseDataset):
 
 
 def check_folder(name: str, value: str | os.PathLike, of: str) -> Path:
-    """Return ``value`` with the user's home expanded, or raise ValueError."""
+    """Return ``value`` with the user's home expanded; raise ValueError if it is no path."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ValueError(f'{name} must name the folder of {of}, got {value!r}')
     return Path(value).expanduser()

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Arrays that are made once and kept in a file."""
+"""Make arrays once and keep them in a file."""
 
 import hashlib
 import json
@@ -22,21 +22,21 @@ _DIGESTS = 'digests'
 def load_or_build(
     path: Path, build: Callable[[], Arrays], published: dict[str, str] | None = None
 ) -> Arrays:
-    """Read arrays from ``path``, or build them and write them there.
+    """Read arrays from ``path``, or build them and write them to ``path``.
 
-    The main one of several processes does so before the others read the file. A file that cannot
-    be read, or whose contents are not those of the digests stored in it (and, where known, of the
-    published ones), is reported and built anew. Programs that do this at once disturb each other
-    not: a file appears under its name only when it is complete. Where the folder cannot be written
-    the arrays are built in memory, with a warning, each time.
+    Of several processes, the main process does so before the others read the file. A file is
+    reported and built anew if it cannot be read, or if its contents differ from the digests in the
+    file or from the published digests. Several programs may do this at once, because a file appears
+    under its name only when it is complete. If the folder cannot be written, the arrays are built
+    in memory each time, with a warning.
 
     Args:
         path (Path): An ``.npz`` file.
         build (Callable): Returns the arrays by name.
-        published (dict[str, str], optional): SHA-256 that arrays of these names must have.
+        published (dict[str, str], optional): The required SHA-256 of arrays, by name.
 
     Raises:
-        RuntimeError: If what was built has not the published digests.
+        RuntimeError: If the built arrays do not have the published digests.
     """
     if not dist.is_main_process():
         dist.barrier()
@@ -44,7 +44,7 @@ def load_or_build(
     try:
         return _load_or_build(path, build, published or {})
     finally:
-        # After an error too: the other processes then meet, and name, the same one.
+        # Also after an error: the other processes then raise the same error.
         dist.barrier()
 
 
@@ -70,19 +70,19 @@ def _load_or_build(path: Path, build: Callable[[], Arrays], published: dict[str,
         _save(path, arrays, digests)
     except OSError as error:
         _warn(
-            f'Cannot keep {path} ({error}): it will be made anew each time. Give a folder that '
-            'can be written as `cache_dir`.'
+            f'Cannot keep {path} ({error}): it will be made anew each time. Give a writable '
+            'folder as `cache_dir`.'
         )
     return arrays
 
 
 def digest(array: np.ndarray) -> str:
-    """SHA-256 of an array's bytes in C order."""
+    """Return the SHA-256 of an array's bytes in C order."""
     return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
 
 
 def _load(path: Path, published: dict[str, str]) -> Arrays | None:
-    """The arrays of a sound file; None if there is no file, or it is damaged."""
+    """Return the arrays of an intact file; None if there is no file, or it is damaged."""
     if not path.is_file():
         return None
     try:
@@ -101,9 +101,8 @@ def _load(path: Path, published: dict[str, str]) -> Arrays | None:
 
 
 def _save(path: Path, arrays: Arrays, digests: dict[str, str]) -> None:
-    """Write all arrays, or nothing, under ``path``."""
     with scratch_folder(path.parent) as scratch:
-        # One file holds the digests too: two files could not be replaced in one step.
+        # The digests are in the same file, because two files cannot be replaced in one step.
         with open(scratch / path.name, 'wb') as file:
             np.savez(file, **arrays, **{_DIGESTS: np.array(json.dumps(digests))})
             file.flush()
@@ -112,7 +111,7 @@ def _save(path: Path, arrays: Arrays, digests: dict[str, str]) -> None:
 
 
 def _differing(expected: dict[str, str], actual: dict[str, str]) -> str:
-    """Names whose digests differ, for a message; '' if none."""
+    """Return the names whose digests differ, for a message; '' if none."""
     return ' and '.join(name for name in expected if actual.get(name) != expected[name])
 
 

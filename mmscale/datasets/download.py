@@ -9,22 +9,22 @@ from .scratch import put, scratch_folder
 
 
 def download(url: str, folder: Path, md5: str) -> None:
-    """Download a file to ``folder`` with MMPretrain's means, unless it is there already.
+    """Download a file to ``folder`` by MMPretrain's functions, unless it exists already.
 
-    It appears only when it is complete and has the MD5. Any number of processes may do this at
-    once, and any of them may be killed.
+    The file appears only when it is complete and has the MD5. Any number of processes may do this
+    at once, and any of them may be killed.
 
     Raises:
-        RuntimeError: If it fails, whatever the cause.
+        RuntimeError: If the download fails for any reason.
     """
     with _explained(url, folder), scratch_folder(folder) as scratch:
         _download(url, folder, md5, scratch)
 
 
 def download_folder(url: str, folder: Path, md5: str) -> None:
-    """Download an archive to the parent of ``folder`` and take ``folder`` out of it.
+    """Download an archive to the parent of ``folder`` and extract ``folder``.
 
-    As :func:`download`. A folder that is there already stays as it is: it may be a user's own.
+    This works as :func:`download`. An existing folder, maybe a user's own copy, does not change.
     """
     root = folder.parent
     with _explained(url, root), scratch_folder(root) as scratch:
@@ -32,7 +32,7 @@ def download_folder(url: str, folder: Path, md5: str) -> None:
             return
         archive = _download(url, root, md5, scratch)
         extract_archive(str(archive), str(scratch))
-        # Where there are no locks another process may have put it there in the meantime.
+        # Without file locks, another process may have made the folder in the meantime.
         with suppress(FileExistsError):
             put(scratch / folder.name, folder)
 

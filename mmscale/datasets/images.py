@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Which files of a folder are images, their pixels as 8 bits, unchanged or refused, and crops."""
+"""Find images in folders, read their pixels as 8 bits, and crop photographs."""
 
 import os
 from collections.abc import Iterator
@@ -15,20 +15,17 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.
 
 
 def is_image(path: PurePath) -> bool:
-    """Whether a relative path is that of an image.
-
-    Those are none that systems put beside what the user sees: ``._a.png``, ``__MACOSX/...``.
-    """
+    """Tell whether a relative path is an image; ``._a.png`` and ``__MACOSX/...`` are none."""
     hidden = any(part.startswith('.') or part == '__MACOSX' for part in path.parts)
     return path.suffix.lower() in SUFFIXES and not hidden
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Relative paths of all files below a folder, through symbolic links, too."""
+    """Yield the relative paths of all files below a folder, through symbolic links, too."""
     for root, folders, files in os.walk(folder, followlinks=True):
         here = os.path.realpath(root)
         inside = [os.path.realpath(os.path.join(root, name)) for name in folders]
-        # A link to where it is would never end.
+        # A link to a folder above itself would never end.
         folders[:] = [
             name for name, path in zip(folders, inside) if os.path.commonpath([path, here]) != path
         ]
@@ -36,7 +33,7 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The images below a folder, in the order of their names; ValueError if there are none."""
+    """Return the paths of images below a folder, sorted; raise ValueError if there are none."""
     paths = sorted(folder / path for path in files_below(folder) if is_image(path))
     if not paths:
         raise ValueError(
@@ -46,26 +43,25 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def read_rgb(file: Path | IO[bytes], name: str) -> np.ndarray:
-    """The pixels of an image file.
+    """Read the pixels of an image file.
 
-    16 bits are brought to 8, palettes to their colours, grey to three equal channels. What 8 bits
-    of red, green and blue cannot hold is refused: other depths, other colours than these, pixels
-    through which one sees.
+    16 bits are converted to 8, palettes to their colours, grey to three equal channels.
 
     Args:
         file (Path | IO): Path, or the opened file.
-        name (str): What messages call it.
+        name (str): The name of the image in messages.
 
     Returns:
         np.ndarray: uint8 ``(H, W, 3)``.
 
     Raises:
-        ValueError: If it cannot be read, or is refused.
+        ValueError: If the file cannot be read, or 8 bits of red, green and blue cannot hold its
+            pixels: other bit depths, other colour spaces, transparent pixels.
     """
     try:
         with Image.open(file) as image:
             mode = image.mode
-            # Files of 16 bits of grey have the mode I in older versions of Pillow.
+            # Older versions of Pillow give grey files of 16 bits the mode I.
             if mode.startswith('I;16') or (mode == 'I' and image.format in ('PNG', 'PPM')):
                 grey = np.asarray(image).astype(np.float64) / 257
                 return np.rint(grey).astype(np.uint8)[..., None].repeat(3, 2)
@@ -85,14 +81,14 @@ def read_rgb(file: Path | IO[bytes], name: str) -> np.ndarray:
 
 
 def photograph_crops(count: int, size: int, seed: int = 0, folder: Path | None = None) -> Tensor:
-    """Random crops of photographs, float64 ``(count, 3, size, size)`` in [0, 1].
+    """Draw random crops of photographs, float64 ``(count, 3, size, size)`` in [0, 1].
 
-    They are taken in turn of the images of a folder, those below it too, or of the two photographs
-    of scikit-learn, 427x640. Smaller images are left out; ValueError is raised if none is large
-    enough. ``seed`` is that of their places.
+    The crops are taken in turn from the images below a folder, or from the two photographs of
+    scikit-learn, 427x640. Images smaller than ``size`` pixels are left out; ValueError is raised if
+    none remains. ``seed`` sets the places of the crops.
     """
     if folder is None:
-        from sklearn.datasets import load_sample_images  # takes a second: only if it is needed
+        from sklearn.datasets import load_sample_images  # a slow import, only if needed
 
         photos = load_sample_images().images
     else:

@@ -1,10 +1,10 @@
 # Copyright (c) mmscale contributors.
-"""The recipe of MNIST-Scale, as pure functions on arrays.
+"""Make MNIST-Scale by the published recipe, in pure functions on arrays.
 
-Source: Sosnovik, Szmaja & Smeulders, *Scale-Equivariant Steerable Networks*, ICLR 2020, whose
-data preparation follows Kanazawa et al. 2014. It drew from the global generators of NumPy and
-Python, both seeded with the number of the realization; the same streams are drawn here from
-generators of their own.
+Source: Sosnovik, Szmaja & Smeulders, *Scale-Equivariant Steerable Networks*, ICLR 2020. Their data
+preparation follows Kanazawa et al. 2014. They drew from the global generators of NumPy and Python,
+both seeded with the number of the realization. The functions draw the same streams from local
+generators.
 """
 
 import random
@@ -16,7 +16,7 @@ from .rescaling import rescale
 
 SPLIT_SIZES = {'train': 10000, 'val': 2000, 'test': 50000}
 PUBLISHED_RANGE = (0.3, 1.0)
-# The published preparation takes w / 2 + 1 / 2 for the centre, half a pixel off the middle.
+# The published centre is w / 2 + 1 / 2, half a pixel off the middle.
 CENTER = (14.5, 14.5)
 
 
@@ -39,8 +39,8 @@ def split_pool(
 def split_stratified(
     labels: np.ndarray, sizes: dict[str, int], random_state: int | np.random.RandomState
 ) -> dict[str, np.ndarray]:
-    """Indices of the test images, drawn first, and then of the others; as scikit-learn draws."""
-    from sklearn.model_selection import train_test_split  # takes a second: only if it is needed
+    """Draw the indices of stratified splits by scikit-learn, first of the test images."""
+    from sklearn.model_selection import train_test_split  # a slow import, only if needed
 
     train_val, test = train_test_split(
         np.arange(len(labels)),

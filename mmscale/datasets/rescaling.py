@@ -1,7 +1,7 @@
 # Copyright (c) mmscale contributors.
-"""Rescaling the content of an image on a canvas that stays as it is.
+"""Rescale the content of an image on a canvas that keeps its size.
 
-Positions are Pillow's: continuous, in pixels from the upper left corner, pixel ``i`` covering
+Positions are continuous, as in Pillow, in pixels from the upper left corner. Pixel ``i`` covers
 ``[i, i + 1)``. An image of width ``w`` has its centre at ``w / 2``.
 """
 
@@ -22,11 +22,10 @@ _BORDERS = {
 }
 PADDINGS = tuple(_BORDERS)
 
-# Beyond these an image is a dot, or one pixel fills the canvas; below the lower one the padded
-# source of an anti-aliased shrink grows without bound.
+# Beyond these factors an image is a dot, or one pixel fills the canvas. The padded source of an
+# anti-aliased shrink grows without bound as the factor goes to 0.
 SMALLEST_FACTOR, LARGEST_FACTOR = 0.05, 20.0
 
-# What the generators of NumPy and scikit-learn take.
 LARGEST_SEED = 2**32 - 1
 
 # Reach of a bicubic kernel, in pixels of the coarser of the two grids.
@@ -44,30 +43,31 @@ def rescale(
     """Rescale the content of an image by ``factor``, about ``center``, in one bicubic resampling.
 
     The canvas keeps its size: content shrunk by ``factor < 1`` is surrounded by ``padding``,
-    content grown by ``factor > 1`` is cropped. Nothing is rounded to whole pixels, so an object
-    of ``n`` pixels becomes one of ``factor * n`` pixels, at ``center + factor * (z - center)``.
+    content grown by ``factor > 1`` is cropped. Nothing is rounded to whole pixels: an object of
+    ``n`` pixels at ``z`` gets ``factor * n`` pixels at ``center + factor * (z - center)``.
 
     With ``antialias`` the kernel widens by ``1 / factor`` when the content shrinks, as in
-    ``PIL.Image.Image.resize``: what a camera twice as far away would see. Without it the image is
-    sampled with the narrow kernel whatever the factor, as in ``PIL.Image.Image.transform``: the
-    published MNIST-Scale was made so (about ``center=(14.5, 14.5)``), and fine detail aliases.
+    ``PIL.Image.Image.resize`` and as in a camera farther away. Without ``antialias`` the kernel is
+    narrow at every factor, as in ``PIL.Image.Image.transform``, and fine detail aliases. The
+    published MNIST-Scale was made without (about ``center=(14.5, 14.5)``).
 
     Args:
         image (np.ndarray): ``(H, W)`` or ``(H, W, C)``, uint8 or float32.
         factor (float): Size of the content afterwards relative to before, 0.05 to 20.
-        canvas (tuple[int, int], optional): Height and width of the result, each at least those of
-            the image, which is first laid in the middle of it. Defaults to the image's own.
+        canvas (tuple[int, int], optional): Height and width of the result, at least those of the
+            image. The image is first laid in the middle of the canvas. Defaults to the image's
+            size.
         center (tuple[float, float], optional): The fixed point, x then y, within the image.
             Defaults to the middle, ``(W / 2, H / 2)``.
-        padding (str): What surrounds the image: 'zeros', 'reflect' (the edge pixel not repeated)
-            or 'replicate'.
+        padding (str): Values around the image: 'zeros', 'reflect' (without repeating the edge
+            pixel) or 'replicate'.
         antialias (bool): Whether to low-pass when the content shrinks.
 
     Returns:
         np.ndarray: The image on its canvas, of the input's dtype and number of channels.
 
     Raises:
-        ValueError: For an argument outside what is described here.
+        ValueError: For an argument that is not as described.
         TypeError: For another dtype.
     """
     check_factor('factor', factor)
@@ -101,7 +101,7 @@ def rescale(
 def draw_factors(
     count: int, scale_range: Sequence[float], scale: float | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """One factor per image, ``(count, )``: ``scale``, or without it uniform in ``scale_range``."""
+    """Return factors ``(count, )``: ``scale``, or if it is None, uniform in ``scale_range``."""
     if scale is not None:
         return np.full(count, float(scale))
     return rng.uniform(*scale_range, size=count)
@@ -146,13 +146,13 @@ def check_seed(seed: int) -> None:
 
 
 def check_flag(name: str, value: bool) -> None:
-    """Raise ValueError unless ``value`` is True or False: a string such as 'no' counts as true."""
+    """Raise ValueError unless ``value`` is True or False: a string such as 'no' would be true."""
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f'{name} must be True or False, got {value!r}')
 
 
-def is_integer(value) -> bool:
-    """Whether a value is an integer, of NumPy too, and no flag."""
+def is_integer(value: object) -> bool:
+    """Tell whether a value is an integer, of Python or NumPy, and no bool."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -166,7 +166,7 @@ def _is_pair(value, kind: Callable) -> bool:
 
 
 def _resize(image, factor, x_axis, y_axis, padding):
-    """Anti-aliased: Pillow's resize of a fractional box of the padded image."""
+    """Resize a fractional box of the padded image with Pillow, anti-aliased."""
     (left, right), x_pad, x_box = _window(*x_axis, factor, padding)
     (top, bottom), y_pad, y_box = _window(*y_axis, factor, padding)
     box = (x_box[0], y_box[0], x_box[1], y_box[1])
@@ -178,15 +178,14 @@ def _resize(image, factor, x_axis, y_axis, padding):
 
 
 def _sample(image, factor, x_axis, y_axis, padding):
-    """Not anti-aliased: Pillow's affine transform, which itself gives zeros off the image."""
+    """Transform the image with Pillow, not anti-aliased; Pillow pads with zeros."""
     x_pad = y_pad = (0, 0)
     if padding != 'zeros':
         x_pad = _window(*x_axis, factor, padding)[1]
         y_pad = _window(*y_axis, factor, padding)[1]
         image = _pad(image, y_pad, x_pad, padding)
     step = 1.0 / factor
-    # These sums, in this order, are those of the published MNIST-Scale: its pixels depend on the
-    # last bit of them.
+    # The pixels of the published MNIST-Scale depend on the last bit of these sums, in this order.
     x_shift = step * -_on_canvas(*x_axis) + x_axis[2] + x_pad[0]
     y_shift = step * -_on_canvas(*y_axis) + y_axis[2] + y_pad[0]
     options = dict(
@@ -199,24 +198,24 @@ def _sample(image, factor, x_axis, y_axis, padding):
 
 
 def _on_canvas(size: int, canvas: int, center: float) -> float:
-    """Where the fixed point lies on the canvas, in the middle of which the image is laid."""
+    """Return the position of the fixed point on the canvas, with the image in the middle."""
     return center + (canvas - size) / 2
 
 
 def _window(size: int, canvas: int, center: float, factor: float, padding: str):
-    """Along one axis: the output pixels to compute, ``(start, stop)``; the pixels of padding before
-    and after the image; the box of the padded image, in its own positions, that they show.
+    """Return, for one axis, the output pixels ``(start, stop)`` to compute, the pixels of padding
+    before and after the image, and the box of the padded image that the output pixels show.
     """
     target = _on_canvas(size, canvas, center)
     reach = _KERNEL_REACH * max(1.0, 1.0 / factor)
     start, stop = 0, canvas
     if padding == 'zeros':
-        # Off the reach of the kernel around the content there are only zeros.
+        # Beyond the reach of the kernel around the content there are only zeros.
         start = max(0, math.floor(target - factor * (center + reach)))
         stop = min(canvas, math.ceil(target + factor * (size - center + reach)))
     low = (start - target) / factor + center
     high = (stop - target) / factor + center
-    # The kernel must not meet the border of the padded image, where Pillow would renormalise it.
+    # Pillow renormalises kernels at a border, so the kernel must not reach the padded image's.
     before = max(0, math.ceil(reach - low))
     after = max(0, math.ceil(high + reach - size))
     return (start, stop), (before, after), (low + before, high + before)
@@ -230,9 +229,8 @@ def _pad(
 
 
 def _by_pillow(image: np.ndarray, operation: Callable[..., Image.Image], **options) -> np.ndarray:
-    """A method of Pillow's images, of ``(H, W)`` or ``(H, W, C)``."""
     if image.ndim == 2 or (image.dtype == np.uint8 and image.shape[2] == 3):
         return np.array(operation(Image.fromarray(image), **options))
-    # Pillow has no other multi-channel mode fit for this: RGBA weighs colours by their alpha.
+    # Pillow has no other suitable mode of several channels: RGBA weighs colours by their alpha.
     planes = [Image.fromarray(np.ascontiguousarray(plane)) for plane in np.moveaxis(image, -1, 0)]
     return np.stack([np.asarray(operation(plane, **options)) for plane in planes], axis=-1)

@@ -5,6 +5,7 @@ import io
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import mmengine.dist as dist
 import numpy as np
@@ -20,21 +21,20 @@ from .rescaling import PADDINGS, check_flag, draw_factors, is_integer, rescale
 
 @DATASETS.register_module()
 class ScaleCIFAR10(RescaledDataset):
-    """CIFAR-10, each image rescaled by a factor of its own on its 32x32 canvas.
+    """CIFAR-10 with each image rescaled by its own factor on its 32x32 canvas.
 
     The content is shrunk about the middle, anti-aliased (see :func:`mmscale.datasets.rescale`),
     and surrounded by ``padding``. An image's factor depends on ``seed`` and the image only, not on
-    the split that holds it. Images are RGB.
+    its split. Images are RGB.
 
-    The files are CIFAR-10's original pickles, whose checksums are verified. A copy with other
-    checksums (re-encoded, or made by ``tools/dataset_converters/images_to_cifar10.py``) is read
-    with ``check_integrity=False``; whatever its pickles hold beside arrays and numbers is refused,
-    not run. Only the files of the asked split are needed: without ``test_batch`` the training and
-    validation splits can be used all the same.
+    The files are CIFAR-10's original pickles, and their checksums are verified. A copy with other
+    checksums (re-encoded, or made by ``tools/dataset_converters/images_to_cifar10.py``) needs
+    ``check_integrity=False``. Pickles with more than arrays and numbers raise an error and run no
+    code. A split needs only its own files: training and validation work without ``test_batch``.
 
     Args:
         data_root (str): Folder of ``cifar-10-batches-py``.
-        split (str): 'train', 'val' (carved from the training images) or 'test'. Defaults to
+        split (str): 'train', 'val' (a part of the training images) or 'test'. Defaults to
             'train'.
         scale_range (Sequence[float]): Lowest and highest factor, drawn uniformly. Defaults to
             (0.3, 1.0).
@@ -43,11 +43,10 @@ class ScaleCIFAR10(RescaledDataset):
         seed (int): Seed of the validation split and of the factors. Defaults to 0.
         padding (str): 'zeros', 'reflect' or 'replicate'. Defaults to 'zeros'.
         val_size (int): Number of validation images, stratified by class. Defaults to 5000.
-        check_integrity (bool): Whether to demand the checksums of the original files. Defaults to
+        check_integrity (bool): Whether to require the checksums of the original files. Defaults to
             True.
-        download (bool): Whether to download CIFAR-10, from where MMPretrain's does, if
-            ``data_root`` has no ``cifar-10-batches-py``. Nothing there is ever overwritten.
-            Defaults to True.
+        download (bool): Whether to download CIFAR-10, from MMPretrain's address, if ``data_root``
+            has no ``cifar-10-batches-py``. Existing files are never overwritten. Defaults to True.
         **kwargs: Other arguments of :class:`mmpretrain.datasets.BaseDataset`, such as
             ``pipeline`` and ``indices``.
 
@@ -70,8 +69,8 @@ class ScaleCIFAR10(RescaledDataset):
         val_size: int = 5000,
         check_integrity: bool = True,
         download: bool = True,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         check_choice('padding', padding, PADDINGS)
         check_flag('check_integrity', check_integrity)
         check_flag('download', download)
@@ -109,14 +108,13 @@ class ScaleCIFAR10(RescaledDataset):
         return self.to_data_list(rescaled, labels[chosen], factors[chosen])
 
     def extra_repr(self) -> list[str]:
-        """What distinguishes this dataset, for ``repr``."""
         return [*super().extra_repr(), f'Padding: \t{self.padding}']
 
     def _choose(self, labels: np.ndarray) -> np.ndarray:
-        """Indices of the training images that belong to the split, in ascending order."""
+        """Return the indices of the split among the training images, in ascending order."""
         if self.val_size == 0:
             return np.arange(len(labels))
-        from sklearn.model_selection import train_test_split  # takes a second: only if it is needed
+        from sklearn.model_selection import train_test_split  # a slow import, only if needed
 
         try:
             train, val = train_test_split(
@@ -140,8 +138,8 @@ def read_batches(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read files of CIFAR-10's Python version in ``folder``, ``cifar-10-batches-py``.
 
-    ``batches`` are their names and MD5s. Returns uint8 RGB images ``(n, 32, 32, 3)`` and labels
-    ``(n, )``.
+    ``batches`` are the names and MD5s of the files. Return uint8 RGB images ``(n, 32, 32, 3)`` and
+    labels ``(n, )``.
     """
     missing = [name for name, _ in batches if not (folder / name).is_file()]
     if missing:
@@ -157,18 +155,18 @@ def read_batches(
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Knows arrays and plain values, and no way to run anything else."""
+    """An unpickler of arrays and plain values that runs no other code."""
 
     known = {
         'numpy.ndarray': np.ndarray,
         'numpy.dtype': np.dtype,
-        # Of what pickles write of arrays, up to protocol 4 and since.
+        # Pickles name these functions for arrays, up to protocol 4 and since protocol 5.
         'numpy.core.multiarray._reconstruct': np.empty(1).__reduce__()[0],
         'numpy.core.numeric._frombuffer': np.empty(1).__reduce_ex__(5)[0],
         '_codecs.encode': codecs.encode,
     }
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         path = f'{module}.{name}'
         known = self.known.get(path.replace('numpy._core', 'numpy.core'))  # NumPy 2's new name
         if known is None:
@@ -207,13 +205,10 @@ def _read_batch(path: Path, md5: str | None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _download_where_absent(folder: Path) -> None:
-    """Download CIFAR-10 in the main process, unless its folder is there already.
-
-    A folder that is there may be a user's own copy, which extracting the archive would overwrite.
-    """
+    """Download CIFAR-10 in the main process; an existing folder, maybe a user's copy, stays."""
     try:
         if dist.is_main_process() and not folder.exists():
             download_folder(CIFAR10.url, folder, CIFAR10.tgz_md5)
     finally:
-        # After an error too: the other processes then find the files missing, and say so.
+        # Also after an error: the other processes then report the missing files.
         dist.barrier()

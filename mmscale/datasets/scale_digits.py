@@ -1,5 +1,6 @@
 # Copyright (c) mmscale contributors.
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmpretrain.datasets import MNIST
@@ -11,8 +12,8 @@ from .mnist_recipe import split_stratified
 from .rescaling import draw_factors, rescale
 
 CANVAS = 32
-# Side of a digit at scale 1, in pixels: three quarters of the canvas, as in MNIST. The digits come
-# at 8x8, so that scale 1/3 is their own resolution and every scale above it interpolates.
+# Side of a digit at scale 1, in pixels: three quarters of the canvas, as in MNIST. The digits have
+# 8x8 pixels, so scale 1/3 is their own resolution and every larger scale interpolates.
 DIGIT = 24
 SPLIT_SIZES = {'train': 1000, 'val': 297, 'test': 500}
 
@@ -21,13 +22,13 @@ SPLIT_SIZES = {'train': 1000, 'val': 297, 'test': 500}
 class ScaleDigits(RescaledDataset):
     """scikit-learn's handwritten digits, each rescaled by a factor on a canvas of 32x32 pixels.
 
-    1,797 real digits of 8x8 pixels (Alpaydin & Kaynak, *Optical Recognition of Handwritten
-    Digits*, UCI, 1998) that come with scikit-learn: no download, no files. At scale 1 a digit is
-    24 pixels high, at scale 1/3 it is 8. It lies in the middle of the canvas, resampled once, by
-    a bicubic kernel, from the original 8x8 pixels to its size.
+    The dataset has 1,797 real digits of 8x8 pixels (Alpaydin & Kaynak, *Optical Recognition of
+    Handwritten Digits*, UCI, 1998). scikit-learn contains them, so there is no download. At scale 1
+    a digit is 24 pixels high, at scale 1/3 it is 8 pixels high. It lies in the middle of the
+    canvas, resampled once, by a bicubic kernel, from the original 8x8 pixels.
 
-    A digit's split and its factor depend on ``seed`` and the digit only. 1,000 are for training,
-    297 for validation, 500 for the test, stratified by class.
+    A digit's split and its factor depend on ``seed`` and the digit only. 1,000 digits are for
+    training, 297 for validation, 500 for the test, stratified by class.
 
     Args:
         split (str): 'train', 'val' or 'test'. Defaults to 'train'.
@@ -44,7 +45,7 @@ class ScaleDigits(RescaledDataset):
     """
 
     METAINFO = MNIST.METAINFO
-    # Three times as much from 8 to 24 pixels; `rescale` takes factors up to 20.
+    # From 8 pixels the factor is three times the scale, and `rescale` takes factors up to 20.
     LARGEST_SCALE = 6.0
 
     def __init__(
@@ -53,20 +54,20 @@ class ScaleDigits(RescaledDataset):
         scale_range: Sequence[float] = (0.3, 1.0),
         scale: float | None = None,
         seed: int = 0,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         super().__init__(split=split, scale_range=scale_range, scale=scale, seed=seed, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Draw split and factors, and rescale."""
-        from sklearn.datasets import load_digits  # takes a second: only if it is needed
+        from sklearn.datasets import load_digits  # a slow import, only if needed
 
         pixels, labels = load_digits(return_X_y=True)
         chosen = split_stratified(labels, SPLIT_SIZES, self.seed)[self.split]
         factors = draw_factors(
             len(labels), self.scale_range, self.scale, np.random.default_rng(self.seed)
         )[chosen]
-        # Sixteen is the full ink of these digits.
+        # The darkest ink of these digits is 16.
         images = np.rint(pixels[chosen] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
         rescaled = [
             rescale(image, factor * DIGIT / 8, canvas=(CANVAS, CANVAS))

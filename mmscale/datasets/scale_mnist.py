@@ -5,6 +5,7 @@ import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urljoin
 
 import mmengine.dist as dist
@@ -22,7 +23,7 @@ from .rescaling import check_flag, is_integer
 _DIGESTS = Path(__file__).with_name('mnist_digests.json')
 PUBLISHED_DIGESTS = json.loads(_DIGESTS.read_text(encoding='utf-8'))['sha256']
 
-# MD5 of the uncompressed files: compressed copies differ with the compressor.
+# These are MD5s of the uncompressed files, because compressed copies differ by compressor.
 IDX_FILES = {
     'train-images-idx3-ubyte': '6bbc9ace898e44ae57da46a324031adb',
     'train-labels-idx1-ubyte': 'a25bea736e30d166cdddb491f175f624',
@@ -30,7 +31,7 @@ IDX_FILES = {
     't10k-labels-idx1-ubyte': '27ae3e4e09519cfbb04c329615203637',
 }
 
-# Where MMPretrain and torchvision keep them under their data roots.
+# MMPretrain and torchvision keep the files in these folders of their data roots.
 _FOLDERS = ('', 'raw', 'MNIST/raw')
 
 
@@ -43,9 +44,8 @@ class ScaleMNIST(RescaledDataset):
     (Sosnovik, Szmaja & Smeulders, Scale-Equivariant Steerable Networks, ICLR 2020; the recipe is
     in :mod:`mmscale.datasets.mnist_recipe`, the digests in ``mnist_digests.json``).
 
-    The realization always says which digits are in which split. ``seed``, ``scale_range`` and
-    ``scale`` change the factors and nothing else, so that the test digits of a realization are
-    unseen under any of them.
+    The realization alone sets the digits of each split. ``seed``, ``scale_range`` and ``scale``
+    change only the factors, so the test digits of a realization are always unseen in training.
 
     A split is made once (a few seconds) and kept in ``cache_dir``.
 
@@ -60,9 +60,9 @@ class ScaleMNIST(RescaledDataset):
         scale (float, optional): One factor for the whole split; ``scale_range`` and ``seed`` then
             have no effect. Defaults to None.
         seed (int, optional): Seed of the factors. Defaults to None, the realization.
-        cache_dir (str, optional): Defaults to ``data_root/mnist_scale``.
-        download (bool): Whether to download files that are missing, from where MMPretrain's MNIST
-            does, to ``data_root``. Defaults to True.
+        cache_dir (str, optional): Folder of the splits. Defaults to ``data_root/mnist_scale``.
+        download (bool): Whether to download missing files, from the addresses of MMPretrain's
+            MNIST, to ``data_root``. Defaults to True.
         **kwargs: Other arguments of :class:`mmpretrain.datasets.BaseDataset`, such as
             ``pipeline`` and ``indices``.
 
@@ -85,8 +85,8 @@ class ScaleMNIST(RescaledDataset):
         seed: int | None = None,
         cache_dir: str | None = None,
         download: bool = True,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         if not is_integer(realization) or not 0 <= realization < len(PUBLISHED_DIGESTS):
             raise ValueError(
                 f'realization must be an integer from 0 to {len(PUBLISHED_DIGESTS) - 1}, got '
@@ -98,7 +98,7 @@ class ScaleMNIST(RescaledDataset):
         root = check_folder('data_root', data_root, 'MNIST')
         self.cache_dir = root / 'mnist_scale'
         if cache_dir is not None:
-            self.cache_dir = check_folder('cache_dir', cache_dir, 'what is made of MNIST')
+            self.cache_dir = check_folder('cache_dir', cache_dir, 'the cache')
         self.realization = realization
         self.image_size = image_size
         self.download = download
@@ -121,7 +121,7 @@ class ScaleMNIST(RescaledDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """Read the split from the cache, where need be after making it."""
+        """Read the split from the cache, or make it first."""
         if self.scale is not None:
             factors = f'scale{float(self.scale)}'
         else:
@@ -161,7 +161,6 @@ class ScaleMNIST(RescaledDataset):
         return digests
 
     def extra_repr(self) -> list[str]:
-        """What distinguishes this dataset, for ``repr``."""
         return [f'Realization: \t{self.realization}', *super().extra_repr()]
 
     def _published_digests(self) -> dict[str, str]:
@@ -181,8 +180,8 @@ class ScaleMNIST(RescaledDataset):
 def read_pool(root: Path, may_download: bool) -> tuple[np.ndarray, np.ndarray]:
     """Read MNIST's 60,000 training images, then its 10,000 test images.
 
-    ``root`` is as described in :class:`ScaleMNIST`; the main process may download missing files.
-    Returns uint8 images ``(70000, 28, 28)`` and labels ``(70000, )``.
+    ``root`` is the ``data_root`` of :class:`ScaleMNIST`. The main process may download missing
+    files. Return uint8 images ``(70000, 28, 28)`` and labels ``(70000, )``.
     """
     train_images, train_labels, test_images, test_labels = (
         np.frombuffer(_read_file(root, name, may_download), np.uint8, offset=offset)
@@ -193,7 +192,7 @@ def read_pool(root: Path, may_download: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _read_file(root: Path, name: str, may_download: bool) -> bytes:
-    """Read one IDX file, which is then known to be the original."""
+    """Read one IDX file and check that it is the original."""
     path = _find(root, name)
     if path is None and may_download and dist.is_main_process():
         archive = f'{name}.gz'

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Files and folders that appear under their names only when they are complete."""
+"""Write files and folders that appear under their names only when they are complete."""
 
 import os
 import shutil
@@ -15,14 +15,14 @@ _PREFIX, _LOCK = '.mmscale-', '.mmscale.lock'
 
 @contextmanager
 def scratch_folder(folder: Path) -> Iterator[Path]:
-    """A folder of this process' own in ``folder``, which is made where need be.
+    """Make a temporary folder of this process in ``folder``, and ``folder`` if it does not exist.
 
-    What is made in it is put under its name by one ``os.replace``, so that it is there as a whole
-    or not at all, however many processes do so and whatever is killed when. It is removed in the
-    end; after a kill, by whoever comes next.
+    :func:`put` moves results out of it by one ``os.replace``: they appear as a whole or not at all,
+    for any number of processes and after any kill. The temporary folder is removed at the end, or
+    after a kill by the next process.
 
-    One process at a time is within, as far as the file system has locks: the next one then finds
-    what the first has made. Not to be nested for one folder, since it would wait for itself.
+    If the file system has locks, only one process at a time is within, and the next process finds
+    the results of the first. Do not nest two for one folder: the inner would wait for ever.
 
     Yields:
         Path: The empty folder.
@@ -33,7 +33,7 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     with suppress(OSError, NotImplementedError):
-        # Some network file systems cannot. The files are whole without it, only made twice.
+        # Some network file systems have no locks. Files are then complete, but made twice.
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -41,7 +41,7 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
             lock.acquire()
     try:
         if lock.is_locked:
-            # Nobody else is within, so these are of processes that were killed.
+            # No other process is within, so these folders are of killed processes.
             for left in folder.glob(f'{_PREFIX}*'):
                 shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=_PREFIX) as scratch:
@@ -51,16 +51,15 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
 
 
 def put(source: Path, target: Path) -> None:
-    """Put a file or a folder of a scratch folder under its name.
+    """Move a file or a folder from a scratch folder to its name.
 
-    A file takes the place of one that is there; a folder does not, and FileExistsError is raised.
+    A file replaces an existing file. For an existing folder FileExistsError is raised.
     """
     if not source.is_dir():
-        # Some ways to write a temporary file make it readable by nobody else, but a data folder
-        # is often shared.
+        # Temporary files can be unreadable for other users, but data folders are often shared.
         source.chmod(0o644)
     try:
-        # Fails for a folder that is there, unless it is empty.
+        # This fails for an existing folder, unless the folder is empty.
         os.replace(source, target)
     except OSError as error:
         if source.is_dir() and target.exists():

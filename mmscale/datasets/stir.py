@@ -1,8 +1,9 @@
 # Copyright (c) mmscale contributors.
-"""STIR-MNIST, the benchmark of sizes that were never trained."""
+"""Make STIR-MNIST, the benchmark of sizes that were never trained."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmpretrain.datasets import MNIST
@@ -28,22 +29,22 @@ DIGESTS = {
 class STIR(RescaledDataset):
     """STIR-MNIST: digits of 17 to 64 pixels, anywhere on a canvas of 64x64 pixels.
 
-    A split has 24,000 images: 50 of each digit at each of the 48 sizes. They are the published
-    ones bit for bit. The published evaluations train on the sizes 17 to 32 (1), 33 to 48 (2), 49 to
-    64 (3) or on all (4), and test on all.
+    A split has 24,000 images: 50 of each digit at each of the 48 sizes. They equal the published
+    images bit for bit. The published evaluations train on the sizes 17 to 32 (1), 33 to 48 (2), 49
+    to 64 (3) or on all sizes (4), and test on all sizes.
     Source: Altstidl et al., Just a Matter of Scale? Reevaluating Scale Equivariance in
     Convolutional Neural Networks, arXiv 2211.10288, 2022.
 
     A split is made once (half a minute) and kept in ``cache_dir``.
 
     Args:
-        data_root (str): Folder of the files of MNIST, as of :class:`ScaleMNIST`.
+        data_root (str): Folder of the files of MNIST, as in :class:`ScaleMNIST`.
         split (str): 'train', 'val' or 'test'. Defaults to 'train'.
         sizes (Sequence[int]): Smallest and largest size of the digits' 28x28 frames, in pixels.
             Defaults to (17, 64).
         scale (float, optional): One size for the whole split, ``scale * 64`` rounded; ``sizes``
             then have no effect. Defaults to None.
-        cache_dir (str, optional): Defaults to ``data_root/stir``.
+        cache_dir (str, optional): Folder of the splits. Defaults to ``data_root/stir``.
         download (bool): Whether to download missing files of MNIST. Defaults to True.
         **kwargs: Other arguments of :class:`mmpretrain.datasets.BaseDataset`, such as
             ``pipeline`` and ``indices``.
@@ -66,17 +67,17 @@ class STIR(RescaledDataset):
         scale: float | None = None,
         cache_dir: str | None = None,
         download: bool = True,
-        **kwargs,
-    ):
+        **kwargs: Any,
+    ) -> None:
         check_flag('download', download)
         root = check_folder('data_root', data_root, 'MNIST')
         self.cache_dir = root / 'stir'
         if cache_dir is not None:
-            self.cache_dir = check_folder('cache_dir', cache_dir, 'what is made of MNIST')
+            self.cache_dir = check_folder('cache_dir', cache_dir, 'the cache')
         sound = isinstance(sizes, Sequence) and len(sizes) == 2
         if not sound or not all(size in SIZES for size in sizes) or sizes[0] > sizes[1]:
             raise ValueError(
-                f'sizes must be the smallest and the largest, from {SIZES[-1]} to {SIZES[0]}, '
+                f'sizes must be the smallest and the largest size, from {SIZES[-1]} to {SIZES[0]}, '
                 f'got {sizes!r}'
             )
         self.sizes, self.download = tuple(sizes), download
@@ -90,7 +91,7 @@ class STIR(RescaledDataset):
         )
 
     def load_data_list(self) -> list[dict]:
-        """Read the split from the cache, where need be after making it."""
+        """Read the split from the cache, or make it first."""
         if self.scale is not None:
             self.sizes = (round(self.scale * CANVAS),) * 2
             if self.sizes[0] not in SIZES:
@@ -108,7 +109,6 @@ class STIR(RescaledDataset):
         return self.to_data_list(images.reshape(-1, CANVAS, CANVAS), labels, factors)
 
     def extra_repr(self) -> list[str]:
-        """What distinguishes this dataset, for ``repr``."""
         return [f'Split: \t{self.split}', f'Sizes: \t{self.sizes[0]} to {self.sizes[1]} pixels']
 
     def _build(self) -> Arrays:
@@ -128,7 +128,7 @@ class STIR(RescaledDataset):
 
 
 def draw_positions() -> np.ndarray:
-    """Left and upper border of every digit, ``(split, size, digit, instance, 2)``, in pixels."""
+    """Draw left and upper borders of digits, ``(split, size, digit, instance, 2)``, in pixels."""
     rng = np.random.RandomState(42)
     positions = np.zeros((len(SPLITS), len(SIZES), 10, INSTANCES, 2), int)
     for digit, n, i, split in np.ndindex(10, INSTANCES, len(SIZES), len(SPLITS)):
@@ -137,13 +137,13 @@ def draw_positions() -> np.ndarray:
 
 
 def place_digit(image: np.ndarray, size: int, left: int, top: int) -> np.ndarray:
-    """Rescales a digit and makes its strokes as sharp as they were, on a canvas of 64x64 pixels.
+    """Rescale a digit, with its original sharpness, on a canvas of 64x64 pixels.
 
-    From uint8 ``(28, 28)`` to uint8 ``(64, 64)``, ``size`` pixels wide, with its corner in column
-    ``left`` and row ``top``. The steps are those of scikit-image's ``resize`` and ``gaussian``,
-    which the published recipe uses.
+    The digit is uint8 ``(28, 28)``, the result uint8 ``(64, 64)``. The result's digit is ``size``
+    pixels wide, with its corner in column ``left`` and row ``top``. The steps are the steps of
+    scikit-image's ``resize`` and ``gaussian``, as in the published recipe.
     """
-    from scipy import ndimage  # takes a while: only if it is needed
+    from scipy import ndimage  # a slow import, only if needed
 
     side, digit = len(image), image.astype(float)
     if size < side:

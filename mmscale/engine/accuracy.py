@@ -1,8 +1,8 @@
 # Copyright (c) mmscale contributors.
-"""How well a model recognises, detects or segments its test data at each scale factor.
+"""Measure how well a model recognises, detects or segments its test data at each scale factor.
 
-The accuracy of classifiers, and of other models what the ``test_evaluator`` of their config
-measures. What is wrong with model or images raises ``ValueError`` of one line.
+Classifiers have an accuracy. Other models have the metrics of the ``test_evaluator`` of their
+config. A bad model or bad images raise a ``ValueError`` of one line.
 """
 
 import copy
@@ -27,21 +27,21 @@ from .models import Model
 from .report import accuracy_curve, metric_curve
 from .study import MissingData, Settings, batches, build_test_data, check_test_classes, progress
 
-# The figure by which a task is known, where an evaluator finds many: that of the first ending.
+# Endings of the main metric of a task: of many metrics, the first ending that occurs is taken.
 MAIN_METRICS = ('bbox_mAP', 'mAP', 'mIoU')
 
 
 @torch.no_grad()
 def measure_accuracy(model: Model, settings: Settings) -> dict:
-    """The curve of the accuracy, and a note on how the images were scaled or why there is none.
+    """Measure the curve of the accuracy of a model over the scale factors.
 
     Returns:
-        dict: ``accuracy``, a curve or None; ``accuracy_note``; and ``metrics``, the curves of all
-        that the evaluator of a detector or segmentor finds, by name.
+        dict: ``accuracy``, a curve or None; ``accuracy_note``, on the scaling or the lack of an
+        accuracy; ``metrics`` of a detector or segmentor, the curves of its evaluator by name.
 
     Raises:
-        ValueError: If the metric that is asked for is none of them, or the classes of the data are
-            not the model's.
+        ValueError: If the evaluator has no metric ``settings.metric``, or if the classes of the
+            data are not the model's classes.
     """
     if reason := _why_none(model, settings):
         return _none(reason)
@@ -62,7 +62,7 @@ def _none(reason: str) -> dict:
 
 
 def _why_none(model: Model, settings: Settings) -> str | None:
-    """None where there is an accuracy."""
+    """Return why a model has no accuracy, or None if it has one."""
     is_classifier = hasattr(model.network, 'with_head')
     reasons = {
         'images of a folder have no labels': settings.folder,
@@ -76,7 +76,6 @@ def _why_none(model: Model, settings: Settings) -> str | None:
 
 
 def _measure_labels(model: Model, settings: Settings, dataset: Dataset, chosen: list[int]) -> dict:
-    """Of classifiers: how many labels are right."""
     rescaled = isinstance(dataset, RescaledDataset)
     right = [0] * len(settings.factors)
     with progress('  accuracy', len(chosen) * len(settings.factors)) as bar:
@@ -104,10 +103,10 @@ def _has_one_label(sample) -> bool:
 
 
 def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen: list[int]) -> dict:
-    """Of detectors and segmentors: all figures of their evaluator, against the labels as they are.
+    """Measure all metrics of a detector or segmentor, against the original labels.
 
-    The network sees smaller images and is told so, as it is told of the sizes to which a test
-    pipeline brings images: it brings what it finds back to the images as they are on disk.
+    The network gets smaller images and their scale factor, as after the resizing of a test
+    pipeline. It maps its predictions back to the sizes of the original images.
     """
     with _evaluating(model):
         evaluator = Evaluator(copy.deepcopy(model.cfg.test_evaluator))
@@ -119,14 +118,14 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
             for batch in batches(model, Subset(dataset, chosen), settings.batch_size):
                 inputs = shrink(batch['inputs'], factor, settings.resampling)
                 samples = [told(one, factor, inputs.shape[-2:]) for one in batch['data_samples']]
-                with model.scope:  # retrievers build the data that they search now
+                with model.scope:  # retrievers build their prototypes at the first prediction
                     samples = model.network(inputs, samples, mode='predict')
                 evaluator.process(samples)
                 ids += [sample.get('img_id') for sample in samples]
                 bar.update(len(samples))
             with _evaluating(model):
                 rows.append(_evaluate(evaluator, ids))
-            # Where nothing is found at a factor, an evaluator may have no figure there.
+            # An evaluator may omit metrics at a factor without any prediction.
             names = list(dict.fromkeys(name for row in rows for name in row))
             name = _main_metric(names, settings.metric) if names else None
     if name is None:
@@ -135,14 +134,14 @@ def _measure_metrics(model: Model, settings: Settings, dataset: Dataset, chosen:
         key: metric_curve(key, [row.get(key, math.nan) for row in rows], len(chosen))
         for key in names
     }
-    note = (f'{name} on {len(chosen)} images, made s times smaller; what is found is compared with '
-            'their labels as they are')  # fmt: skip
+    note = (f'{name} on {len(chosen)} images, made s times smaller; predictions are compared with '
+            'the original labels')  # fmt: skip
     return dict(accuracy=curves[name], accuracy_note=note, metrics=curves)
 
 
 @contextmanager
 def _evaluating(model: Model) -> Iterator[None]:
-    """What metrics print is no result, and what they raise is of whichever of them."""
+    """Send prints of metrics to the standard error and turn their exceptions to ``ValueError``."""
     try:
         with model.scope, redirect_stdout(sys.stderr):
             yield
@@ -151,20 +150,19 @@ def _evaluating(model: Model) -> Iterator[None]:
 
 
 def _evaluate(evaluator: Evaluator, ids: list) -> dict[str, float]:
-    """The numbers that an evaluator finds for the images that it was given."""
+    """Return the numbers that an evaluator computes for the images of ``ids``."""
     for metric in evaluator.metrics:
-        # Those of COCO's format would take images that were not asked for as ones without a find.
+        # Metrics in COCO's format would count all other images as images without a detection.
         if hasattr(metric, 'img_ids'):
             metric.img_ids = ids
     found = evaluator.evaluate(len(ids)).items()
     numbers = {name: float(value) for name, value in found if isinstance(value, Real)}
-    # By -1 the tools of COCO say that there are no objects of this size.
+    # COCO's tools return -1 if there are no objects of a size.
     absent = (name for name, value in numbers.items() if value == -1 and re.search('AP|AR', name))
     return {**numbers, **dict.fromkeys(absent, math.nan)}
 
 
 def _main_metric(found: list[str], asked: str | None) -> str:
-    """The name of the metric that stands in table and figure."""
     if asked is not None and asked not in found:
         raise ValueError(f'--metric: must be one of {", ".join(found)}, got {asked}')
     ends = (name for end in MAIN_METRICS for name in found if name.endswith(end))
@@ -172,7 +170,7 @@ def _main_metric(found: list[str], asked: str | None) -> str:
 
 
 def shrink(images: Tensor, factor: float, resampling: str) -> Tensor:
-    """Images made ``factor`` times smaller, aligned at their upper left corner, as boxes are."""
+    """Shrink images (N, C, H, W) by ``factor``, aligned at the upper left corner, as boxes are."""
     if factor == 1:
         return images
     sides = [max(1, round(side / factor)) for side in images.shape[-2:]]
@@ -182,7 +180,7 @@ def shrink(images: Tensor, factor: float, resampling: str) -> Tensor:
 
 
 def told(sample: BaseDataElement, factor: float, shape: torch.Size) -> BaseDataElement:
-    """A data sample of an image that was made smaller: what it says of sizes is as it is now."""
+    """Set the sizes in the data sample of an image that was shrunk by ``factor``."""
     if factor == 1:
         return sample
     meta, shape = sample.metainfo, tuple(shape)

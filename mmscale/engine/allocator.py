@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Memory of a process that trains on a CPU."""
+"""Set the memory allocator of a process that trains on a CPU."""
 
 import ctypes
 import os
@@ -12,16 +12,15 @@ SETTINGS = {-4: 0, -1: -1, -2: 2**28}
 
 
 def keep_freed_blocks() -> bool:
-    """Has the GNU C library keep the large blocks that are freed, for the next that is asked for.
+    """Make the GNU C library keep large freed blocks for the next allocations.
 
-    Left alone, it gives blocks above 32 MiB back to the system at once and gets them back page by
-    page, each page cleared. The maps of a training step are of that kind, and getting them back can
-    take longer than the step itself. The process then holds on to the largest amount of memory that
-    it has used.
+    By default, the library returns blocks above 32 MiB to the system at once. The system returns
+    them page by page, cleared. For the maps of a training step this can take longer than the step.
+    With the setting, the process keeps the largest amount of memory that it has used.
 
     Returns:
-        bool: Whether it was done: not with an accelerator, not on other systems, nor where the
-        environment has settings of the allocator (``MALLOC_...``) already.
+        bool: Whether the setting was made. It is not made with an accelerator, on other systems, or
+        if the environment already has settings of the allocator (``MALLOC_...``).
     """
     has_settings = any(name.startswith('MALLOC_') for name in os.environ)
     if get_device() != 'cpu' or not sys.platform.startswith('linux') or has_settings:

@@ -1,7 +1,7 @@
 # Copyright (c) mmscale contributors.
-"""Checkpoints are read, and found to fit, before anything long starts.
+"""Read checkpoints, and check that they fit, before a long run starts.
 
-What is wrong with one raises ``ValueError`` or ``FileNotFoundError`` of one line.
+A bad checkpoint raises a ``ValueError`` or ``FileNotFoundError`` of one line.
 """
 
 import sys
@@ -21,11 +21,11 @@ from .hooks.equivariance_hook import unwrap
 from .safe_loading import allow_trainings, read_checkpoint
 
 
-def resume_latest(cfg: Config):
-    """Has a run go on from the latest checkpoint of its work directory, or begin if it has none.
+def resume_latest(cfg: Config) -> None:
+    """Resume a run from the latest checkpoint of its work directory, or begin if it has none.
 
-    A checkpoint that was being written when the run was killed is damaged: the latest sound one is
-    taken, and the damage raised if there is none.
+    A kill during the writing damages a checkpoint. The latest intact checkpoint is taken. If there
+    are only damaged checkpoints, the error of the first is raised.
     """
     latest = find_latest_checkpoint(cfg.work_dir)
     cfg.resume = latest is not None
@@ -46,13 +46,13 @@ def resume_latest(cfg: Config):
         raise damage
 
 
-def check_file(path: str | Path | None):
-    """Checks that a file is a checkpoint; an address (``https://`` ...) is left to MMEngine."""
+def check_file(path: str | Path | None) -> None:
+    """Check that a file is a checkpoint; MMEngine checks an address (``https://`` ...)."""
     if path is None or '://' in str(path):
         return
     if not Path(path).is_file():
         raise FileNotFoundError(f'checkpoint: there is no file {path}')
-    try:  # memory-mapped where it can be: no weights are read here
+    try:  # a memory map reads no weights; only zip files can be mapped
         checkpoint = read_checkpoint(path, mmap=zipfile.is_zipfile(path))
     except Exception as error:
         said = one_line(error)
@@ -63,19 +63,18 @@ def check_file(path: str | Path | None):
 
 
 def _weights(checkpoint) -> Mapping:
-    """The weights by name, where MMEngine looks for them."""
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, Mapping) else {}
     return state if isinstance(state, Mapping) else {}
 
 
-def load_weights(network: nn.Module, path: str, config: str):
-    """Loads a checkpoint that fits the network of a config exactly.
+def load_weights(network: nn.Module, path: str, config: str) -> None:
+    """Load a checkpoint into the network of a config; raise a ``ValueError`` if it does not fit.
 
-    The network has what the checkpoint says of the training data as ``dataset_meta``, as those
-    have that MMDetection loads.
+    The attribute ``dataset_meta`` of the network gets the checkpoint's description of the training
+    data, as in MMDetection.
     """
     allow_trainings()
-    with _fitting(path, config), redirect_stdout(sys.stderr):  # what MMEngine says is no result
+    with _fitting(path, config), redirect_stdout(sys.stderr):  # MMEngine's prints are no result
         checkpoint = load_checkpoint(network, path, 'cpu', strict=True, logger='silent')
     _check_finite(network, path)
     network.dataset_meta = _dataset_meta(checkpoint)
@@ -91,7 +90,7 @@ def _fitting(path: str, config: str) -> Iterator[None]:
 
 
 def _dataset_meta(checkpoint: Mapping) -> Mapping:
-    """What a checkpoint says of the data that it was trained on, such as their classes."""
+    """Return a checkpoint's description of its training data, such as their classes."""
     return (checkpoint.get('meta') or {}).get('dataset_meta') or {}
 
 
@@ -101,15 +100,15 @@ def _check_finite(network: nn.Module, path: str):
             raise ValueError(f'checkpoint {path}: {name} is not finite')
 
 
-def check_loading(runner: Runner, strict: bool, metas: Mapping):
-    """Has a runner, which alone would take any weights, check those that it loads.
+def check_loading(runner: Runner, strict: bool, metas: Mapping) -> None:
+    """Make a runner check the weights that it loads; a runner alone would take any weights.
 
     Args:
-        runner (Runner): Before its run.
-        strict (bool): Whether a checkpoint has to fit exactly, and its classes, too. If not, some
-            of it has to. One that is resumed from always fits.
-        metas (Mapping): The data whose classes must be those of the checkpoint, as
-            :func:`check_classes` takes them; none where a training begins from other weights.
+        runner (Runner): The runner, before its run.
+        strict (bool): Whether weights and classes must fit exactly. If not, at least one weight
+            must fit. A resumed checkpoint must always fit exactly.
+        metas (Mapping): The data whose classes must be the classes of the checkpoint, as in
+            :func:`check_classes`. Empty if a training begins from other weights.
     """
     load = runner.load_checkpoint
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Classes are numbers to a network: all that names them must name the same ones, in one order."""
+"""Check that data, checkpoint and head name the same classes in the same order."""
 
 from collections.abc import Mapping
 
@@ -8,19 +8,19 @@ from torch import nn
 
 
 def check_classes(model: nn.Module, metas: Mapping[str, Mapping | None]) -> None:
-    """Checks that data, checkpoint and head have the same classes.
+    """Check that data, checkpoint and head have the same classes.
 
     Args:
-        model (nn.Module): Whose head, if it is MMPretrain's, says how many there are.
-        metas (Mapping): By what has them, ``metainfo`` of datasets or ``dataset_meta`` of a
-            checkpoint, with or without the key ``classes``.
+        model (nn.Module): The model. A head of MMPretrain has the number of its classes.
+        metas (Mapping): The ``metainfo`` of datasets or the ``dataset_meta`` of a checkpoint, by
+            the words for its owner in an error. The key ``classes`` may be missing.
 
     Raises:
-        ValueError: If they differ, with one line that names the first class that does.
+        ValueError: If the classes differ. The message names the first class that differs.
     """
     named = {who: list((meta or {}).get('classes') or ()) for who, meta in metas.items()}
     named = {who: classes for who, classes in named.items() if classes}
-    if not named or isinstance(model, BaseRetriever):  # which may be tested on classes of its own
+    if not named or isinstance(model, BaseRetriever):  # a retriever's test may have other classes
         return
     first, expected = next(iter(named.items()))
     for who, classes in named.items():

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""What a model costs: parameters, multiply-adds, training steps that can be timed."""
+"""Count parameters and multiply-adds of a model, and make training steps for timing."""
 
 import copy
 import time
@@ -22,14 +22,14 @@ from mmscale.registry import is_kind
 from .errors import one_line
 from .models import scope_of
 
-# Sides of the images of datasets whose pipelines do not cut them to a size.
+# Sides of the images of datasets whose pipelines do not crop, in pixels.
 IMAGE_SIDES = {
     ScaleMNIST: 28, ScaleDigits: 32, ScaleCIFAR10: 32, STIR: 64, MNIST: 28, CIFAR10: 32,
 }  # fmt: skip
 
 
 def parse_side(text: str) -> tuple[int, int]:
-    """Height and width of images, from ``SIDE`` or ``HEIGHTxWIDTH`` of a command line."""
+    """Parse ``SIDE`` or ``HEIGHTxWIDTH`` of a command line to height and width in pixels."""
     sides = text.split('x')
     if len(sides) > 2 or not all(side.isdecimal() and int(side) >= 1 for side in sides):
         raise ValueError(f'--side: must be SIDE or HEIGHTxWIDTH, each at least 1, got {text}')
@@ -37,10 +37,10 @@ def parse_side(text: str) -> tuple[int, int]:
 
 
 def image_shape(cfg: Config, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
-    """``(C, H, W)`` of the images that the model of a config sees in its test.
+    """Return the shape ``(C, H, W)`` of the test images of a config.
 
-    Height and width are ``size`` if given, else as the ``test_dataloader`` says; ValueError if it
-    does not.
+    Height and width are ``size``, or else the size in the ``test_dataloader``. A ValueError is
+    raised if neither has a size.
     """
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     mean = preprocessor.get('mean')
@@ -63,15 +63,15 @@ def image_shape(cfg: Config, size: tuple[int, int] | None = None) -> tuple[int, 
 
 
 def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
-    """Parameters, and the multiply-adds that MMEngine counts for one image.
+    """Count the parameters and, by MMEngine, the multiply-adds for one image of shape (C, H, W).
 
-    The model must be on the CPU: MMEngine cannot count the compiled operations of MMCV, which
-    deformable layers take on a GPU.
+    The model must be on the CPU: on a GPU, deformable layers call MMCV's compiled operations, which
+    MMEngine cannot count.
     """
     image = torch.zeros(1, *shape)
     try:
         with torch.no_grad():
-            model.eval()(image)  # an error of its own, not one of the tracer
+            model.eval()(image)  # raises the error of the model, not an error of the tracer
     except (RuntimeError, ValueError) as error:
         raise ValueError(
             f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
@@ -83,7 +83,7 @@ def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
 
 
 def first_batch(cfg: Config, batch_size: int) -> dict:
-    """The first images of the training data of a config, as its pipeline gives them."""
+    """Return the first images of the training data of a config, through its pipeline."""
     with DefaultScope.overwrite_default_scope(scope_of(cfg)):
         dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
     return pseudo_collate([dataset[i] for i in range(batch_size)])
@@ -92,9 +92,10 @@ def first_batch(cfg: Config, batch_size: int) -> dict:
 def training_step(
     cfg: Config, model: torch.nn.Module, shape: tuple, batch_size: int
 ) -> Callable[[], float]:
-    """A function that does one step on one batch and returns the seconds it took.
+    """Return a function that makes one training step on one batch and returns its seconds.
 
-    The batch is random, but for detectors and segmentors: theirs is the first of their data.
+    A classifier gets a random batch of ``batch_size`` images of ``shape``, (C, H, W). A detector or
+    segmentor gets the first images of its training data.
     """
     model.to('cuda' if torch.cuda.is_available() else 'cpu')
     with DefaultScope.overwrite_default_scope(scope_of(cfg)):

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""How a tool ends on bad input: with one line that names it, whatever raised."""
+"""End a tool on bad input with one line that names the input, whatever raised."""
 
 import io
 import os
@@ -13,21 +13,21 @@ from pathlib import Path
 
 LONGEST_LINE = 600
 TRUST = '--trust-checkpoint'
-# In what PyTorch makes of an error in a worker process of a data loader.
+# PyTorch puts this text into the message of an error from a worker of a data loader.
 WORKER = 'Original Traceback (most recent call last):\n  '
-# Set to anything, it has tools end with a traceback.
+# If this variable has any value, tools end with a traceback.
 TRACEBACK_VARIABLE = 'MMSCALE_TRACEBACK'
 
 
 def one_line(error: BaseException) -> str:
-    """What an exception says, on one line; the type too where the text alone may say little."""
+    """Return the message of an exception on one line, with its type if the text may not suffice."""
     held = re.search(r'GLOBAL (\S+)', str(error))
     if isinstance(error, pickle.UnpicklingError) and held:
         return (
             f'it holds {held[1]}, and not weights alone; such a file can run any program when it '
-            f'is opened: {TRUST} opens it, if you trust whoever made it'
+            f'is opened: {TRUST} opens it, if you trust its author'
         )
-    if WORKER in str(error):  # behind the frames of the process there
+    if WORKER in str(error):  # the message follows the frames of the worker
         lines = str(error).splitlines()
         frames = [i for i, line in enumerate(lines) if line.startswith('  ')]
         text = ' '.join(lines[frames[-1] + 1 :]).removeprefix('ValueError: ')
@@ -41,14 +41,14 @@ def one_line(error: BaseException) -> str:
 
 @contextmanager
 def one_line_errors(folder: str | Path | None = None) -> Iterator[None]:
-    """A context, or decorator, that leaves the program with one line for any exception.
+    """Exit the program with one line for any exception (a context manager or decorator).
 
     Args:
-        folder (str | Path, optional): Where a long run keeps its logs. The traceback is written to
-            a file there, for what fails after hours may be more than bad input. Elsewhere
-            ``MMSCALE_TRACEBACK=1`` shows it.
+        folder (str | Path, optional): The folder in which a long run keeps its logs. The traceback
+            is written to a file there, because a failure after hours may be more than bad input.
+            Without a folder, ``MMSCALE_TRACEBACK=1`` shows the traceback.
     """
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what the terminal cannot show ends no program
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a character unknown to the terminal is no error
         sys.stdout.reconfigure(errors='backslashreplace')
     try:
         yield
@@ -57,9 +57,9 @@ def one_line_errors(folder: str | Path | None = None) -> Iterator[None]:
             raise
         where = ''
         if folder is not None:
-            # Each process of a distributed run has one of its own.
+            # Each process of a distributed run writes its own file.
             path = Path(folder) / f'traceback_{os.environ.get("RANK", "0")}.txt'
-            with suppress(OSError):  # of a full disk
+            with suppress(OSError):  # the disk may be full
                 path.write_text(''.join(traceback.format_exception(error)), encoding='utf-8')
                 where = f' (where: {path})'
         elif not isinstance(error, ValueError | OSError):

@@ -1,12 +1,13 @@
 # Copyright (c) mmscale contributors.
-"""What ``tools/train.py`` and ``tools/test.py`` do between the command line and the run.
+"""Prepare runs for ``tools/train.py`` and ``tools/test.py``.
 
-Functions change MMEngine's ``Config`` in place, or raise ``ValueError`` with one line that says
-what to change. ``docs/training.md`` lists what they add to MMPretrain's scripts.
+The functions change MMEngine's ``Config`` in place, or raise a ``ValueError`` of one line that says
+how to correct the input. ``docs/training.md`` lists the additions to MMPretrain's scripts.
 """
 
 import os
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -28,41 +29,42 @@ from .models import add_config_options, check_parts, merge_options
 WORLD_SIZE_VARIABLES = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 
 
-def add_common_arguments(parser: ArgumentParser, pretrained: bool = False):
-    """Adds the arguments that training and testing share."""
+def add_common_arguments(parser: ArgumentParser, pretrained: bool = False) -> None:
+    """Add the arguments that training and testing share."""
     add = parser.add_argument
     add('--work-dir', help='folder of logs and results; default: work_dirs/<name of the config>')
     add('--amp', action='store_true', help='compute in automatic mixed precision')
     add('--no-pin-memory', action='store_true', help='do not pin the memory of the data loaders')
     add('--launcher', choices=['none', *WORLD_SIZE_VARIABLES], default='none',
-        help='what has started the processes of a distributed run')  # fmt: skip
-    # The launchers of torch pass one spelling or the other, depending on its version.
+        help='program that starts the processes of a distributed run')  # fmt: skip
+    # PyTorch's launchers pass one of these spellings, depending on the version.
     add('--local_rank', '--local-rank', type=int, default=0)
     add_config_options(parser, pretrained)
 
 
-def merge_arguments(cfg: Config, args: Namespace, parts: tuple, loaders: tuple, **forced):
-    """Merges what training and testing share; ``forced`` overrides the data loaders."""
+def merge_arguments(
+    cfg: Config, args: Namespace, parts: tuple, loaders: tuple, **forced: object
+) -> None:
+    """Merge the arguments that training and testing share; ``forced`` overrides data loaders."""
     cfg.launcher = args.launcher
-    # Command line first, then the config, then the name of its file.
     configured = cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     cfg.work_dir = args.work_dir or configured
     merge_options(cfg, args.cfg_options)
     check_parts(cfg, args.config, *parts)
     forced |= dict(pin_memory=False) if args.no_pin_memory else {}
     for loader in filter(None, map(cfg.get, loaders)):
-        if is_of_mmpretrain(cfg):  # images of other toolboxes differ in size
+        if is_of_mmpretrain(cfg):  # other toolboxes have batches of images of several sizes
             loader.setdefault('collate_fn', dict(type='default_collate'))
-        # Pinned memory serves copies to an accelerator; torch warns where there is none.
+        # Pinned memory serves copies to an accelerator; PyTorch warns without one.
         loader.setdefault('pin_memory', get_device() != 'cpu')
         loader.setdefault('persistent_workers', True)
         loader.update(forced)
-        # Without workers none persists; torch would raise.
+        # PyTorch raises on persistent workers if there are no workers.
         loader.persistent_workers &= loader.get('num_workers', 0) != 0
 
 
 def is_of_mmpretrain(cfg: Config) -> bool:
-    """Whether a config is written for MMPretrain's ``train.py``, and not for another toolbox's."""
+    """Tell whether a config is for MMPretrain's ``train.py``, and not for another toolbox's."""
     scope = cfg.get('default_scope')
     if scope is None:  # configs in pure Python need none
         model = find_class((cfg.get('model') or {}).get('type'), MODELS)
@@ -70,11 +72,11 @@ def is_of_mmpretrain(cfg: Config) -> bool:
     return scope == 'mmpretrain'
 
 
-def name_pretrained(part, scope: str | None = None):
-    """Has every ``init_cfg`` within a part of a config that loads a checkpoint say 'Pretrained'.
+def name_pretrained(part: dict | Iterable, scope: str | None = None) -> None:
+    """Set the type of each ``init_cfg`` that loads a checkpoint to 'Pretrained', within a config.
 
-    MMEngine loads last what is written so, and anything else, ``mmengine.Pretrained`` say, before
-    other initialisations, which then draw over the weights.
+    MMEngine recognises only this spelling and then loads the checkpoint last. With others, such as
+    ``mmengine.Pretrained``, later initialisations overwrite the loaded weights.
     """
     if isinstance(part, dict):
         entries = part.get('init_cfg') or ()
@@ -88,7 +90,7 @@ def name_pretrained(part, scope: str | None = None):
 
 
 def world_size(launcher: str) -> int:
-    """The number of processes that ``launcher`` has started, by the variables it sets."""
+    """Return the number of processes, from the environment variable that ``launcher`` sets."""
     if launcher == 'none':
         return 1
     variable = WORLD_SIZE_VARIABLES[launcher]
@@ -100,10 +102,10 @@ def world_size(launcher: str) -> int:
     return int(os.environ[variable])
 
 
-def init_cpu_processes(cfg: Config):
-    """Joins the process group of a machine without accelerator, through gloo.
+def init_cpu_processes(cfg: Config) -> None:
+    """Join the process group of a machine without accelerator, through gloo.
 
-    MMEngine would select a CUDA device, and hand its number to ``DistributedDataParallel``.
+    MMEngine would select a CUDA device and pass its number to ``DistributedDataParallel``.
     """
     world_size(cfg.launcher)  # raises if the launcher's variables are missing
     device = get_device()
@@ -125,7 +127,7 @@ def init_cpu_processes(cfg: Config):
 
 
 def build_runner(cfg: Config, args: Namespace) -> Runner:
-    """The runner of a config, its process group joined where there is one."""
+    """Build the runner of a config and join the process group of a distributed run."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     keep_freed_blocks()
     init_cpu_processes(cfg)
@@ -135,14 +137,14 @@ def build_runner(cfg: Config, args: Namespace) -> Runner:
 
 
 def build_data(runner: Runner, **loops: str) -> dict[str, dict]:
-    """Builds loops of a runner, and with them its datasets, ahead of the run: damage shows early.
+    """Build loops and datasets of a runner before its run, so that damaged data fail early.
 
     Args:
-        runner (Runner): To be run.
-        **loops (str): For each loop, such as ``train_loop``, what its data are called.
+        runner (Runner): The runner, before its run.
+        **loops (str): For each loop, such as ``train_loop``, a name for its data.
 
     Returns:
-        dict[str, dict]: By what they are called, what the datasets say of themselves.
+        dict[str, dict]: The ``metainfo`` of the datasets, by the names of the data.
     """
     metas = {}
     for name, called in loops.items():
@@ -152,8 +154,8 @@ def build_data(runner: Runner, **loops: str) -> dict[str, dict]:
     return metas
 
 
-def leave_process_group():
-    """Ends a distributed run. Threads of gloo that run on into the exit can abort a process."""
+def leave_process_group() -> None:
+    """Leave the process group: threads of gloo can abort a process that exits within the group."""
     if is_distributed():
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()

@@ -1,14 +1,15 @@
 # Copyright (c) mmscale contributors.
-"""Models as commands name them: ``CONFIG``, ``CONFIG:CHECKPOINT`` or ``NAME``.
+"""Load models that a command names: ``CONFIG``, ``CONFIG:CHECKPOINT`` or ``NAME``.
 
-What is wrong with one raises ``ValueError`` or ``FileNotFoundError`` of one line.
+A bad model raises a ``ValueError`` or ``FileNotFoundError`` of one line.
 """
 
 import copy
 import inspect
 import re
 import sys
-from argparse import ArgumentError, ArgumentParser
+from argparse import ArgumentError, ArgumentParser, Namespace
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,7 @@ HELP = 'CONFIG, CONFIG:CHECKPOINT or the NAME of a model that MMPretrain lists'
 
 @dataclass(frozen=True)
 class Model:
-    """A network in eval mode, with the config it is of and the checkpoint it has loaded."""
+    """A network in eval mode, with its config and the path of its checkpoint, or None."""
 
     path: str
     cfg: Config
@@ -36,15 +37,21 @@ class Model:
     network: nn.Module
 
     @property
-    def scope(self):
-        """A context in which the registries know the short names of the config."""
+    def scope(self) -> AbstractContextManager:
+        """A context in which registries find the short names of the config."""
         return DefaultScope.overwrite_default_scope(scope_of(self.cfg))
 
 
 class Settings(DictAction):
-    """The action of arguments ``key=value ...``, which says what is not one."""
+    """The action of arguments ``key=value ...``, whose errors name the wrong argument."""
 
-    def __call__(self, parser, namespace, values, option_string=None):
+    def __call__(
+        self,
+        parser: ArgumentParser,
+        namespace: Namespace,
+        values: list[str],
+        option_string: str | None = None,
+    ) -> None:
         for word in values:
             if word.find('=') < 1:
                 raise ArgumentError(self, f'{word} is not key=value')
@@ -54,10 +61,10 @@ class Settings(DictAction):
             raise ArgumentError(self, one_line(error)) from error
 
 
-def add_config_options(parser: ArgumentParser, pretrained: bool = False):
-    """Adds ``--cfg-options``, ``--trust-checkpoint`` and, if asked for, ``--pretrained``."""
+def add_config_options(parser: ArgumentParser, pretrained: bool = False) -> None:
+    """Add ``--cfg-options``, ``--trust-checkpoint`` and, with ``pretrained``, ``--pretrained``."""
     if pretrained:
-        parser.add_argument('--pretrained', action='store_true', help='the weights of a NAME')
+        parser.add_argument('--pretrained', action='store_true', help='load the weights of a NAME')
     add_trust_option(parser)
     add = parser.add_argument
     add('--cfg-options', nargs='+', action=Settings, default={}, metavar='KEY=VALUE',
@@ -66,12 +73,12 @@ def add_config_options(parser: ArgumentParser, pretrained: bool = False):
 
 
 def scope_of(cfg: Config) -> str:
-    """The registry scope in which the short names of a config are found."""
+    """Return the registry scope of the short names of a config."""
     return cfg.get('default_scope') or 'mmpretrain'
 
 
 def split_model(model: str) -> tuple[str, str | None]:
-    """Config or name, and checkpoint or None; the checkpoint may be an address with colons."""
+    """Split a model into config or name, and checkpoint (a path or an address) or None."""
     found = re.fullmatch(r'(.+?\.(?:py|ya?ml|json)|[^:/\\]+)(?::(.+))?', model)
     if found is None or found[1].endswith(('.pth', '.pt')):
         raise ValueError(f'config: {model} is not {HELP}')
@@ -88,7 +95,7 @@ def load_config(path: str) -> Config:
 
 
 def find_config(name: str) -> tuple[Config, str | None]:
-    """Of a config file or a name: the config, and the weights that are released by that name."""
+    """Return the config of a file or name, and the address of the released weights or None."""
     if name.endswith('.py') or Path(name).exists():
         return load_config(name), None
     from mmpretrain.apis.model import ModelHub
@@ -100,14 +107,14 @@ def find_config(name: str) -> tuple[Config, str | None]:
     return found.config, found.weights
 
 
-def check_parts(cfg: Config, path: str, *names: str):
-    """Checks that a config has what a tool needs."""
+def check_parts(cfg: Config, path: str, *names: str) -> None:
+    """Check that a config has the entries ``names``, each a dict or list."""
     for name in names:
         if not isinstance(cfg.get(name), dict | list):
             raise ValueError(f'config: {path} has no {name}, but {cfg.get(name)!r}')
 
 
-# What MMEngine, its hooks or the tools look for in a config, beside the arguments of a runner.
+# Entries that MMEngine, its hooks or the tools read, beside the arguments of a runner.
 OTHER_NAMES = {
     'activation_checkpointing', 'auto_scale_lr', 'compile', 'efficient_conv_bn_eval',
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'sync_bn', 'tta_model',
@@ -115,8 +122,8 @@ OTHER_NAMES = {
 }  # fmt: skip
 
 
-def merge_options(cfg: Config, options: dict):
-    """Merges ``--cfg-options``; a name that nothing would look for is an error, not ignored."""
+def merge_options(cfg: Config, options: dict) -> None:
+    """Merge ``--cfg-options`` into a config; raise ``ValueError`` for a name that nothing reads."""
     known = {*cfg, *inspect.signature(Runner).parameters, *OTHER_NAMES}
     for key in options:
         if key.partition('.')[0] not in known:
@@ -128,7 +135,7 @@ def merge_options(cfg: Config, options: dict):
 
 
 def build_network(cfg: Config, path: str) -> nn.Module:
-    """Builds the model of a config, of classes in pure Python too, untrained and in eval mode."""
+    """Build the model of a config, untrained and in eval mode; types may be names or classes."""
     check_parts(cfg, path, 'model')
     model = copy.deepcopy(cfg).model
     model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
@@ -136,7 +143,7 @@ def build_network(cfg: Config, path: str) -> nn.Module:
         with DefaultScope.overwrite_default_scope(scope_of(cfg)):
             network = MODELS.build(model).eval()
         check_neck(network)
-    except Exception as error:  # of whichever layer has got what it does not take
+    except Exception as error:  # a layer can raise anything on a bad argument
         said = one_line(error)
         raise ValueError(f'config: the model of {path} cannot be built: {said}') from error
     return network
@@ -145,17 +152,17 @@ def build_network(cfg: Config, path: str) -> nn.Module:
 def load_model(
     model: str, options: dict | None = None, pretrained: bool = False, seed: int = 0
 ) -> Model:
-    """The model that a command names.
+    """Load the model that a command names.
 
     Args:
         model (str): ``CONFIG``, ``CONFIG:CHECKPOINT``, ``NAME`` or ``NAME:CHECKPOINT``.
         options (dict, optional): Settings that override the config.
-        pretrained (bool): Whether a name stands for its released weights.
-        seed (int): Of random weights.
+        pretrained (bool): Whether to load the released weights of a name.
+        seed (int): The seed of random weights.
 
     Raises:
-        ValueError: If there is no such model, the checkpoint does not fit it exactly, or no weights
-            are released.
+        ValueError: If there is no such model, the checkpoint does not fit the model exactly, or no
+            weights are released.
     """
     path, checkpoint = split_model(model)
     cfg, weights = find_config(path)
@@ -175,7 +182,7 @@ def load_model(
 
 
 def name_models(models: list[Model], names: list[str] | None) -> list[str]:
-    """Names for rows and legends, each once: those given, or the stems of the configs."""
+    """Return different names for rows and legends: ``names``, or else the stems of the configs."""
     stems = [Path(model.path).stem for model in models]
     if names is None:
         names = [

@@ -1,5 +1,7 @@
 # Copyright (c) mmscale contributors.
-"""Has the options of ``paramwise_cfg`` mean for our layers what they mean for ordinary ones."""
+"""Apply the options of ``paramwise_cfg`` to scale-equivariant layers as to ordinary layers."""
+
+from typing import Any
 
 from mmengine.optim import DefaultOptimWrapperConstructor
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -11,9 +13,10 @@ from mmscale.models.layers.so2_basis import field_size
 
 
 def counterpart(module: nn.Module) -> nn.Module:
-    """A module of the class that MMEngine's rules know, with the parameters and children of ours.
+    """Return an ordinary convolution with the parameters and children of one of our convolutions.
 
-    Deformable layers are no ordinary convolutions to MMEngine either: they stay as they are.
+    MMEngine's rules know only ordinary classes. Other modules, and deformable layers, which are no
+    ordinary convolutions to MMEngine, are returned unchanged.
     """
     if isinstance(module, SO2Conv):
         channels = module.in_channels * field_size(module.in_order)
@@ -27,23 +30,24 @@ def counterpart(module: nn.Module) -> nn.Module:
     return twin
 
 
-# MMEngine goes by class, and its constructor cannot be told of other classes: so its name stands
-# for this one, which treats all other modules as before.
+# MMEngine's constructor has no argument for further classes, so this class takes its name.
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module('DefaultOptimWrapperConstructor', force=True)
 class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's default constructor, with eyes for the layers of this package.
+    """MMEngine's default constructor, extended to the layers of this package.
 
-    Of ``paramwise_cfg``, ``dcn_offset_lr_mult`` and the exceptions for offsets hold for the offset
-    branches of deformable scale convolutions (with MMCV's ops or without), ``dwconv_decay_mult``
-    for depthwise scale convolutions. Whoever names MMEngine's class itself as ``constructor``, and
-    not by a string, has none of that.
+    Of ``paramwise_cfg``, ``dcn_offset_lr_mult`` and the exceptions for offsets apply to the offset
+    branches of deformable scale convolutions (with or without MMCV's ops). ``dwconv_decay_mult``
+    applies to depthwise scale convolutions. A config whose ``constructor`` is MMEngine's class
+    itself, not its name, does not get the extension.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._offset_branches: set[nn.Module] = set()
 
-    def add_params(self, params, module, prefix='', is_dcn_module=None) -> None:
+    def add_params(
+        self, params: list, module: nn.Module, prefix: str = '', is_dcn_module: bool | None = None
+    ) -> None:
         if isinstance(module, DeformScaleConv):
             self._offset_branches.add(module.conv_offset)
         is_dcn_module = is_dcn_module or module in self._offset_branches

@@ -1,15 +1,14 @@
 # Copyright (c) mmscale contributors.
-"""What a study of several models over scale leaves: JSON, CSV, a table and a figure.
+"""Write the results of a study of several models over scale: JSON, CSV, a table and a figure.
 
-The *result* of a model is a dict of plain values: its ``name``, the ``factors``, the same for all
-models, the ``layers`` as a dict of curves by name, and curves or None for the ``lift`` and the
-``body`` of a network on scale spaces and for the ``accuracy``, in percent or of the ``metric`` that
-it names. One of a detector or segmentor has ``metrics``, too: the curves of all that its evaluator
-finds, by name. A ``breakdown`` has the curves of the ``whole`` error of the backbone and of its
-parts.
-A *curve* has the lists ``mean``, ``standard_error`` and ``n``, one entry a factor, None where there
-is no number. That of a layer also has ``truncated``: the curve of the levels that were cut off at
-the coarse end, or None.
+The *result* of a model is a dict of plain values. It has the ``name`` of the model, the ``factors``
+(equal for all models) and ``layers``, a dict of curves by name. ``lift`` and ``body`` are curves
+for a network on scale spaces, else None. ``accuracy`` is a curve in percent or of its ``metric``,
+or None. A detector or segmentor also has ``metrics``, the curves of all metrics of its evaluator by
+name. A ``breakdown`` has the curves of the ``whole`` error of the backbone and of its parts.
+A *curve* has the lists ``mean``, ``standard_error`` and ``n``. Each has one entry for each factor,
+None if there is no number. The curve of a layer also has ``truncated``, the curve of the levels
+that were cut off at the coarse end, or None.
 """
 
 import json
@@ -34,7 +33,7 @@ ACCURACY = 'accuracy in %'
 
 
 def curve(error: EquivarianceError) -> dict:
-    """The curve of a layer, with that of its truncated levels."""
+    """Return the curve of a layer, with the curve of its truncated levels."""
     truncated = _curve(replace(error, per_sample=error.truncated))
     return dict(_curve(error), truncated=truncated if any(truncated['n']) else None)
 
@@ -45,7 +44,7 @@ def _curve(error: EquivarianceError) -> dict:
 
 
 def breakdown_curves(found: ErrorBreakdown) -> dict[str, dict]:
-    """Curves of the whole error of a backbone and of each of its parts."""
+    """Return the curves of the whole error of a backbone and of each part of it, by name."""
     columns = dict(whole=found.whole, **found.parts)
     return {
         name: _curve(EquivarianceError(found.factors, values, values))
@@ -54,7 +53,7 @@ def breakdown_curves(found: ErrorBreakdown) -> dict[str, dict]:
 
 
 def accuracy_curve(right: list[int], count: int) -> dict:
-    """Percent of ``count`` images of which ``right`` were recognised at each factor."""
+    """Return the accuracy in percent from the number of ``right`` images at each factor."""
     shares = np.array(right) / count
     errors = 100 * np.sqrt(shares * (1 - shares) / count)
     mean = [100 * number / count for number in right]
@@ -62,13 +61,13 @@ def accuracy_curve(right: list[int], count: int) -> dict:
 
 
 def metric_curve(name: str, values: list[float], count: int) -> dict:
-    """What an evaluator has found on all of ``count`` images, at each factor, and its name."""
+    """Return the curve of a metric of an evaluator on all ``count`` images, with its name."""
     errors, n = [None] * len(values), [count] * len(values)
     return dict(mean=plain(values), standard_error=errors, n=n, metric=name)
 
 
-def plain(value):
-    """A value in forms that JSON has: lists for arrays, None for nan and infinities, else text."""
+def plain(value: object) -> dict | list | str | int | float | None:
+    """Convert a value to JSON's types: arrays to lists, nan and infinity to None, rest to text."""
     if isinstance(value, Mapping):
         return {str(key): plain(part) for key, part in value.items()}
     if isinstance(value, list | tuple | set):
@@ -81,24 +80,23 @@ def plain(value):
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a file as a whole or not at all."""
+    """Write a text file atomically."""
     part = path.with_name(f'{path.name}.part')
     part.write_text(text, encoding='utf-8')
     os.replace(part, path)
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Writes a file as a whole or not at all; what JSON has no form for as :func:`plain` says."""
+    """Write a JSON file atomically; :func:`plain` converts its values."""
     write_text(path, json.dumps(plain(content), indent=2, allow_nan=False))
 
 
 def _layers(results: list[dict]) -> list[str]:
-    """The layers of all models, each once."""
     return list(dict.fromkeys(chain.from_iterable(result['layers'] for result in results)))
 
 
 def _accuracies(results: list[dict]) -> dict[str, list[dict | None]]:
-    """By metric, the accuracy of each model that is of it."""
+    """Return, for each metric, the accuracy of each model, None if it is of another metric."""
     names = [one and one.get('metric', ACCURACY) for one in (r['accuracy'] for r in results)]
     return {
         metric: [r['accuracy'] if name == metric else None for r, name in zip(results, names)]
@@ -107,7 +105,7 @@ def _accuracies(results: list[dict]) -> dict[str, list[dict | None]]:
 
 
 def curves(result: dict) -> Iterator[tuple[str, str, dict]]:
-    """Layer, part and curve of all that was measured of a model."""
+    """Yield layer, part and curve of all measurements of a model."""
     metrics = result.get('metrics') or dict(accuracy=result['accuracy'])
     yield from (('', metric, found) for metric, found in metrics.items())
     for layer, found in result['layers'].items():
@@ -119,7 +117,7 @@ def curves(result: dict) -> Iterator[tuple[str, str, dict]]:
 
 
 def to_csv(results: list[dict]) -> str:
-    """A line a model, layer, part and factor; numbers that do not exist are left empty."""
+    """Return one line for each model, layer, part and factor; missing numbers are left empty."""
     rows = [
         (result['name'], layer, part, *row)
         for result in results
@@ -131,7 +129,6 @@ def to_csv(results: list[dict]) -> str:
 
 
 def _block(title: str, factors: list[float], rows: dict[str, list], form: str) -> str:
-    """A row for each name, a column for each factor."""
     heads = [f'{factor:g}' for factor in factors]
     frame = pd.DataFrame.from_dict(rows, orient='index', columns=heads, dtype=float)
     texts = frame.map(lambda value: '-' if math.isnan(value) else form.format(value))
@@ -139,7 +136,7 @@ def _block(title: str, factors: list[float], rows: dict[str, list], form: str) -
 
 
 def table(results: list[dict]) -> str:
-    """Means, a block for each thing measured and a line for each model that has it."""
+    """Return a table of the means: a block for each quantity, a line for each model that has it."""
     blocks = [
         (metric, '{:.1f}' if metric == ACCURACY else '{:.3g}', found)
         for metric, found in _accuracies(results).items()
@@ -162,7 +159,7 @@ def table(results: list[dict]) -> str:
 
 
 def breakdown_table(results: list[dict]) -> str:
-    """The whole error of each backbone that has a breakdown, and its parts in percent of it."""
+    """Return a table of the whole error of each backbone and of its parts in percent of it."""
     found = {r['name']: dict(r['breakdown']) for r in results if r.get('breakdown')}
     blocks, factors = [], results[0]['factors']
     for name, parts in found.items():
@@ -177,12 +174,12 @@ def breakdown_table(results: list[dict]) -> str:
 
 
 def draw(results: list[dict], chance: float | None = None, note: str = '') -> Figure:
-    """Accuracy and equivariance error against scale and, of several layers, against depth.
+    """Draw accuracy and equivariance error against scale and, for several layers, against depth.
 
     Args:
-        results (list[dict]): Of the models, a colour each.
+        results (list[dict]): Results of the models. Each model has its own colour.
         chance (float, optional): Accuracy of a guess, in percent.
-        note (str): How the error was measured, to stand in its title.
+        note (str): A note on how the error was measured, for the title of the panel.
     """
     layers, metrics = _layers(results), _accuracies(results)
     factors = [factor for factor in results[0]['factors'] if factor > 1]
@@ -209,12 +206,12 @@ def draw(results: list[dict], chance: float | None = None, note: str = '') -> Fi
 
 
 def _plot(axes, results: list[dict], x, found: list[dict | None], places, log: bool) -> None:
-    """A line with bars for each model; what a logarithmic axis has no place for is left out."""
+    """Plot a line with error bars for each model, on a logarithmic axis without values up to 0."""
     many = len(results) > 10
     palette = matplotlib.colormaps['turbo' if many else 'tab10']
     for i, (result, one) in enumerate(zip(results, found)):
         if one is None and not log:
-            continue  # its place in the legend is by its error
+            continue  # the panel of the error makes the entry in the legend
         nothing = [None] * len(result['factors'])
         curves = [np.array((one or {}).get(key, nothing), float)[places]
                   for key in ('mean', 'standard_error')]  # fmt: skip
@@ -241,7 +238,7 @@ def _draw_accuracy(axes, results, metric: str, found: list, chance: float | None
 
 
 def _draw_error(axes, results: list[dict], layer: str, note: str) -> None:
-    """Without factor 1, at which the error is 0 and off a logarithmic axis."""
+    """Plot the errors; factor 1 is left out, because the error 0 is off a logarithmic axis."""
     places = slice(int(results[0]['factors'][0] == 1), None)
     found = [result['layers'].get(layer) for result in results]
     _plot(axes, results, results[0]['factors'][places], found, places, log=True)
@@ -256,14 +253,14 @@ def _draw_error(axes, results: list[dict], layer: str, note: str) -> None:
 
 
 def _draw_depth(figure, results: list[dict], layers: list[str], factors: list[float]) -> None:
-    """A panel a factor; the layers stand in the order in which they were named."""
+    """Plot a panel for each factor, with the layers in the order of ``layers``."""
     panels = figure.subplots(1, len(factors), sharey=True, squeeze=False)[0]
     parts = [layer.split('.') for layer in layers]
     common = len(os.path.commonprefix([names[:-1] for names in parts]))
     short = ['.'.join(names[common:]) for names in parts]
     for axes, factor in zip(panels, factors):
         place = results[0]['factors'].index(factor)
-        # Curves over the layers, where the others are over the factors.
+        # These curves run over the layers, all others over the factors.
         found = [
             {
                 key: [(result['layers'].get(layer) or {key: [None] * (place + 1)})[key][place]

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""What MMEngine leaves out when it resumes a training: the validation that was interrupted."""
+"""Repeat the interrupted validation of a resumed training, which MMEngine leaves out."""
 
 from pathlib import Path
 
@@ -11,20 +11,20 @@ LAST_VALIDATION = 'last_validation'
 
 
 class InterruptedValidationHook(Hook):
-    """Validates the epoch from which a run is resumed, if that was due and did not come to its end.
+    """A hook that validates the epoch of the resumed checkpoint if its validation did not finish.
 
-    MMEngine writes the checkpoint of an epoch before it validates it. A run that is killed in the
-    validation would go on with the next epoch: the epoch could never be the best, and the last one
-    would have no result. Which epoch was validated last stands in a file of the work directory.
+    MMEngine writes the checkpoint of an epoch before the validation. A run that was killed in the
+    validation would resume with the next epoch: the epoch could never be the best epoch, and a last
+    epoch would have no result. A file of the work directory holds the last validated epoch.
     """
 
-    priority = 'LOWEST'  # what saves the best checkpoint must be ready
+    priority = 'LOWEST'  # the hook that saves the best checkpoint must be ready
 
     def before_train(self, runner: Runner) -> None:
         loop, epoch = runner.train_loop, runner.epoch
         path = Path(runner.work_dir) / LAST_VALIDATION
         if epoch == 0 and is_main_process():
-            path.unlink(missing_ok=True)  # of another run
+            path.unlink(missing_ok=True)  # the file is of another run
         if epoch == 0 or runner.val_loop is None or not isinstance(loop, EpochBasedTrainLoop):
             return
         is_last = epoch == runner.max_epochs
@@ -34,13 +34,13 @@ class InterruptedValidationHook(Hook):
         broadcast_object_list(is_missing)  # one decision for all processes
         if is_missing[0]:
             runner.logger.info(f'The validation of epoch {epoch} was interrupted, and is made now')
-            # A checkpoint hook that has saved none yet would not write down what is the best.
+            # A checkpoint hook without a last checkpoint would not record the best checkpoint.
             for hook in runner.hooks:
                 if isinstance(hook, CheckpointHook) and hook.last_ckpt is None:
                     hook.last_ckpt = runner.message_hub.get_info('last_ckpt')
             runner.val_loop.run()
 
-    def after_val_epoch(self, runner: Runner, metrics=None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         if is_main_process():
             path = Path(runner.work_dir) / LAST_VALIDATION
             path.write_text(str(runner.epoch), encoding='utf-8')

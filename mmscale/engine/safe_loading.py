@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Checkpoints are pickles, which run code when they are opened: the tools open weights alone."""
+"""Open weights alone: checkpoints are pickles, and pickles can run code when they are opened."""
 
 import os
 from argparse import Action, ArgumentParser
@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 from types import FunctionType
+from typing import Any
 
 import mmengine.runner.checkpoint
 import numpy as np
@@ -17,12 +18,12 @@ from mmengine.optim import OneCycleParamScheduler
 from .errors import TRUST
 
 SAFE_VARIABLE, UNSAFE_VARIABLE = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'
-# Their checkpoints name methods of theirs.
+# Checkpoints with objects of these classes name methods of the classes.
 OWNERS = (HistoryBuffer, OneCycleParamScheduler)
 
 
 def _named(path: str, function: Callable) -> Callable:
-    """A function that pickles know by a path, which in them stands for another one."""
+    """Return a copy of a function that pickles find under ``path``."""
     call = partial(function)
     call.__module__, _, call.__qualname__ = path.rpartition('.')
     return call
@@ -37,7 +38,7 @@ def _method_of(owner: type, name: str) -> FunctionType:
 
 @cache
 def _of_trainings() -> list:
-    """What checkpoints of MMEngine's trainings hold beside weights: logged numbers, schedules."""
+    """Return the types in checkpoints of MMEngine beside weights: logged numbers, schedules."""
     rebuild, (scalar, _) = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()
     dtypes = {type(np.dtype(kind)) for kind in ('b1', 'i4', 'i8', 'u1', 'f4', 'f8', 'U1')}
     numpy = [
@@ -50,17 +51,16 @@ def _of_trainings() -> list:
 
 
 def allow_trainings() -> None:
-    """Has PyTorch open, where it opens weights alone, the checkpoints of trainings, too."""
+    """Allow PyTorch to open checkpoints of trainings where it opens weights alone."""
     torch.serialization.add_safe_globals(_of_trainings())
-    # Those of the maintained MMEngine allow any attribute of anything, and are forgotten together
-    # with ours after each file.
+    # The maintained MMEngine would allow any attribute of any object, and then forget all types.
     mmengine.runner.checkpoint.get_torch_safe_globals = list
 
 
-def read_checkpoint(path: str | Path, mmap: bool = False):
-    """Reads a checkpoint to the CPU: weights alone, unless the environment or a flag trusts it."""
+def read_checkpoint(path: str | Path, mmap: bool = False) -> Any:
+    """Read a checkpoint to the CPU: weights alone, unless the environment or a flag trusts it."""
     allow_trainings()
-    # Not said here whether weights alone: the variables would have no say.
+    # An argument weights_only would override the environment variables.
     return torch.load(path, 'cpu', mmap=mmap)
 
 
@@ -71,7 +71,7 @@ class _Trust(Action):
 
 
 def add_trust_option(parser: ArgumentParser) -> None:
-    """Adds ``--trust-checkpoint``, without which a tool and its processes open weights alone."""
+    """Add ``--trust-checkpoint``; without the flag, a tool and its processes open weights alone."""
     if os.environ.get(UNSAFE_VARIABLE, '0') not in ('1', 'y', 'yes', 'true'):
         os.environ[SAFE_VARIABLE] = '1'
     allow_trainings()

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Schedules of the learning rate: what MMEngine scales and checks too late, or not at all."""
+"""Scale and check schedules of the learning rate before a training."""
 
 from collections.abc import Iterator
 
@@ -18,8 +18,8 @@ from mmscale.registry import is_kind
 from .launch import world_size
 
 
-def schedules(part, key: str = 'param_scheduler') -> Iterator[tuple[str, dict]]:
-    """The schedules of a config, which may have some for each of its optimizers, and their keys."""
+def schedules(part: dict | list | None, key: str = 'param_scheduler') -> Iterator[tuple[str, dict]]:
+    """Yield the schedules of a config with their keys; each optimizer may have its own list."""
     if isinstance(part, dict) and 'type' in part:
         yield key, part
     elif part:
@@ -28,10 +28,10 @@ def schedules(part, key: str = 'param_scheduler') -> Iterator[tuple[str, dict]]:
             yield from schedules(value, f'{key}.{name}')
 
 
-def scale_one_cycle_peak(cfg: Config):
-    """Scales the peak of a one-cycle schedule where ``auto_scale_lr`` is enabled.
+def scale_one_cycle_peak(cfg: Config) -> None:
+    """Scale the peak ``eta_max`` of one-cycle schedules if ``auto_scale_lr`` is enabled.
 
-    MMEngine scales only the optimizer's rate, which such a schedule overrides by its ``eta_max``.
+    MMEngine scales only the optimizer's rate, which the peak of a one-cycle schedule overrides.
     """
     auto_scale_lr = cfg.get('auto_scale_lr') or {}
     base = auto_scale_lr.get('base_batch_size')
@@ -39,7 +39,7 @@ def scale_one_cycle_peak(cfg: Config):
         return
     ratio = world_size(cfg.launcher) * cfg.train_dataloader.batch_size / base
     for _, schedule in schedules(cfg.get('param_scheduler')):
-        # OneCycleLR has no param_name: the learning rate is meant.
+        # OneCycleLR has no param_name, because it always sets the learning rate.
         of_rate = schedule.get('param_name', 'lr') == 'lr'
         scope = cfg.get('default_scope')
         if of_rate and is_kind(schedule['type'], OneCycleParamScheduler, PARAM_SCHEDULERS, scope):
@@ -47,11 +47,11 @@ def scale_one_cycle_peak(cfg: Config):
 
 
 class ScheduleCheckHook(Hook):
-    """Checks, before the first iteration, that schedules and training end together.
+    """A hook that checks, before the first iteration, that schedules and training end together.
 
-    A cycle that is over ends the training by an error of MMEngine, in the middle of it. Other
-    schedules stay at their last rate, and one that is not over leaves the rate high: that is for
-    the user to know. Schedules that are resumed are the checkpoint's, whatever the config says.
+    After the end of a cycle, MMEngine raises an error in the middle of the training. Other
+    schedules keep their last rate, and a schedule longer than the training leaves the rate high:
+    the hook warns. A resumed run has the schedules of the checkpoint, not of the config.
 
     Raises:
         ValueError: If a one-cycle schedule ends before the training.
@@ -70,7 +70,7 @@ class ScheduleCheckHook(Hook):
             return (f'param_scheduler: the {type(schedule).__name__} ends at iteration {end}, the '
                     f'training at {loop.max_iters}')  # fmt: skip
 
-        # A cycle is over after its steps, or at the end that the runner has given all schedules.
+        # A cycle ends after its steps, or at the end that the runner has set for all schedules.
         ends = {one: iterations(one, one.end) for part in parts for one in part}
         last = max(ends.values(), default=0)
         for schedule, end in ends.items():
@@ -79,9 +79,9 @@ class ScheduleCheckHook(Hook):
                 cycle = iterations(schedule, schedule.begin + schedule.total_steps)
                 if min(end, cycle) < loop.max_iters:
                     raise ValueError(
-                        f'{said(schedule, min(end, cycle))}: make total_steps as long; a '
-                        'checkpoint is resumed with the length, batch size and number of processes '
-                        'that it was begun with, or begun anew from, with load_from'
+                        f'{said(schedule, min(end, cycle))}: make total_steps as long; resume a '
+                        'checkpoint with its own length, batch size and number of processes, or '
+                        'begin a new training from it, with load_from'
                     )
             anneals = isinstance(schedule, CosineAnnealingParamScheduler | PolyParamScheduler)
             if cycle > end or (anneals and end == last < loop.max_iters):

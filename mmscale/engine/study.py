@@ -1,7 +1,7 @@
 # Copyright (c) mmscale contributors.
-"""What is measured in a study over scale: images, and the equivariance errors of a model on them.
+"""Read the images of a study over scale and measure the equivariance errors of a model on them.
 
-What is wrong with model or images raises ``ValueError`` of one line.
+A bad model or bad images raise a ``ValueError`` of one line.
 """
 
 import hashlib
@@ -39,14 +39,14 @@ from .report import breakdown_curves, curve
 
 @dataclass(frozen=True)
 class Settings:
-    """How all models of a study are measured.
+    """The settings of the measurements, the same for all models of a study.
 
-    The error is of ``layers``, by name, on the first ``num_images`` of ``folder`` or else of the
-    test data of the config. The accuracy is that of at most ``accuracy_images``, spread evenly over
-    the test data, at each factor; there is none for None. ``metric`` is that of a detector or
-    segmentor that stands in table and figure; None for its mean AP or IoU. With ``breakdown`` there
-    is :func:`mmscale.evaluation.error_breakdown`, too. The others are arguments of
-    :func:`mmscale.evaluation.equivariance_error`.
+    The error is measured at ``layers`` (names), on the first ``num_images`` images of ``folder``
+    or, if it is None, of the test data of the config. The accuracy is measured at each factor on at
+    most ``accuracy_images`` images, spread evenly over the test data; None measures no accuracy.
+    ``metric`` names the metric of a detector or segmentor in table and figure; None stands for the
+    mean AP or IoU. ``breakdown`` adds :func:`mmscale.evaluation.error_breakdown`. All others are
+    arguments of :func:`mmscale.evaluation.equivariance_error`.
     """
 
     factors: tuple[float, ...]
@@ -64,17 +64,17 @@ class Settings:
     metric: str | None = None
 
     def arguments(self, *more: str) -> dict:
-        """Those that error and breakdown share, and more."""
+        """Return the arguments that error and breakdown share, and those that ``more`` names."""
         names = ('factors', 'resampling', 'between_levels', 'border', 'batch_size', *more)
         return {name: getattr(self, name) for name in names}
 
 
 class MissingData(ValueError):
-    """The files of a config's test data are not there."""
+    """An error: the files of a config's test data are missing."""
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """SHA-256 of several parts."""
+    """Return the SHA-256 of several parts, one after the other, in hexadecimal digits."""
     sha256 = hashlib.sha256()
     for part in parts:
         sha256.update(part)
@@ -82,10 +82,10 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def digest_data(model: Model, dataset: Dataset) -> str:
-    """Of all that the test data of a model are made of: samples, and files that the config names.
+    """Return a digest of the test data of a model: its samples, and the files in its config.
 
-    Files, such as annotations, count with path, size and time of last change. Of a dataset that
-    does not tell its samples, as MMEngine's do, no two digests are the same.
+    Of files, such as annotations, the digest holds path, size and time of the last change. A
+    dataset without MMEngine's ``get_data_info`` has a new digest at each call.
     """
     read = getattr(dataset, 'get_data_info', None)
     if read is None:
@@ -108,7 +108,7 @@ def _words(part) -> Iterator[str]:
 
 @contextmanager
 def progress(title: str, total: int) -> Iterator[ProgressBar]:
-    """A bar on the standard error, apart from what is printed as a result."""
+    """Show a progress bar on the standard error: the standard output is for results."""
     print(title, file=sys.stderr)
     bar = ProgressBar(total, file=sys.stderr)
     try:
@@ -118,7 +118,7 @@ def progress(title: str, total: int) -> Iterator[ProgressBar]:
 
 
 def _colours(model: Model) -> tuple[str, str]:
-    """How the preprocessor of a model takes pixels, in MMCV's words: colours and their order."""
+    """Return colours and channel order of a model's preprocessor, as MMCV names them."""
     preprocessor = model.network.data_preprocessor
     mean = getattr(preprocessor, 'mean', None)
     gray = mean is not None and len(mean) == 1
@@ -127,15 +127,15 @@ def _colours(model: Model) -> tuple[str, str]:
 
 
 class FolderImages(Dataset):
-    """Image files through the test pipeline of a model's config."""
+    """A dataset of image files, loaded by the test pipeline of a model's config."""
 
-    def __init__(self, paths: list[Path], model: Model):
+    def __init__(self, paths: list[Path], model: Model) -> None:
         self.paths, self.colours = paths, _colours(model)
         dataset = leaf_datasets((model.cfg.get('test_dataloader') or {}).get('dataset', {}))[0]
         steps = list(dataset.get('pipeline') or [dict(type='PackInputs')])
         with model.scope:
             self.pipeline = Compose([TRANSFORMS.build(step) for step in steps])
-        # A dataset that lies in memory has no step that loads: it hands over what the model takes.
+        # The pipeline of a dataset in memory has no step that loads an image.
         self.loads = any('LoadImage' in str(step['type']) for step in steps)
 
     def __len__(self) -> int:
@@ -150,15 +150,15 @@ class FolderImages(Dataset):
                 if sample['img'] is None:
                     raise ValueError('MMCV cannot decode it')
             return self.pipeline(sample)
-        except Exception as error:  # of whichever library reads this kind of file
+        except Exception as error:  # any library may read this kind of file
             raise ValueError(f'the image {path} cannot be read: {error}') from error
 
 
 def crops_of_photographs(model: Model, count: int) -> list[dict]:
-    """Samples of scikit-learn's photographs, as large as the model's test images."""
+    """Return crops of scikit-learn's photographs, as large as the model's test images."""
     try:
         _, height, width = image_shape(model.cfg)
-    except (AttributeError, ValueError):  # the config does not say
+    except (AttributeError, ValueError):  # the config has no size
         height = width = 224
     colours, order = _colours(model)
     pixels = 255 * photograph_crops(count, max(height, width))[..., :height, :width]
@@ -169,15 +169,15 @@ def crops_of_photographs(model: Model, count: int) -> list[dict]:
     return [dict(inputs=crop, data_samples=DataSample()) for crop in pixels.round().byte()]
 
 
-def build_test_data(model: Model, **overrides) -> Dataset:
-    """The dataset of the config's test; ``MissingData`` if its files are not there."""
+def build_test_data(model: Model, **overrides: object) -> Dataset:
+    """Build the test dataset of a model's config; raise ``MissingData`` if files are missing."""
     if model.cfg.get('test_dataloader') is None:
         raise ValueError(f'{model.path} has no test_dataloader')
     try:
         with model.scope:
             dataset = DATASETS.build({**model.cfg.test_dataloader.dataset, **overrides})
-    except Exception as error:  # of whichever dataset has got what it does not take
-        # Files that are missing, or could not be downloaded.
+    except Exception as error:  # a dataset can raise anything on a bad argument
+        # These types stand for files that are missing or could not be downloaded.
         kind = MissingData if isinstance(error, FileNotFoundError | RuntimeError) else ValueError
         raise kind(f'the test data of {model.path} cannot be read: {error}') from error
     name_images(dataset)
@@ -185,26 +185,26 @@ def build_test_data(model: Model, **overrides) -> Dataset:
 
 
 def check_test_classes(model: Model, dataset: Dataset) -> None:
-    """Raises a ValueError unless the labels of its test data are the model's."""
+    """Raise a ``ValueError`` if the classes of the test data are not the model's classes."""
     trained, tested = getattr(model.network, 'dataset_meta', {}), getattr(dataset, 'metainfo', {})
     check_classes(model.network, {'the data of the checkpoint': trained, 'the test data': tested})
 
 
 def batches(model: Model, dataset: Dataset, batch_size: int) -> Iterator[dict]:
-    """Inputs and data samples as the model's preprocessor hands them to the network.
+    """Yield preprocessed batches: inputs and data samples, as the network takes them.
 
-    Images of different sizes are in different batches: in one they would be padded.
+    All images of a batch have one size, because a batch of several sizes would be padded.
     """
     samples = (dataset[i] for i in range(len(dataset)))
     for _, alike in groupby(samples, lambda sample: sample['inputs'].shape):
         while batch := list(islice(alike, batch_size)):
             found = model.network.data_preprocessor(pseudo_collate(batch), False)
-            images_of(found)  # of models of other kinds it may be several views, or none
+            images_of(found)  # raises on other kinds of models: several views, or no images
             yield found
 
 
 def read_images(model: Model, settings: Settings) -> tuple[list[Tensor], str]:
-    """The images on which the error is measured, in batches, and where they are from."""
+    """Return the images for the error, in batches of shape (N, C, H, W), and their source."""
     if settings.folder:
         dataset = FolderImages(images_below(settings.folder)[: settings.num_images], model)
         source = f'of {settings.folder}'
@@ -222,11 +222,11 @@ def read_images(model: Model, settings: Settings) -> tuple[list[Tensor], str]:
 
 
 def measure_errors(model: Model, settings: Settings) -> dict:
-    """Curves of the layers, and of lift and body of a network that has them."""
+    """Return the error curves of the layers and, if the network has them, of lift and body."""
     images, source = read_images(model, settings)
     network, backbone = model.network, getattr(model.network, 'backbone', None)
     grid = find_grid(network)
-    # With a single level the lift does nothing, and there is no level to move to.
+    # With a single level, the lift is the identity, and features cannot move to another level.
     lifts = grid is not None and grid.num_scales > 1
     lifts = lifts and all(hasattr(backbone, part) for part in ('lift', 'body'))
     count = sum(map(len, images))

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Where the equivariance error of a network on scale spaces comes from."""
+"""Split the equivariance error of a network on scale spaces into its parts."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,14 +31,14 @@ PARTS = ('lift', 'body', 'between levels', 'border')
 
 @dataclass(frozen=True)
 class ErrorBreakdown:
-    """The error of one network and its parts, which add up to it.
+    """The error of one network and its parts, whose sum is the error.
 
     Attributes:
         factors (tuple[float, ...]): The F scale factors.
-        whole (Tensor): ``(F, N)``, the error of each sample, no border left out; nan where no
-            level is left or valid, or the feature is zero.
-        parts (dict[str, Tensor]): ``(F, N)`` each: ``'lift'``, ``'body'``, ``'between levels'``
-            and ``'border'``.
+        whole (Tensor): ``(F, N)``, the error of each sample, border included; nan if no level is
+            left or valid, or the feature is zero.
+        parts (dict[str, Tensor]): The parts ``'lift'``, ``'body'``, ``'between levels'`` and
+            ``'border'``, each ``(F, N)``.
     """
 
     factors: tuple[float, ...]
@@ -57,40 +57,41 @@ def error_breakdown(
     border: int = 0,
     batch_size: int = 32,
 ) -> ErrorBreakdown:
-    r"""Says which share of a network's equivariance error is lift, body, reading and border.
+    r"""Split a network's equivariance error into the shares of lift, body, reading and border.
 
-    Let :math:`\Phi = B \Lambda` be body and lift, and :math:`\Phi^s = B^s \Lambda^s` the same
-    network on the levels between: those of scale :math:`s a^k`, which :math:`L_s` has to read.
-    :math:`T_s` takes them as they are, at :math:`s z`; it reads between samples where :math:`L_s`
-    does, but never between levels. The difference of which the error is the squared norm is then
-    a sum,
+    Let :math:`\Phi = B \Lambda` be body and lift. Let :math:`\Phi^s = B^s \Lambda^s` be the same
+    network on the levels of scale :math:`s a^k`, the levels that :math:`L_s` reads. :math:`T_s`
+    takes these levels at the positions :math:`s z`: like :math:`L_s` it reads between samples, but
+    it never reads between levels. The error is the squared norm of a difference, and the difference
+    is the sum
 
     .. math:: L_s \Phi f - \Phi L_s f = (L_s \Phi f - T_s \Phi^s f)
-        + (T_s \Phi^s f - B\, T_s \Lambda^s f) + (B\, T_s \Lambda^s f - B \Lambda L_s f),
+        + (T_s \Phi^s f - B\, T_s \Lambda^s f) + (B\, T_s \Lambda^s f - B \Lambda L_s f)
 
-    of what comes from
+    of three terms:
 
-    - reading *between levels*: a level read from its neighbours against that level itself. None at
-      powers of the base. (Neighbours in a pyramid have samples elsewhere: reading between samples
-      is then part of it.)
-    - the *body*, which commutes with :math:`T_s` or not: layers that are not equivariant, features
-      of dense scale spaces that alias between samples. None for our own layers at powers of an
-      integer base and, on pyramids without interaction, at every factor;
-    - the *lift*, whose error :math:`T_s \Lambda^s f - \Lambda L_s f` the body is applied to.
+    - reading *between levels*: a level interpolated from its neighbours, minus the level itself. It
+      is zero at powers of the base. (In a pyramid, neighbours have samples at other positions, so
+      this term contains reading between samples.)
+    - the *body*: layers that are not equivariant, and features of dense scale spaces that alias
+      between samples. It is zero for the layers of this package at powers of an integer base and,
+      on pyramids without interaction, at every factor.
+    - the *lift*: the error :math:`T_s \Lambda^s f - \Lambda L_s f`, passed through the body.
 
-    The part of each is its inner product with the whole difference, over the norm of the reference
-    :math:`\|L_s \Phi f\|^2`: they add up. One is negative where it makes up for some of the others.
-    These three are measured off the border; the samples at the *border* are a part of their own.
+    Each part is the inner product of its term with the whole difference, over the norm of the
+    reference :math:`\|L_s \Phi f\|^2`, so the parts add up. A part is negative if it cancels some
+    of the others. The three parts are measured off the border; the samples at the *border* are a
+    fourth part.
 
     Args:
-        backbone (nn.Module): With the modules or methods ``lift`` and ``body``, whose layers hold
-            the scale grid as ``grid``. The last output of ``body`` is measured, its valid levels.
+        backbone (nn.Module): A network with ``lift`` and ``body``, whose layers hold the scale grid
+            as ``grid``. The valid levels of the last output of ``body`` are measured.
         images (Tensor | Iterable): ``(N, C, H, W)``, or an iterator of such batches.
-        factors (Sequence[float]): ``s``, each at least 1.
+        factors (Sequence[float]): The factors ``s``, each at least 1.
         resampling (str): See :func:`equivariance_error`. The canvas shrinks.
         between_levels (str): ``'linear'`` or ``'cubic'``.
-        border (int): Samples along each side of every level that are the border.
-        batch_size (int): Samples measured at a time.
+        border (int): Width of the border along each side of every level, in samples.
+        batch_size (int): Number of samples measured at a time.
 
     Returns:
         ErrorBreakdown: The errors, in squared norms.
@@ -126,16 +127,15 @@ def error_breakdown(
 
 
 def _run(body: Features, signal: Signal) -> tuple[Signal, int]:
-    """The last output of the body, and how many of its levels are spoiled."""
     outputs = body(signal)
     name = list(outputs)[-1]
     return outputs[name], body.truncation[name]
 
 
 def _measure(backbone, body, batch, before, scale: Scaling, factor, border) -> Tensor:
-    """The whole error and its parts at one factor, ``(5, N)``."""
+    """Return the whole error and its parts at one factor, ``(5, N)``."""
     size = 1 + len(PARTS), len(batch)
-    if factor == 1:  # L_1 changes nothing
+    if factor == 1:  # L_1 is the identity
         return torch.zeros(size, dtype=torch.float64, device='cpu')
     lifted, feature, spoiled = before
     if not scale.leaves_a_level(feature, factor):
@@ -148,7 +148,7 @@ def _measure(backbone, body, batch, before, scale: Scaling, factor, border) -> T
     expected = scale_levels(scale, feature, factor, spoiled)
     offset = scale.grid.shift(factor) % 1
     if offset:
-        # Of S levels there are S - 1 between.
+        # S levels have S - 1 levels between them.
         fewer = {**asdict(scale.grid), 'num_scales': scale.grid.num_scales - 1}
         with _on_grid(backbone, _GridBetween(**fewer, offset=offset)):
             lifted = backbone.lift(batch)
@@ -187,7 +187,7 @@ def _add_up(levels: list[tuple[Tensor, ...]], border: int, count: int) -> Tensor
 
 @dataclass(frozen=True)
 class _GridBetween(ScaleGrid):
-    """The levels a part of a level above those of a grid."""
+    """A grid whose levels lie ``offset``, a part of a level, above the levels of another grid."""
 
     offset: float = 0.0
 
@@ -198,7 +198,7 @@ class _GridBetween(ScaleGrid):
 
 @contextmanager
 def _on_grid(backbone: nn.Module, grid: ScaleGrid) -> Iterator[None]:
-    """Lets all layers work on other levels, with the weights that they have."""
+    """Let all layers work on the levels of another grid, with the same weights."""
     modules = [m for m in backbone.modules() if isinstance(getattr(m, 'grid', None), ScaleGrid)]
     own = [module.grid for module in modules]
     for module in modules:

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""How far a network is from commuting with scaling."""
+"""Measure how far a network is from commuting with scaling."""
 
 import math
 import warnings
@@ -23,14 +23,14 @@ FACTORS = (1.0, 1.1, 1.5, 2.0, 2.5, 3.0)
 
 @dataclass(frozen=True)
 class EquivarianceError:
-    """Errors of one network.
+    """The equivariance errors of one network.
 
     Attributes:
         factors (tuple[float, ...]): The F scale factors.
-        per_sample (Tensor): ``(F, N)``, over the valid levels; nan where there is none or the
-            feature is zero.
-        truncated (Tensor): ``(F, N)``, over the levels whose sources were cut off at the coarse
-            end, likewise. Ordinary feature maps and vectors have none.
+        per_sample (Tensor): ``(F, N)``, the errors over the valid levels; nan if no level is valid
+            or the feature is zero.
+        truncated (Tensor): ``(F, N)``, the errors over the levels whose sources were cut off at the
+            coarse end, nan if there are none. Ordinary feature maps and vectors have none.
     """
 
     factors: tuple[float, ...]
@@ -67,54 +67,53 @@ def equivariance_error(
     truncation: int | None = None,
     batch_size: int = 32,
 ) -> EquivarianceError | tuple[EquivarianceError, ...] | dict[str, EquivarianceError]:
-    r"""Measures how far ``phi``, or each of its layers, is from commuting with scaling.
+    r"""Measure how far ``phi``, or each of its layers, is from commuting with scaling.
 
     .. math:: \Delta(s) = \|L_s \Phi(f) - \Phi(L_s f)\|^2 / \|L_s \Phi(f)\|^2
 
-    per sample, over the valid levels of a scale space: those that see no level beyond the
-    coarsest one, on either side; nan, with a warning, at a factor that leaves none, or at which the
-    network does not take the scaled images, which are too small. Vectors, and feature maps whose
-    size does not follow the image's, such as those of an adaptive pooling, have the invariance
-    error, ``L_s`` being the identity.
+    The norms are taken per sample, over the valid levels of a scale space: on either side, a valid
+    level sees no level beyond the coarsest. The error is nan, with a warning, at a factor that
+    leaves no valid level or makes the images too small for the network. For vectors, and for maps
+    whose size does not follow the image's, ``L_s`` is the identity: the invariance error.
 
     Args:
         phi (Callable): From images (or a scale space) to feature maps, scale spaces, vectors or
             tuples of them. A module, or the module of a method, is put into eval mode and back.
         images (Tensor | tuple[Tensor, ...] | Iterable): ``(N, C, H, W)``; or a scale space, to
             measure the body of a network without its lift; or a list or an iterator of such
-            batches, of which the latter has one in memory at a time.
-        factors (Sequence[float]): ``s``, each at least 1.
-        layers (Sequence[str], optional): Names of submodules of ``phi`` whose outputs are measured
-            in place of its own.
+            batches. An iterator needs memory for one batch only.
+        factors (Sequence[float]): The factors ``s``, each at least 1.
+        layers (Sequence[str], optional): Names of submodules of ``phi``. Their outputs are measured
+            in place of the output of ``phi``.
         scale_space (dict | ScaleGrid, optional): The levels of the scale spaces that occur.
             Defaults to the grid of the layers of the network.
-        zero_scale (float): Blur that images and ordinary feature maps are taken to have, in their
-            pixels; the one of the scale space where there is one.
-        canvas (str): ``'shrink'``: scaled images are smaller, aligned at the origin pixel;
-            ``'keep'``: of the same size, aligned at the centre, filled with zeros. Features are
-            compared where the scaled image lies, not where the zeros around it do.
+        zero_scale (float): Assumed blur of images and ordinary feature maps, a standard deviation
+            in their pixels. A scale space has its own.
+        canvas (str): With ``'shrink'``, scaled images are smaller, aligned at the origin pixel.
+            With ``'keep'``, they keep their size, aligned at the centre and filled with zeros.
+            Features are compared where the scaled image lies, not where the zeros around it lie.
         resampling (str): ``'matched'``, ``'gaussian'``, ``'bilinear'``, ``'bicubic'`` or
-            ``'ideal'``, of images and features alike, see :func:`scale_signal`.
-        between_levels (str): How features are read between the levels of a scale space, at
+            ``'ideal'``, for images and features, see :func:`scale_signal`.
+        between_levels (str): Interpolation of features between the levels of a scale space, at
             factors that are no power of its base: ``'linear'`` or ``'cubic'``, see
-            :func:`mmscale.scale_space.action.level_weights`. Valid levels are read from valid ones
-            alone.
-        border (int): Samples left out along each side of every level.
-        squared (bool): Squared norms, or their square root.
-        truncation (int, optional): Levels that the interactions of the network spoil. Defaults to
-            the sum of ``interaction - 1`` over the scale convolutions that ran before the output,
-            and to 0 for a function. At powers of the base a scale space as input is cut alike on
-            both sides: nothing is spoiled.
-        batch_size (int): Samples measured at a time.
+            :func:`mmscale.scale_space.action.level_weights`. Valid levels are interpolated from
+            valid levels alone.
+        border (int): Number of samples to leave out along each side of every level.
+        squared (bool): Whether the error has squared norms. If not, it is the square root.
+        truncation (int, optional): Number of levels that the interactions of the network spoil.
+            Defaults to the sum of ``interaction - 1`` over the scale convolutions that ran before
+            the output, and to 0 for a function. If the input is a scale space, at powers of the
+            base both sides are cut alike and no level is spoiled.
+        batch_size (int): Number of samples measured at a time.
 
     Returns:
-        EquivarianceError | tuple | dict: Errors per factor and sample; a tuple of them where
-        ``phi`` has several outputs; a dict by name where ``layers`` are given.
+        EquivarianceError | tuple | dict: The errors per factor and sample; a tuple of errors if
+        ``phi`` has several outputs; a dict by name if ``layers`` are given.
 
     Raises:
         ValueError: If an argument is out of range, a layer does not exist, an image is too small
             for all factors, features are not finite, or the size of a feature map follows the
-            image's in part.
+            image's size only in part.
     """
     factors = check_factors(factors)
     grid = find_grid(phi) if scale_space is None else ScaleGrid.build(scale_space)
@@ -141,7 +140,7 @@ def equivariance_error(
 
 
 def check_factors(factors: Sequence[float]) -> tuple[float, ...]:
-    """``factors`` as floats; ``ValueError`` unless they are finite, at least 1 and at least one."""
+    """Return ``factors`` as floats; raise ``ValueError`` if one is below 1 or there are none."""
     factors = tuple(float(factor) for factor in factors)
     for factor in factors:
         if not 1 <= factor < float('inf'):
@@ -152,14 +151,14 @@ def check_factors(factors: Sequence[float]) -> tuple[float, ...]:
 
 
 def check_border(border: int) -> None:
-    """Raises ``ValueError`` unless ``border`` is a number of samples."""
+    """Raise ``ValueError`` if ``border`` is no number of samples."""
     if not isinstance(border, int) or border < 0:
         raise ValueError(f'border must be an integer of at least 0, got {border!r}')
 
 
 @contextmanager
 def eval_mode(phi: Callable) -> Iterator[None]:
-    """Puts a network into eval mode, and each of its modules back into its own mode."""
+    """Put a network into eval mode, and afterwards each of its modules back into its own mode."""
     modules = modules_of(phi)
     modes = [module.training for module in modules]
     for module in modules:
@@ -167,7 +166,7 @@ def eval_mode(phi: Callable) -> Iterator[None]:
     try:
         yield
     finally:
-        # Each its own: frozen stages are in eval mode inside of a network in training.
+        # Modes differ: frozen stages are in eval mode inside of a network in training.
         for module, mode in zip(modules, modes):
             module.training = mode
 
@@ -197,9 +196,9 @@ def _title(name: str) -> str:
 
 
 def _measure(features: Features, batch, factors, scale: Scaling, border, truncation):
-    """The errors of one batch, by name, each two of ``(F, N)``: valid and truncated levels."""
+    """Return the errors of a batch by name, each ``(2, F, N)``: of valid and truncated levels."""
     before = features(batch)
-    truncations = features.truncation  # of a run that came to its end
+    truncations = features.truncation  # later runs can end early
     pooled = _pooled(features, batch, before, factors, scale)
     before = _flatten(before, pooled)
     _check_finite(before, 1.0)
@@ -208,7 +207,6 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
     for factor in factors:
         whole = scale.leaves_a_level(batch, factor)
         left = [name for name, x in before.items() if whole and scale.leaves_a_level(x, factor)]
-        # L_1 changes nothing, nor does it the features.
         after = before if factor == 1 else {}
         if factor > 1 and left:
             try:
@@ -230,7 +228,7 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
                 missing = torch.full((2, count), torch.nan, dtype=torch.float64, device='cpu')
                 errors[name].append(missing)
                 continue
-            # A scale space as input ends at the same level of both sides at powers of the base.
+            # At powers of the base, a scale space as input ends at the same level on both sides.
             cut = not has_levels(batch) or not scale.is_whole(factor)
             spoiled = truncations[name] if cut else 0
             if truncation is not None and has_levels(feature):
@@ -243,7 +241,7 @@ def _measure(features: Features, batch, factors, scale: Scaling, border, truncat
 
 
 def _compare(name, scale: Scaling, feature, found, factor, spoiled, border) -> Tensor:
-    """The errors of the valid and of the truncated levels, ``(2, N)``."""
+    """Return the errors of the valid and of the truncated levels, ``(2, N)``."""
     expected = scale_levels(scale, feature, factor, spoiled)
     valid = len(expected) - spoiled
     if valid < 1:
@@ -259,7 +257,7 @@ def _compare(name, scale: Scaling, feature, found, factor, spoiled, border) -> T
             rows, columns = frames[k]
             a, b = a[..., rows, columns], b[..., rows, columns]
             if 0 in (*a.shape[2:], *b.shape[2:]):
-                continue  # too small a map to have a sample there
+                continue  # the map is too small to have a sample there
         size = [min(sides) for sides in zip(a.shape[2:], b.shape[2:])]
         a, b = (crop_border(part.double().cpu(), size, border) for part in (a, b))
         terms = [part.flatten(1).square().sum(1) for part in (a - b, a)]
@@ -272,9 +270,9 @@ def _compare(name, scale: Scaling, feature, found, factor, spoiled, border) -> T
 
 
 def _pooled(features: Features, batch, before: dict, factors, scale: Scaling) -> set[str]:
-    """The feature maps whose size does not follow the image's, as a smaller image shows.
+    """Return the names of the feature maps whose size does not follow the size of the image.
 
-    A single sample has no place that could move.
+    A run on a smaller image shows them. Maps of a single sample always belong to them.
     """
     maps = {name: x.shape[2:] for name, x in before.items() if not is_pyramid(x) and x.ndim == 4}
     pooled = {name for name, size in maps.items() if max(size) == 1}
@@ -284,7 +282,7 @@ def _pooled(features: Features, batch, before: dict, factors, scale: Scaling) ->
             continue
         try:
             smaller = features(scale(one, factor, canvas='shrink'))
-        except (AssertionError, RuntimeError, ValueError):  # too small for the network
+        except (AssertionError, RuntimeError, ValueError):  # the image is too small
             continue
         for name, size in maps.items():
             sizes = list(zip(size, smaller[name].shape[2:]))
@@ -303,7 +301,6 @@ def _pooled(features: Features, batch, before: dict, factors, scale: Scaling) ->
 
 
 def _flatten(maps: dict[str, Signal], pooled: set[str]) -> dict[str, Signal]:
-    """The same with the feature maps that are pooled as vectors."""
     return {name: x.flatten(1) if name in pooled else x for name, x in maps.items()}
 
 
@@ -328,12 +325,12 @@ def _check_finite(features: dict[str, Signal], factor: float) -> None:
 
 
 def levels_of(x: Signal) -> list[Tensor]:
-    """The parts of a signal that are compared with each other, each with the batch in front."""
+    """Return the levels ``(N, C, H, W)`` of a scale space, or a list of any other signal."""
     return list(split_levels(x)) if has_levels(x) else [x]
 
 
 def scale_levels(scale: Scaling, feature: Signal, factor: float, spoiled: int) -> list[Tensor]:
-    """The levels of ``L_s Phi(f)``; none that is valid is read from one that is spoiled."""
+    """Return the levels of ``L_s Phi(f)``; no valid level is read from a spoiled level."""
     levels = levels_of(scale(feature, factor))
     valid = len(levels) - spoiled
     if spoiled > 0 and valid > 0:
@@ -343,10 +340,10 @@ def scale_levels(scale: Scaling, feature: Signal, factor: float, spoiled: int) -
 
 
 def _frames(scale: Scaling, feature: Signal, factor: float, spoiled: int) -> list | None:
-    """Where each level of ``L_s Phi(f)`` reads ``Phi(f)``, and not what lies around it.
+    """Return the rows and columns at which levels of ``L_s Phi(f)`` read only ``Phi(f)``.
 
     Returns:
-        list[tuple[slice, slice]] | None: Rows and columns of each level; None for all of them.
+        list[tuple[slice, slice]] | None: Rows and columns of each level; None for all.
     """
     finest = feature[0] if is_pyramid(feature) else feature
     if scale.arguments['canvas'] == 'shrink' or finest.ndim < 4:
@@ -354,7 +351,7 @@ def _frames(scale: Scaling, feature: Signal, factor: float, spoiled: int) -> lis
     levels = feature if is_pyramid(feature) else (feature,)
     ones = tuple(torch.ones_like(level[:1, :1], dtype=torch.float64) for level in levels)
     ones = ones if is_pyramid(feature) else ones[0]
-    # Zeros lie around it: what bilinear reading gives of it is 1 where none of them is read.
+    # Zeros lie around the ones: bilinear reading gives 1 where it reads no zero.
     within = scale_levels(partial(scale, resampling='bilinear'), ones, factor, spoiled)
     inside = [(level[0, 0] - 1).abs() < 1e-9 for level in within]
     return [(_span(level.any(1)), _span(level.any(0))) for level in inside]

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""What a network computes for a batch, by name: its outputs, or those of its layers."""
+"""Run a network on a batch and return its outputs, or the outputs of its layers, by name."""
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -18,29 +18,29 @@ SCALE_POOLINGS = (ScalePooling, ScaleGlobalPooling, ScaleLevels)
 
 
 def modules_of(phi: Callable) -> list[nn.Module]:
-    """The modules of a network, which may be given as a method of it; none of other functions."""
+    """Return the modules of a network, also of a network given as its method; else no modules."""
     owner = phi if isinstance(phi, nn.Module) else getattr(phi, '__self__', None)
     return list(owner.modules()) if isinstance(owner, nn.Module) else []
 
 
 def find_grid(phi: Callable) -> ScaleGrid | None:
-    """The scale grid that all layers of a network share; None where there is none.
+    """Return the scale grid that all layers of a network share, None if there is none.
 
     Raises:
-        ValueError: If layers have different ones.
+        ValueError: If layers have different grids.
     """
     found = (getattr(module, 'grid', None) for module in modules_of(phi))
     grids = {grid for grid in found if isinstance(grid, ScaleGrid)}
     if len(grids) > 1:
         raise ValueError(
-            f'the layers have {len(grids)} different scale grids, give the one of the outputs as '
+            f'the layers have {len(grids)} different scale grids, give the grid of the outputs as '
             f'scale_space: {", ".join(map(str, grids))}'
         )
     return next(iter(grids), None)
 
 
 def check_layers(phi: nn.Module, layers: Sequence[str]) -> None:
-    """Raises ``ValueError`` naming the nearest names for a layer that a module does not have."""
+    """Raise ``ValueError`` for a layer that a module does not have, with the nearest names."""
     if isinstance(layers, str) or not layers:
         raise ValueError(f'layers must be a sequence of names of layers, got {layers!r}')
     if not isinstance(phi, nn.Module):
@@ -54,8 +54,8 @@ def check_layers(phi: nn.Module, layers: Sequence[str]) -> None:
             )
 
 
-def images_of(batch) -> Tensor:
-    """The images of what a data preprocessor returned, ``(N, C, H, W)``; or ``ValueError``."""
+def images_of(batch: Tensor | dict | Sequence) -> Tensor:
+    """Return the images ``(N, C, H, W)`` of a preprocessed batch, or raise ``ValueError``."""
     inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
     if isinstance(inputs, dict):
         inputs = inputs.get('inputs')
@@ -68,21 +68,21 @@ def images_of(batch) -> Tensor:
 
 
 class Features:
-    """Runs a network and returns its outputs, or those of the layers named, as a dict.
+    """A runner of a network that returns the outputs of the network, or of its layers, by name.
 
-    Outputs that are tuples of several signals get an entry each, ``'name[0]'``, ``'name[1]'``, ....
-    A tuple of maps ``(N, C, H_k, W_k)`` of equal channels, at most as many as the grid has levels,
-    is one pyramid where there is a grid, until a module has pooled over scale. Of the maps of a
-    :class:`~mmscale.models.ScaleFPN` those of the levels are a pyramid, and the others are left
-    out. A layer that runs several times counts as it ran last.
-    A model of MMEngine that needs data samples, as two-stage detectors do, stops where it misses
-    them: the layers that ran before, such as those of the backbone, are there.
+    Each signal of an output with several signals has an entry, ``'name[0]'``, ``'name[1]'`` and so
+    on. If there is a grid, a tuple of maps ``(N, C, H_k, W_k)`` of equal channels, at most as many
+    as the grid has levels, is one pyramid, until a module pools over scale. The maps of the levels
+    of a :class:`~mmscale.models.ScaleFPN` are a pyramid; its other maps are left out. If a layer
+    runs several times, its last output counts.
+    A model of MMEngine that needs data samples, as two-stage detectors do, stops without them. The
+    outputs of layers that ran before, such as layers of the backbone, are returned.
 
     Attributes:
-        truncation (dict[str, int]): After a run, the coarse levels of each signal that the
-            interactions before it spoiled: each scale convolution of interaction K adds K - 1, of
-            parallel branches each, which is on the safe side. What has no levels has none that
-            are spoiled: behind a pooling over scale the error has all of it.
+        truncation (dict[str, int]): After a run, for each signal the number of coarse levels that
+            interactions spoiled. Each scale convolution of interaction K adds K - 1. Parallel
+            branches add up, too, which can only overestimate. A signal without levels has 0:
+            behind a pooling over scale the error includes the spoiled levels.
 
     Args:
         phi (Callable): The network, or any function of a batch.
@@ -96,13 +96,13 @@ class Features:
         phi: Callable,
         layers: Sequence[str] | None = None,
         grid: ScaleGrid | None = None,
-    ):
+    ) -> None:
         if layers is not None:
             check_layers(phi, layers)
         self.phi, self.layers, self.grid = phi, layers, grid
         self.truncation: dict[str, int] = {}
 
-    def __call__(self, batch) -> dict[str, Signal]:
+    def __call__(self, batch: Signal) -> dict[str, Signal]:
         outputs, self.truncation = {}, {}
         spoiled, self._pooled = 0, False
 
@@ -141,7 +141,7 @@ class Features:
                 'the model does not run on images alone, without data samples '
                 f'({type(stop).__name__}: {stop}), and stops before '
                 f'{f"the layer {name!r}" if name else "its output"}: name layers that run before, '
-                'such as those of the backbone'
+                'such as layers of the backbone'
             ) from stop
         return outputs
 
@@ -153,7 +153,7 @@ class Features:
 
     def _signals(self, output) -> list[Signal]:
         if isinstance(output, Levels):
-            # Copies: a layer that works in place may come behind the one that is measured.
+            # Outputs are copied, because a later layer may work in place.
             return [output.map(Tensor.clone).to_signal()]
         if isinstance(output, Tensor):
             return [output.clone()]
@@ -176,7 +176,7 @@ class Features:
 @contextmanager
 def _hooks(phi, count: Callable, end: Callable, captures: dict[str, Callable]):
     handles, modules = [], modules_of(phi)
-    # Offsets are predicted beside their convolution, from the same levels.
+    # An offset branch reads the same levels as its convolution, so it spoils no further levels.
     beside = {module.conv_offset for module in modules if isinstance(module, DeformScaleConv)}
     try:
         for module in modules:

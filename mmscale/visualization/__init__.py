@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Pieces of the tools that draw networks: loading, reading of taps and pairs, and files."""
+"""Draw networks: load them, read their taps, transform their features, and write figures."""
 
 from .cam import levels_as_channels
 from .figure import make_folder, save_figure, write_figure

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""What class activation maps need to read a scale space."""
+"""Convert scale spaces for class activation maps."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, resample_level, s
 
 
 def levels_as_channels(x: Signal, scale_space: dict | ScaleGrid) -> Tensor:
-    """A scale space as ordinary maps, whose channels are the channels of all levels.
+    """Convert a scale space to ordinary maps with the channels of all levels.
 
-    For ``pytorch_grad_cam``: ``GradCAM(model, [model.backbone.layer4],
+    With ``pytorch_grad_cam``, use ``GradCAM(model, [model.backbone.layer4],
     reshape_transform=lambda x: levels_as_channels(x, model.backbone.grid))``. Each channel of each
-    level then has a weight of its own, as the head pools each level by itself.
+    level then has its own weight, because the head pools each level by itself.
 
     Args:
         x (Tensor | tuple[Tensor, ...] | Levels): Dense ``(N, C, S, H, W)`` or a pyramid of S
@@ -20,8 +20,8 @@ def levels_as_channels(x: Signal, scale_space: dict | ScaleGrid) -> Tensor:
         scale_space (dict | ScaleGrid): The levels.
 
     Returns:
-        Tensor: ``(N, S C, H, W)`` at the samples of the finest level, the channels of level 0
-        first. Coarser levels of a pyramid are read there by bilinear interpolation.
+        Tensor: ``(N, S C, H, W)`` at the samples of the finest level, the channels of the finest
+        level first. Coarser levels of a pyramid are interpolated bilinearly.
     """
     levels = split_levels(x)
     if is_pyramid(x):

@@ -1,14 +1,15 @@
 # Copyright (c) mmscale contributors.
-"""Files of figures."""
+"""Write figures to files."""
 
 import os
 from pathlib import Path
 
 import matplotlib
+from matplotlib.figure import Figure
 
 
 def make_folder(path: str) -> Path:
-    """The folder of a tool's results, made; ``ValueError`` if it cannot be."""
+    """Make the folder of a tool's results; raise ``ValueError`` if that fails."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -16,15 +17,15 @@ def make_folder(path: str) -> Path:
     return Path(path)
 
 
-def write_figure(figure, folder: Path, name: str) -> None:
-    """Writes a figure of Matplotlib to a folder, as ``.png`` and ``.svg``."""
+def write_figure(figure: Figure, folder: Path, name: str) -> None:
+    """Write a figure to a folder, as ``.png`` and ``.svg``."""
     for suffix in ('.svg', '.png'):
         save_figure(figure, folder / f'{name}{suffix}', dpi=150)
     print(f'figure: {(folder / name).resolve()}.png')
 
 
-def save_figure(figure, path: Path, dpi: int = 130) -> None:
-    """Writes a figure of Matplotlib as a whole or not at all; the same figure is the same bytes."""
+def save_figure(figure: Figure, path: Path, dpi: int = 130) -> None:
+    """Write a figure atomically; equal figures have equal bytes. ``dpi`` is dots per inch."""
     part = path.with_name(f'{path.stem}.part{path.suffix}')
     dates = {'.svg': {'Date': None}, '.pdf': {'CreationDate': None}}
     try:

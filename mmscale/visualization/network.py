@@ -1,7 +1,7 @@
 # Copyright (c) mmscale contributors.
-"""From an image file and a config to what a backbone takes.
+"""Load a backbone and an image for it, from a config and an image file.
 
-What is wrong with them raises ``ValueError`` or an ``OSError`` of one line.
+A bad config or image raises a ``ValueError`` or ``OSError`` of one line.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from mmscale.engine.models import load_model
 
 
 def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Reads an image file of any kind that MMCV reads, and resizes it to ``(height, width)``.
+    """Read an image file by MMCV, and resize the image to ``size``, (height, width), if given.
 
     Returns:
         np.ndarray: ``(H, W, 3)``, 8 bits, channels in the order B, G, R.
@@ -27,7 +27,7 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
         raise FileNotFoundError(f'IMAGE: there is no file {path}')
     try:
         image = mmcv.imread(path, 'color')
-    except Exception as error:  # of whichever library reads this kind of file
+    except Exception as error:  # any library may read this kind of file
         raise ValueError(f'IMAGE: {path} is not an image that MMCV reads ({error})') from error
     if image is None:
         raise ValueError(f'IMAGE: {path} is not an image that MMCV reads')
@@ -39,15 +39,15 @@ def read_image(path: str, size: tuple[int, int] | None = None) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Network:
-    """A backbone, and how an image enters it.
+    """A backbone with the preprocessor of its images.
 
     Attributes:
-        backbone (nn.Module): In eval mode.
-        preprocessor (nn.Module): Of the model, from 8 bits to what the backbone takes.
-        in_channels (int): 1 or 3.
+        backbone (nn.Module): The backbone, in eval mode.
+        preprocessor (nn.Module): The data preprocessor of the model.
+        in_channels (int): Number of channels of an image, 1 or 3.
         reads_bgr (bool): Whether the preprocessor takes the channels in the order B, G, R.
-        checkpoint (str | None): Where the weights are from; None if they are random.
-        path (str): Of the config.
+        checkpoint (str | None): Path of the weights; None if they are random.
+        path (str): Path of the config.
     """
 
     backbone: nn.Module
@@ -58,7 +58,7 @@ class Network:
     path: str = ''
 
     def to_input(self, image: np.ndarray) -> Tensor:
-        """``(1, in_channels, H, W)`` from an image as :func:`read_image` gives it."""
+        """Convert an image of :func:`read_image` to an input ``(1, in_channels, H, W)``."""
         if self.in_channels == 1:
             image = mmcv.bgr2gray(image, keepdim=True)
         elif not self.reads_bgr:
@@ -67,28 +67,28 @@ class Network:
         return self.preprocessor(dict(inputs=pixels))['inputs'].float()
 
     def to_picture(self, x: Tensor) -> np.ndarray:
-        """What Matplotlib draws, from an input of the backbone or a level of it, ``(C, H, W)``."""
+        """Convert an input of the backbone, or a level of it, ``(C, H, W)``, for Matplotlib."""
         turned = self.reads_bgr != getattr(self.preprocessor, 'to_rgb', False)
         return undo(x, self.preprocessor, turned)
 
 
 def undo(x: Tensor, preprocessor: nn.Module, is_bgr: bool) -> np.ndarray:
-    """The picture of which a preprocessor has made ``(C, H, W)``."""
+    """Return the picture that a preprocessor has converted to ``x``, ``(C, H, W)``."""
     if getattr(preprocessor, '_enable_normalize', False):
         x = x * preprocessor.std + preprocessor.mean
     return to_picture((x.flip(0) if is_bgr and len(x) == 3 else x) / 255)
 
 
 def to_picture(x: Tensor) -> np.ndarray:
-    """What Matplotlib draws, from ``(1, H, W)`` or ``(3, H, W)`` between 0 and 1."""
+    """Convert ``(1, H, W)`` or ``(3, H, W)`` between 0 and 1 for Matplotlib."""
     x = x.detach().clamp(0, 1).cpu().numpy()
     return x[0] if len(x) == 1 else x.transpose(1, 2, 0)
 
 
 def load_network(model: str, options: dict | None = None, pretrained: bool = False) -> Network:
-    """Builds a model with the weights of a checkpoint, or random ones, the same at each call.
+    """Build a model with the weights of a checkpoint, or with the same random weights each time.
 
-    The arguments are those of :func:`mmscale.engine.models.load_model`.
+    The arguments are the arguments of :func:`mmscale.engine.models.load_model`.
     """
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -106,7 +106,7 @@ def load_network(model: str, options: dict | None = None, pretrained: bool = Fal
 
 
 def input_channels(backbone: nn.Module) -> int:
-    """Channels of the image: those of the first layer that has any."""
+    """Return the number of channels of the image: the ``in_channels`` of the first layer."""
     for module in backbone.modules():
         if module is not backbone and isinstance(getattr(module, 'in_channels', None), int):
             return module.in_channels
@@ -114,7 +114,7 @@ def input_channels(backbone: nn.Module) -> int:
 
 
 def _reads_bgr(cfg) -> bool:
-    """Image files are loaded in the order B, G, R; datasets that lie in memory are R, G, B."""
+    """Tell whether images are B, G, R, as from files; datasets in memory are R, G, B."""
     dataset = leaf_datasets((cfg.get('test_dataloader') or {}).get('dataset', {}))[0]
     types = [str(transform.get('type')) for transform in dataset.get('pipeline') or ()]
     return not types or any('LoadImage' in name for name in types)

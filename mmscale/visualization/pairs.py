@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Features of a transformed image beside the transformed features of the image."""
+"""Compare features of a transformed image with the transformed features of the image."""
 
 import math
 import warnings
@@ -20,13 +20,13 @@ from .sampling import stride_before
 
 @dataclass(frozen=True)
 class Pair:
-    """One transformation of one image, through one network.
+    """The features of an image and a network under one transformation.
 
     Attributes:
         found (Tensor): ``(C, H, W)``, the features of the transformed image; nan where they are
             not compared.
         expected (Tensor): ``(C, H, W)``, the transformed features of the image.
-        error (float): Squared norm of their difference over that of ``expected``, over all
+        error (float): Squared norm of the difference over the squared norm of ``expected``, of all
             channels.
     """
 
@@ -36,10 +36,10 @@ class Pair:
 
 
 def common_side(networks: list[Network], image: np.ndarray) -> int:
-    """The largest side that leaves the middle of the image on a sample of every feature map.
+    """Return the largest side with the middle of the image on a sample of every feature map.
 
-    Maps of strided layers are aligned at the origin pixel or at the middle: both are the same
-    where the side is one more than a multiple of the stride.
+    Maps of strided layers are aligned at the origin pixel or at the middle. Both are equal if the
+    side is one more than a multiple of the stride.
     """
     strides = [stride_before(network) for network in networks]
     step, shorter = math.lcm(*strides), min(image.shape[:2])
@@ -53,13 +53,13 @@ def common_side(networks: list[Network], image: np.ndarray) -> int:
 
 
 def crop(image: np.ndarray, side: int) -> np.ndarray:
-    """The square in the middle."""
+    """Crop the square in the middle of an image (H, W, C), of ``side`` pixels."""
     top, left = ((size - side) // 2 for size in image.shape[:2])
     return image[top : top + side, left : left + side]
 
 
 def disc(side: int, middle: float, radius: float, edge: float = 0.0) -> Tensor:
-    """1 within a circle, falling smoothly to 0 over ``edge`` pixels inside of it, ``(H, W)``."""
+    """Return 1 within a circle, with a smooth fall to 0 over its last ``edge`` pixels, (H, W)."""
     positions = torch.arange(side, dtype=torch.float64) - middle
     distance = (positions[:, None] ** 2 + positions**2).sqrt()
     if edge == 0:
@@ -68,10 +68,10 @@ def disc(side: int, middle: float, radius: float, edge: float = 0.0) -> Tensor:
 
 
 def rotate(x: Tensor, angle: float, middle: float) -> Tensor:
-    """Squares ``(N, C, H, H)`` rotated counterclockwise by degrees, in float64.
+    """Rotate squares ``(N, C, H, H)`` counterclockwise by ``angle`` degrees, in float64.
 
-    ``middle`` is row and column of the point that stays, in samples. They are read by bicubic
-    interpolation, with zeros outside; quarter turns are exact.
+    ``middle`` is row and column of the fixed point, in samples. The interpolation is bicubic, with
+    zeros outside. Quarter turns are exact.
     """
     side = x.shape[-1]
     cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
@@ -84,9 +84,9 @@ def rotate(x: Tensor, angle: float, middle: float) -> Tensor:
 
 
 class LastOutput(nn.Module):
-    """The last output of a backbone; a scale space of one level is an ordinary map."""
+    """A backbone with its last output alone; a scale space of one level is an ordinary map."""
 
-    def __init__(self, backbone: nn.Module):
+    def __init__(self, backbone: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         grid = getattr(backbone, 'grid', None)
@@ -98,16 +98,16 @@ class LastOutput(nn.Module):
 
 
 def finest(x: Signal) -> Tensor:
-    """The finest level of a scale space, or the one map there is, ``(C, H, W)`` of one image."""
+    """Return the finest level of a scale space, or a map itself, ``(C, H, W)``, of one image."""
     return (split_levels(x)[0] if has_levels(x) else x)[0].double()
 
 
 @torch.no_grad()
 def scaled_pair(phi: LastOutput, x: Tensor, factor: float) -> Pair:
-    """The maps are of the finest level, the error is over all valid ones."""
+    """Compare features under scaling: maps of the finest level, the error of all valid levels."""
     zero_scale = 0.5 if phi.grid is None else phi.grid.zero_scale
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # of an undefined error: the figure says so
+        warnings.simplefilter('ignore')  # the figure says that an error is undefined
         result = equivariance_error(phi, x, [factor], scale_space=phi.grid)
     found = phi(scale_signal(x, factor, zero_scale=zero_scale))
     expected = scale_signal(phi(x), factor, phi.grid, zero_scale)
@@ -116,7 +116,7 @@ def scaled_pair(phi: LastOutput, x: Tensor, factor: float) -> Pair:
 
 @torch.no_grad()
 def rotated_pair(phi: LastOutput, x: Tensor, angle: float, stride: int) -> Pair:
-    """Maps and error are of the finest level, the error within the disc that stays on it."""
+    """Compare features under rotation, within the disc of the finest level that stays on it."""
     signal = phi(x)
     distance = stride * (phi.grid.factors[0] if is_pyramid(signal) else 1)
     middle = (x.shape[-1] - 1) / 2

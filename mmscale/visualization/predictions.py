@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""What a detector or segmentor finds in one image of its test data, made smaller and smaller."""
+"""Run a detector or segmentor on one image of its test data at several sizes."""
 
 import copy
 from collections.abc import Sequence
@@ -18,24 +18,24 @@ from mmscale.engine.study import batches, build_test_data, check_test_classes
 
 from .network import undo
 
-# From here on a box is right, if its class is.
+# Least intersection over union of a right box and an object of its class.
 OVERLAP = 0.5
 
 
 @dataclass(frozen=True)
 class Seen:
-    """One image at one factor, and what was found in it.
+    """One image at one factor, and the predictions for it.
 
     Attributes:
-        picture (np.ndarray): What the network has seen, ``(H, W, 3)`` from 0 to 1, without padding.
-        shape (tuple[int, int]): Height and width of the image on disk, to which the others belong.
-        boxes (Tensor | None): ``(D, 4)``, left, top, right, bottom in pixels of the image on disk;
-            None of a segmentor.
+        picture (np.ndarray): The network's input, ``(H, W, 3)`` from 0 to 1, without padding.
+        shape (tuple[int, int]): Height and width of the image on disk. Boxes and segments are in
+            its pixels.
+        boxes (Tensor | None): ``(D, 4)``, left, top, right, bottom; None for a segmentor.
         labels (Tensor | None): ``(D,)``, classes of the boxes.
-        right (Tensor | None): ``(D,)``, which boxes are those of an object.
-        missed (Tensor | None): ``(M, 4)``, boxes of the objects that none of them is of.
-        segments (Tensor | None): ``(H, W)``, classes of pixels; None of a detector.
-        classes (tuple[str, ...]): Their names, numbers where the dataset has none.
+        right (Tensor | None): ``(D,)``, whether a box matches an object.
+        missed (Tensor | None): ``(M, 4)``, boxes of the objects that no box matches.
+        segments (Tensor | None): ``(H, W)``, classes of pixels; None for a detector.
+        classes (tuple[str, ...]): Names of the classes, or numbers if the dataset has no names.
     """
 
     picture: np.ndarray
@@ -52,11 +52,10 @@ class Seen:
 def predict_over_scale(
     model: Model, index: int, factors: Sequence[float], threshold: float = 0.3
 ) -> list[Seen]:
-    """Runs a detector of boxes or a segmentor on image ``index`` of its test data at each factor.
+    """Run a detector of boxes or a segmentor on image ``index`` of its test data at each factor.
 
-    The image is made so many times smaller behind the pipeline; ``threshold`` is the least score
-    of a box. ValueError is raised if there is no such image, or the model finds neither boxes nor
-    segments.
+    The image is shrunk behind the pipeline. ``threshold`` is the least score of a box. A ValueError
+    is raised if there is no such image, or the model finds neither boxes nor segments.
     """
     dataset = build_test_data(model)
     check_test_classes(model, dataset)
@@ -76,7 +75,7 @@ def predict_over_scale(
                 f'{model.path} finds neither boxes (pred_instances) nor segments (pred_sem_seg)'
             )
         preprocessor = model.network.data_preprocessor
-        # Where the preprocessor does not turn them, channels are as MMCV has read them.
+        # If the preprocessor does not convert channels, they have MMCV's order.
         is_bgr = not getattr(preprocessor, '_channel_conversion', True)
         picture = undo(inputs[0, :, :height, :width], preprocessor, is_bgr)
         classes = tuple(dataset.metainfo.get('classes') or map(str, range(256)))
@@ -103,11 +102,11 @@ def _read(result: BaseDataElement, info: dict, threshold: float) -> dict | None:
 def match(
     boxes: Tensor, scores: Tensor, labels: Tensor, objects: Tensor, classes: Tensor
 ) -> Tensor:
-    """The number of the object of each box, ``(D,)``, -1 for none.
+    """Return the number of the object that each box matches, ``(D,)``, -1 for none.
 
-    It is of its class and overlaps it by half of the union or more. As in COCO, boxes choose in the
-    order of their scores, each the free object that it overlaps most. There are ``(D, 4)`` boxes
-    with ``(D,)`` scores and labels, and ``(M, 4)`` objects of ``(M,)`` classes.
+    A box matches an object of its class with an intersection over union of at least ``OVERLAP``. As
+    in COCO, boxes choose in the order of their scores, each the free object of largest overlap.
+    Boxes are ``(D, 4)``, scores and labels ``(D,)``, objects ``(M, 4)`` and classes ``(M,)``.
     """
     overlap = box_iou(boxes, objects)
     overlap[labels[:, None] != classes] = 0

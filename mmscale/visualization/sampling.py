@@ -1,8 +1,9 @@
 # Copyright (c) mmscale contributors.
-"""Where the layers of a network read the image."""
+"""Find the positions at which the layers of a network read the image."""
 
 import difflib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,16 +16,16 @@ from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, split_levels
 
 from .network import Network
 
-# Divisible by the usual strides, of which the size of a map then tells which it is.
+# The usual strides divide this side, so the size of a map determines the stride.
 PROBE_SIZE = 128
 
 
 @torch.no_grad()
 def stride_before(network: Network, layer: nn.Module | None = None) -> int:
-    """The stride of what enters a layer of the backbone, in samples of its level.
+    """Return the stride of the input of a layer, in samples of its level.
 
-    As a blank image shows it. Without a layer it is that of the backbone's last output. ValueError
-    is raised if the layer does not run, or takes no feature map.
+    A run on a blank image shows the stride. Without a layer, the backbone's last output counts. A
+    ValueError is raised if the layer does not run, or its input is no feature map.
     """
     grid = getattr(network.backbone, 'grid', None)
     side = PROBE_SIZE if grid is None else max(PROBE_SIZE, math.ceil(grid.factors[-1]))
@@ -50,13 +51,13 @@ def stride_before(network: Network, layer: nn.Module | None = None) -> int:
 
 @dataclass(frozen=True)
 class Reading:
-    """Where one output of a layer reads at one level; positions are (row, column) in pixels.
+    """The positions that one output of a layer reads at one level, (row, column) in pixels.
 
     Attributes:
-        origin (np.ndarray): ``(2,)``, of the output.
-        taps (np.ndarray): ``(taps, 2)``, undeformed.
+        origin (np.ndarray): ``(2,)``, the position of the output.
+        taps (np.ndarray): ``(taps, 2)``, the positions of the taps without offsets.
         moved (np.ndarray | None): ``(G, taps, 2)``, with the offsets of G deformable groups.
-        modulation (np.ndarray | None): ``(G, taps)``, their factors.
+        modulation (np.ndarray | None): ``(G, taps)``, the modulation of the taps.
     """
 
     origin: np.ndarray
@@ -66,7 +67,7 @@ class Reading:
 
 
 def find_layer(network: Network, name: str | None) -> tuple[str, ScaleConv]:
-    """A scale convolution of the backbone, by its name in the model or by default."""
+    """Find a scale convolution by name; by default the last deformable, else the first not 1x1."""
     modules = dict(network.backbone.named_modules(prefix='backbone'))
     layers = {key: module for key, module in modules.items() if isinstance(module, ScaleConv)}
     if name is None:
@@ -85,7 +86,7 @@ def find_layer(network: Network, name: str | None) -> tuple[str, ScaleConv]:
 
 @torch.no_grad()
 def watch(network: Network, layer: ScaleConv, image: Tensor) -> tuple[Signal, Signal | None]:
-    """What a layer gives for an image, and what its offset branch predicts, if it has one."""
+    """Return the output of a layer for an image, and the output of its offset branch or None."""
     seen, branch = {}, getattr(layer, 'conv_offset', None)
     handles = [
         module.register_forward_hook(lambda m, _, output: seen.update({m: output}))
@@ -103,15 +104,14 @@ def watch(network: Network, layer: ScaleConv, image: Tensor) -> tuple[Signal, Si
 def read_layer(
     network: Network, layer: ScaleConv, stride: int, image: Tensor, point: tuple[int, int]
 ) -> list[Reading]:
-    """Where the output of a layer nearest to a pixel of the image reads, level by level.
+    """Return the positions that the output of a layer nearest to a pixel reads, level by level.
 
-    ``stride`` is that of what enters the layer (:func:`stride_before`), ``image`` what the backbone
-    takes, ``(1, C, H, W)``, and ``point`` row and column of the pixel.
+    ``stride`` is the stride of the layer's input (:func:`stride_before`), ``image`` an input of the
+    backbone, ``(1, C, H, W)``, and ``point`` row and column of the pixel.
     """
     output, predicted = watch(network, layer, image)
     readings = []
     for k, level in enumerate(split_levels(output)):
-        # Pixels of the image between neighbouring samples, and between neighbouring taps.
         sample, tap = distances(layer.grid, k, stride, is_pyramid(output))
         at, origin = nearest(point, [sample * step for step in layer.stride], level.shape[-2:])
         steps = regular_taps(layer.kernel_size) * layer.dilation
@@ -128,7 +128,7 @@ def read_layer(
 
 
 def read_lifted(grid: ScaleGrid, levels: Signal, point: tuple[int, int]) -> list[Reading]:
-    """Where a 3x3 kernel on the lifted image reads."""
+    """Return the positions that a 3x3 kernel on the lifted image reads, level by level."""
     readings = []
     for k, level in enumerate(split_levels(levels)):
         sample, tap = distances(grid, k, 1, is_pyramid(levels))
@@ -138,19 +138,19 @@ def read_lifted(grid: ScaleGrid, levels: Signal, point: tuple[int, int]) -> list
 
 
 def distances(grid: ScaleGrid, k: int, stride: int, pyramid: bool) -> tuple[float, float]:
-    """Pixels of the image between the samples of a level, and between the taps that read it."""
+    """Return the distances of a level's samples and of its taps, in pixels of the image."""
     if pyramid:
         return stride * grid.factors[k], stride * grid.factors[k]
     return stride, stride * grid.dilations[k]
 
 
-def nearest(point, steps, size) -> tuple[list[int], np.ndarray]:
-    """The output nearest to a pixel: its index, and its position in pixels of the image."""
+def nearest(point: Sequence, steps: Sequence, size: Sequence) -> tuple[list[int], np.ndarray]:
+    """Return index and position, in pixels of the image, of the output nearest to a pixel."""
     at = [min(round(p / step), count - 1) for p, step, count in zip(point, steps, size)]
     return at, np.multiply(at, steps).astype(float)
 
 
 def regular_taps(kernel_size: tuple[int, int]) -> np.ndarray:
-    """``(taps, 2)``, row by row around the centre."""
+    """Return the positions of taps around the centre, ``(taps, 2)``, row by row."""
     rows, columns = (np.arange(n) - n // 2 for n in kernel_size)
     return np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1).reshape(-1, 2)

@@ -1,10 +1,10 @@
 # Copyright (c) mmscale contributors.
-"""Measures what scaling the offsets with the level does for deformable scale convolution.
+"""Measure the effect of scaling the offsets with the level in deformable scale convolution.
 
-One deformable layer of random weights, its offsets predicted by a random branch, on scale spaces of
-random images of 1/f spectrum. The scale space is shifted exactly, by slicing, so that what remains
-is the error of the layer. Compared are our layer, whose taps and offsets grow with the level, one
-whose taps alone do, and one ordinary deformable convolution for all levels.
+A deformable layer has random weights, and a random branch predicts its offsets. Scale spaces of
+random images of 1/f spectrum are shifted exactly, by slicing, so that only the layer makes an
+error. Three layers are compared: taps and offsets grow with the level (mmscale), taps alone grow,
+or an ordinary deformable convolution is applied to all levels.
 """
 
 import argparse
@@ -28,7 +28,7 @@ GRID = ScaleGrid(base=2, num_scales=5, zero_scale=1.0)
 
 
 def random_images(count: int, size: int, seed: int) -> Tensor:
-    """``(count, size, size)`` images of 1/f spectrum, blurred as ``zero_scale`` says they are."""
+    """Draw images ``(count, size, size)`` of 1/f spectrum, blurred by ``GRID.zero_scale``."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, size, size, generator=generator, dtype=torch.float64)
     rows = torch.fft.fftfreq(size, dtype=torch.float64)[:, None]
@@ -45,7 +45,7 @@ def unscaled_offset(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def per_level(x: Tensor, offset: Tensor, weight: Tensor, dilations: tuple[int, ...]) -> Tensor:
-    """An ordinary deformable convolution at each level, offsets in pixels."""
+    """Apply an ordinary deformable convolution to each level, with offsets in pixels."""
     levels = [
         deform_conv2d(*level, weight[:, :, 0], padding=dilation, dilation=dilation)
         for *level, dilation in zip(x.unbind(2), offset.unbind(2), dilations)
@@ -54,7 +54,7 @@ def per_level(x: Tensor, offset: Tensor, weight: Tensor, dilations: tuple[int, .
 
 
 scaled_offset = partial(scale_conv2d, scale_space=GRID)
-# name: (what predicts the offsets, the layer)
+# name: (the branch that predicts the offsets, the layer)
 LAYERS = {
     'unscaled': (unscaled_offset, partial(per_level, dilations=(1,) * GRID.num_scales)),
     'taps': (scaled_offset, partial(per_level, dilations=GRID.dilations)),
@@ -72,15 +72,15 @@ STYLES = {
 def measure(
     factor: int, samples: int = 4, rms: float = 0.5, border: int = 16, seed: int = 0
 ) -> dict[str, list[float]]:
-    """Squared relative errors of the three layers, one for each level that remains.
+    """Measure the squared relative errors of the three layers, for each remaining level.
 
     Args:
-        factor (int): By how much the scale space is scaled, a power of the base.
-        samples (int): Scale spaces measured, of 4 channels.
+        factor (int): Factor of the scaling, a power of the base.
+        samples (int): Number of scale spaces, of 4 channels.
         rms (float): Root mean square of the offsets, in taps.
-        border (int): Samples left out along each side, in pixels of the scaled signal: outside the
-            image are zeros, which begin within one pixel, large or small.
-        seed (int): Of images and weights.
+        border (int): Samples to leave out along each side, in pixels of the scaled signal, because
+            the step to the zeros outside of the image does not scale.
+        seed (int): Seed of images and weights.
     """
     x = gaussian_lift(random_images(samples * 4, SIZE, seed).view(samples, 4, SIZE, SIZE), GRID)
     generator = torch.Generator().manual_seed(seed)
@@ -117,11 +117,11 @@ def draw(results: dict) -> Figure:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--factors', type=int, nargs='+', default=[2, 4], choices=(2, 4, 8))
-    parser.add_argument('--rms', type=float, default=0.5, help='of the offsets, in taps')
-    parser.add_argument('--border', type=int, default=16, help='pixels left out along each side')
+    parser.add_argument('--rms', type=float, default=0.5, help='rms of the offsets, in taps')
+    parser.add_argument('--border', type=int, default=16, help='pixels to omit along each side')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--out', type=Path, default=Path('work_dirs/deform_equivariance'))
     args = parser.parse_args()

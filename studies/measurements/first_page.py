@@ -1,7 +1,8 @@
 # Copyright (c) mmscale contributors.
-"""Draws the picture and prints the table of the first page, from the results of two studies: the
-accuracy of an ordinary network and of the same network on three levels, on sizes of the training
-and on others.
+"""Draw the picture and print the table of the first page, from the results of studies.
+
+They compare an ordinary network with the same network on three levels, on sizes of the training and
+on other sizes.
 """
 
 import sys
@@ -20,7 +21,7 @@ from mmscale.visualization import save_figure  # noqa: E402
 
 PICTURE = ROOT / 'docs' / 'images' / 'sizes.png'
 LARGEST_DIGIT = 64  # pixels
-# The study, the images, the ordinary run, ours, and the factors of the sizes of the training.
+# Each row has the study, the images, the ordinary run, ours, and the factors of the training.
 ROWS = (
     ('sizes_stir', 'digits, 17 to 32 pixels', 'ResNet, blur, 17 to 32',
      'mean of probabilities, 17 to 32', (2, 3.77)),
@@ -31,14 +32,14 @@ ROWS = (
 
 
 def measured(name: str, run: str) -> tuple:
-    """Factors, mean accuracies in %, and multiply-adds of a run."""
+    """Return factors, mean accuracies in %, and multiply-adds of a run."""
     frame = tables.select(read_study(STUDIES / f'{name}.py'), tables.load(name), (run,))
     mean, _ = tables.spread(tables.by_seed(frame, 'accuracy'))
     return mean.columns.to_numpy(), mean.loc[run].to_numpy(), frame.multiply_adds.iloc[0]
 
 
 def table() -> str:
-    """Mean accuracies over the sizes of the training, and over those that were not trained."""
+    """Return a table of mean accuracies over the sizes of the training, and over other sizes."""
     rows = []
     for name, images, *runs, (lowest, highest) in ROWS:
         for run, network in zip(runs, ('ResNet-18, blur', 'on three levels')):

@@ -1,11 +1,11 @@
 # Copyright (c) mmscale contributors.
-"""Equivariance error against cost: which base, which blur, which zero_scale, which kernel.
+"""Measure equivariance error against cost for bases, blurs, zero scales and kernels.
 
-Networks of random weights and calibrated norms on crops of photographs; the error is that of the
-last feature maps, at each of several factors, the cost that of a training step, in steps of the
-ordinary network. How much the network amplifies any small change of the images stands beside them:
-it amplifies errors of its first layers likewise. A table, a figure and all numbers as CSV are left
-in the folder of ``--out``.
+The networks have random weights and calibrated norms and run on crops of photographs. The error is
+the error of the last feature maps, at several factors. The cost is the time of a training step,
+relative to the ordinary network. The amplification of a small change of the images stands beside
+them, because a network amplifies errors of its first layers likewise. A table, a figure and all
+numbers as CSV are written to the folder of ``--out``.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import statistics
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ from mmscale.registry import MODELS
 from mmscale.scale_space import split_levels
 from mmscale.visualization import save_figure
 
-# Levels an octave; the base is its root of 2.
+# Levels per octave d of each base, 2 ** (1 / d).
 DENSITIES = {'2': 1, '√2': 2, '∛2': 3, '∜2': 4}
 BLURS = {
     'none': None,
@@ -48,7 +49,8 @@ BLURS = {
 COLOURS = dict(zip(BLURS, ('#999999', '#56b4e9', '#0072b2', '#009e73', '#d55e00')))
 MARKERS = dict(zip(DENSITIES, 'osD^'))
 
-# With ``--kernels``, of 3x3 taps: form, lift, kernel. On pyramids a discrete kernel is the dilated.
+# With ``--kernels``: lift and kernel of 3x3 taps, by form. On pyramids, discrete kernels are the
+# dilated kernels.
 DENSE, REPEAT, PYRAMID = 'GaussianLift', 'RepeatLift', 'GaussianPyramidLift'
 HERMITE = dict(type='mmscale.HermiteBasis', effective_size=3, width=0.9)
 JET = dict(type='mmscale.GaussianDerivativeBasis', max_order=2, width=0.9)
@@ -64,11 +66,11 @@ KERNELS = {
     'pyramid, Gaussian derivatives': (PYRAMID, JET),
 }
 KERNEL_COLOURS = {kernel: f'C{i}' for i, kernel in enumerate(KERNELS)}
-# Taps of the support of Hermite functions of 3x3 at level 0.
+# Support of 3x3 Hermite functions at level 0, in taps.
 HERMITE_SUPPORT = 5
 
-# What is built, the side and number of crops, octaves from the finest level to the coarsest, and
-# factors: three octaves of a map of stride 4 leave no sample off the border at the last of them.
+# For each network, its config, the side and number of crops, the octaves from the finest level to
+# the coarsest, and the factors. Three octaves of a map of stride 4 would leave only border.
 FACTORS = (1.1, 1.25, 1.5, 2.0, 2.5, 3.0)
 NETWORKS = {
     'cifar18': (
@@ -87,7 +89,7 @@ for depth in (18, 34, 50):
 
 
 class Configuration(NamedTuple):
-    """One level is the ordinary network, of base None."""
+    """A configuration of a network; base None is the ordinary network, of one level."""
 
     base: str | None
     zero_scale: float
@@ -96,7 +98,7 @@ class Configuration(NamedTuple):
 
     @property
     def work(self) -> tuple:
-        """What its cost depends on: ``zero_scale`` changes numbers alone."""
+        """The fields that determine the cost, all but ``zero_scale``."""
         return self.base, self.blur, self.kernel
 
     @property
@@ -120,7 +122,7 @@ NAMED = {
 }
 
 
-def progress(text: str):
+def progress(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
@@ -134,10 +136,10 @@ def parse_args() -> argparse.Namespace:
     add('--aa-stem', action='store_true',
         help='blur behind the strided convolution of the stem, too')  # fmt: skip
     add('--no-cost', action='store_true', help='errors alone')
-    add('--border', type=int, default=2, help='samples left out; default: 2')
-    add('--seeds', type=int, nargs='+', default=[0], help='of the weights')
-    add('--num-images', type=int, help='crops; default: that of the network')
-    add('--batch-size', type=int, default=4, help='of a training step')
+    add('--border', type=int, default=2, help='samples to omit along each side; default: 2')
+    add('--seeds', type=int, nargs='+', default=[0], help='seeds of the weights')
+    add('--num-images', type=int, help='number of crops; default: by network')
+    add('--batch-size', type=int, default=4, help='batch size of a training step')
     add('--images', type=Path, help="default: scikit-learn's two photographs")
     add('--out', type=Path, default=Path('work_dirs/frontier'), help='a folder')
     args = parser.parse_args()
@@ -159,8 +161,8 @@ def configurations(named: bool, kernels: bool) -> list[Configuration]:
     return [ORDINARY._replace(blur=blur) for blur in blurs] + ours
 
 
-def build(args, configuration: Configuration, seed: int = 0) -> nn.Module:
-    """A network with random weights."""
+def build(args: argparse.Namespace, configuration: Configuration, seed: int = 0) -> nn.Module:
+    """Build a network with random weights."""
     base, zero_scale, blur, kernel = configuration
     config, _, _, octaves, _ = NETWORKS[args.network]
     grid = dict(num_scales=1)
@@ -178,7 +180,7 @@ def build(args, configuration: Configuration, seed: int = 0) -> nn.Module:
         options['aa_layer'] = dict(type='mmscale.ScaleBlurPool2d', **BLURS[blur])
         if args.aa_stem:
             options['aa_stem'] = True
-        if args.network == 'convnet':  # in place of its max pooling
+        if args.network == 'convnet':  # the blur replaces its max pooling
             options.update(pool_size=1, pool_stride=2)
     torch.manual_seed(seed)
     model = MODELS.build(dict(config, **options))
@@ -188,19 +190,19 @@ def build(args, configuration: Configuration, seed: int = 0) -> nn.Module:
 
 @torch.no_grad()
 def calibrate_norms(network: nn.Module, images: Tensor) -> nn.Module:
-    """Gives the batch norms of a network the statistics of images, and puts it into eval mode.
+    """Set the batch norms of a network to the statistics of images, and set it to eval mode.
 
-    The features of random weights otherwise grow or vanish with the depth. Scales become 1, shifts
-    0: a residual branch whose last norm starts at 0 would be measured as the identity.
+    Features of random weights would otherwise grow or vanish with the depth. Scales become 1 and
+    shifts 0, because a residual branch whose last norm starts at 0 would be the identity.
 
     Args:
-        network (nn.Module): Changed in place.
-        images (Tensor): ``(N, C, H, W)``, passed through it once.
+        network (nn.Module): The network, changed in place.
+        images (Tensor): Images ``(N, C, H, W)`` for one pass.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
-        norm.momentum = 1.0  # of this batch alone
+        norm.momentum = 1.0  # only this batch counts
         nn.init.ones_(norm.weight)
         nn.init.zeros_(norm.bias)
     network.train()
@@ -210,8 +212,10 @@ def calibrate_norms(network: nn.Module, images: Tensor) -> nn.Module:
     return network.eval()
 
 
-def measure(args, configuration: Configuration, images: Tensor) -> dict[str, list]:
-    """Errors at each factor and the amplification, by output, means over images and seeds."""
+def measure(
+    args: argparse.Namespace, configuration: Configuration, images: Tensor
+) -> dict[str, list]:
+    """Measure errors and amplification of each output, as means over images and seeds."""
     errors, amplifications = [], []
     for seed in args.seeds:
         model = calibrate_norms(build(args, configuration, seed), images[:16])
@@ -228,11 +232,11 @@ def measure(args, configuration: Configuration, images: Tensor) -> dict[str, lis
 
 
 @torch.no_grad()
-def amplification(model, images: Tensor, share: float = 1e-3) -> list[Tensor]:
-    """How much larger a small change of the images is behind the network, by output.
+def amplification(model: nn.Module, images: Tensor, share: float = 1e-3) -> list[Tensor]:
+    """Measure how much each output of a network amplifies a small change of the images.
 
-    To each image is added ``share`` of the next. Compared are squared norms of the change, each as
-    a part of that of what is changed.
+    The change adds ``share`` of the next image to each image. The amplification is the ratio of the
+    relative squared norms of the change, behind and before the network.
     """
     change = share * images.roll(1, 0)
     before = change.square().sum() / images.square().sum()
@@ -243,8 +247,8 @@ def amplification(model, images: Tensor, share: float = 1e-3) -> list[Tensor]:
     return found
 
 
-def step_of(args, configuration: Configuration):
-    """A function that takes a training step on random images and returns its seconds."""
+def step_of(args: argparse.Namespace, configuration: Configuration) -> Callable[[], float]:
+    """Return a function that makes a training step on random images and returns its seconds."""
     model, side = build(args, configuration).train(), NETWORKS[args.network][1]
     images = torch.randn(args.batch_size, 3, side, side)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -260,10 +264,10 @@ def step_of(args, configuration: Configuration):
     return step
 
 
-def costs(args, compared: list[Configuration]) -> dict[tuple, float]:
-    """Seconds of a training step over those of the ordinary network, measured in turn with it.
+def costs(args: argparse.Namespace, compared: list[Configuration]) -> dict[tuple, float]:
+    """Measure the time of a training step relative to the ordinary network's, in turn with it.
 
-    The median of 9 ratios, by :attr:`Configuration.work`.
+    Each cost is the median of 9 ratios, by :attr:`Configuration.work`.
     """
     ordinary, found = step_of(args, ORDINARY), {ORDINARY.work: 1.0}
     for configuration in compared:
@@ -277,7 +281,7 @@ def costs(args, compared: list[Configuration]) -> dict[tuple, float]:
 
 
 def table(rows: list[dict], factors: tuple) -> str:
-    """Markdown, one part an output of the network."""
+    """Return a Markdown table for each output of the network."""
     head = ['network', '', 'multiply-adds', 'cost', *(f's = {s:g}' for s in factors), 'worst',
             'amplifies']  # fmt: skip
     lines = []
@@ -294,14 +298,14 @@ def table(rows: list[dict], factors: tuple) -> str:
     return '\n'.join(lines)
 
 
-def key(label: str, **look) -> Line2D:
+def key(label: str, **look: object) -> Line2D:
     return Line2D([], [], label=label, **{**dict(ls='', ms=8, color='black'), **look})
 
 
 def draw(rows: list[dict], title: str) -> Figure:
-    """Worst error against cost, both on logarithmic axes, the named configurations labelled.
+    """Draw the worst error against cost, on logarithmic axes, with labels of named configurations.
 
-    The cost is the time of a training step where that is measured, else the multiply-adds.
+    The cost is the time of a training step if all times are measured, else the multiply-adds.
     """
     figure = Figure(figsize=(8.5, 5.5), layout='constrained')
     axes = figure.subplots()
@@ -344,7 +348,7 @@ def draw(rows: list[dict], title: str) -> Figure:
 
 
 def to_csv(rows: list[dict], factors: tuple) -> str:
-    """A line a network, output and factor."""
+    """Return CSV with a line for each network, output and factor."""
     lines = [
         dict(network=row['configuration'].name, role=row['configuration'].role, output=i,
              factor=factor, error=error, amplification=grown, multiply_adds=row['multiply_adds'],
@@ -356,11 +360,11 @@ def to_csv(rows: list[dict], factors: tuple) -> str:
     return pd.DataFrame(lines).to_csv(index=False, lineterminator='\n')
 
 
-def main():
+def main() -> None:
     args = parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     keep_freed_blocks()
-    MMLogger.get_instance('frontier', log_level='ERROR')  # how each weight is initialised
+    MMLogger.get_instance('frontier', log_level='ERROR')  # hides logs of the initialisation
     warnings.filterwarnings('ignore', message='no level is valid')
     _, side, count, _, factors = NETWORKS[args.network]
     images = photograph_crops(args.num_images or count, side, folder=args.images).float()

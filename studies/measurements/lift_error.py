@@ -1,9 +1,9 @@
 # Copyright (c) mmscale contributors.
-"""Measures the equivariance error of the Gaussian lift alone, for several zero scales.
+"""Measure the equivariance error of the Gaussian lift alone, for several zero scales.
 
-Behind the lift a network on an integer base is exact: this is where its error comes from. A sampled
-image is taken to be blurred by ``zero_scale`` already. Where it is sharper, what scaling it down
-samples is aliased, and coarser levels are blurred from that.
+At powers of an integer base, a network is exact behind the lift, so the lift makes its error. The
+lift assumes that an image has the blur ``zero_scale``. If the image is sharper, its scaled version
+aliases, and coarser levels are blurred from aliased pixels.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def draw(errors: dict[float, list[float]], base: float) -> Figure:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('--zero-scales', type=float, nargs='+', default=[0.25, 0.5, 1.0])
@@ -52,7 +52,7 @@ def main():
         help="a folder of images of at least 224 pixels; default: crops of scikit-learn's photos"
         )  # fmt: skip
     add('--num-images', type=int, default=64)
-    add('--seed', type=int, default=0, help='of the crops')
+    add('--seed', type=int, default=0, help='seed of the crops')
     add('--out', type=Path, default=Path('work_dirs/lift_error'))
     args = parser.parse_args()
     if args.num_images < 1:

@@ -1,10 +1,10 @@
 # Copyright (c) mmscale contributors.
-"""Draws the animation of the first page: a digit of STIR-MNIST that shrinks, and the probabilities
-that two networks give to each class.
+"""Draw the animation of the first page: a shrinking digit and the answers of two networks.
 
     python studies/measurements/shrinking_digit.py ORDINARY OURS [--index 0]
 
-Each is ``CONFIG:CHECKPOINT``, trained on digits of 17 to 32 pixels by the study ``sizes_stir``.
+The digit is of STIR-MNIST. Each network is ``CONFIG:CHECKPOINT``, trained on digits of 17 to 32
+pixels by the study ``sizes_stir``. The bars are the probabilities of each class.
 """
 
 import argparse
@@ -28,7 +28,7 @@ FRAME, LAST = 120, 1500  # ms
 
 @torch.no_grad()
 def probabilities(network: torch.nn.Module, image: np.ndarray) -> np.ndarray:
-    """Of each class, for an image ``(64, 64)``."""
+    """Return the probability of each class for an image ``(64, 64)``."""
     inputs = network.data_preprocessor(dict(inputs=[torch.tensor(image)[None]]))['inputs']
     (sample,) = network(inputs, mode='predict')
     return sample.pred_score.numpy()
@@ -52,10 +52,10 @@ def draw(image: np.ndarray, size: int, label: int, answers: list) -> Image.Image
     return Image.open(file).convert('RGB').quantize(32, dither=Image.Dither.NONE)
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('models', nargs=2, metavar='MODEL', help=HELP)
-    parser.add_argument('--index', type=int, default=0, help='of the digit in the test data')
+    parser.add_argument('--index', type=int, default=0, help='index of the digit in the test data')
     parser.add_argument('--data-root', default='data/mnist')
     parser.add_argument('--out', type=Path, default=OUT)
     args = parser.parse_args()

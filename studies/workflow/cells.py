@@ -1,30 +1,29 @@
 # Copyright (c) mmscale contributors.
-"""What a study consists of, one cell for each of its runs and seeds, and which cells are to run.
+"""Make the cells of a study, one for each run and seed, and find the cells that are to run.
 
 A study is a Python file with the names
 
-- ``title`` (str): Stands over its tables and pictures.
+- ``title`` (str): Title of the tables and pictures.
 - ``runs`` (dict[str, dict]): For each run its ``config``, a path from the root of the repository,
-  and what else holds for it alone: ``options``, ``epochs`` (see below), and any plain values that
-  tables and pictures ask for.
-- ``seeds`` (list[int]): Each run is trained with each, all of them with the first one first.
+  and its own ``options``, ``epochs`` (see below), and plain values for tables and pictures.
+- ``seeds`` (list[int]): Seeds of each run. All runs with the first seed come first.
 
 and, optionally,
 
 - ``seed_options`` (list[str]): Options whose value is the seed, beside ``randomness.seed``.
-- ``options`` (dict): Of every run, as ``--cfg-options`` of ``tools/train.py`` takes them.
-- ``epochs`` (int): In place of those of the configs; schedules are stretched in proportion.
-- ``checkpoint`` (str): Which is measured: 'last', the default, or 'best' in the validation.
-- ``equivariance`` (dict): Arguments of ``tools/equivariance.py``, without the dashes; without it
+- ``options`` (dict): Options of every run, as in ``--cfg-options`` of ``tools/train.py``.
+- ``epochs`` (int): Epochs in place of the configs' epochs; schedules are stretched in proportion.
+- ``checkpoint`` (str): The measured checkpoint, 'last' (default) or 'best' in the validation.
+- ``equivariance`` (dict): Arguments of ``tools/equivariance.py``, without the dashes. By default
   nothing is measured over scale.
-- ``test`` (bool): Whether ``tools/test.py`` runs, too, over the config's test data.
-- ``tests`` (dict[str, dict]): More such tests by name, and the options with which each runs.
-- ``columns`` (dict[str, list[str]]): Of the table of these tests: for each the name of a test and
-  of a metric of its evaluator.
+- ``test`` (bool): Whether ``tools/test.py`` runs, too, on the config's test data.
+- ``tests`` (dict[str, dict]): Names of further tests, and the options of each test.
+- ``columns`` (dict[str, list[str]]): Columns of the table of these tests. Each has the name of a
+  test and of a metric of its evaluator.
 - ``pictures`` (list[dict]), ``comparisons`` (list[tuple]): See ``draw.py``.
 
-``cells.py STUDY FILE [REGEX]`` prints, as JSON, the cells that a CSV file of results lacks; of
-those whose ``run, seed 0`` the regular expression fits, if there is one.
+``cells.py STUDY FILE [REGEX]`` prints, as JSON, the cells that a CSV file of results lacks. With a
+regular expression, it prints only cells whose ``run, seed 0`` matches.
 """
 
 import copy
@@ -50,14 +49,14 @@ STUDIES, RESULTS = ROOT / 'studies', ROOT / 'studies' / 'results'
 NEEDED = ('title', 'runs', 'seeds')
 DEFAULTS = dict(seed_options=[], options={}, epochs=None, checkpoint='last', equivariance=None,
                 test=False, tests={}, columns={}, pictures=[], comparisons=[])  # fmt: skip
-DIGESTS = ('config', 'data', 'code')  # in the lines of results, each empty where it is unknown
-# Code that measures, beside that of the network and its data.
+DIGESTS = ('config', 'data', 'code')  # columns of the results, empty if unknown
+# Modules that measure, beside the modules of the network and its data.
 MEASURING = ('mmscale.engine.study', 'mmscale.engine.accuracy')
 LENGTHS = ('begin', 'end', 'T_max', 'total_steps', 'total_iters', 'step_size')  # of schedules
 
 
 def find_study(name: str) -> Path:
-    """The file of a study, which is named by its path or as its file in ``studies/``."""
+    """Find the file of a study, by its path or by the name of its file in ``studies/``."""
     path = Path(name) if name.endswith('.py') else STUDIES / f'{name}.py'
     if not path.is_file():
         known = ', '.join(sorted(path.stem for path in STUDIES.glob('*.py')))
@@ -66,7 +65,7 @@ def find_study(name: str) -> Path:
 
 
 def read_study(path: Path) -> SimpleNamespace:
-    """Reads a study; ValueError for what it cannot have."""
+    """Read a study; raise ValueError for names or values that are not allowed."""
     names = runpy.run_path(str(path)).items()
     found = {name: value for name, value in names if name[0] != '_' and not callable(value)}
     known = (*NEEDED, *DEFAULTS)
@@ -91,7 +90,7 @@ def read_study(path: Path) -> SimpleNamespace:
 
 
 def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
-    """One training of a study, what is measured of it, and the digests of what that depends on.
+    """Make a cell: a training, its measurements, and the digests that determine the results.
 
     Raises:
         ValueError: If the config does not take the options.
@@ -115,7 +114,7 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
     data, without_data = '', None
     try:
         data = digests.of_data(cfg)
-    except ValueError as error:  # not on this machine
+    except ValueError as error:  # the data may be missing on this machine
         without_data = f'study: runs[{run!r}]: its data cannot be read: {error}'
     of_hook = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     if study.checkpoint == 'best' and not of_hook.get('save_best'):
@@ -137,19 +136,18 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
         code=(digests.of_code(cfg, *MEASURING) if study.equivariance else code)[:12],
         slug=f'{re.sub("[^a-z0-9.]+", "-", run.lower()).strip("-")}_seed{seed}',
     )
-    # Names change with what the numbers depend on. What was trained stays where only what is
-    # measured of it has changed.
+    # Names change with the digests. A training keeps its folder if only measurements have changed.
     cell['folder'] = f'{cell["slug"]}_{short(training, study.checkpoint, data, code)}'
     cell['result'] = short(*(cell[name] for name in DIGESTS))
     return cell
 
 
 def stretched(cfg: Config, epochs: int) -> dict:
-    """Options that make a training as many epochs long, its schedules in proportion.
+    """Return options that set the epochs of a training and stretch its schedules in proportion.
 
     Raises:
         ValueError: If the training is not by epochs, a schedule does not count in epochs, or a part
-            of one would have less than one.
+            of a schedule would be shorter than one epoch.
     """
     before = (cfg.get('train_cfg') or {}).get('max_epochs')
     if type(epochs) is not int or epochs < 1:
@@ -163,7 +161,7 @@ def stretched(cfg: Config, epochs: int) -> dict:
         for name in (one for one in LENGTHS if one in schedule):
             length = round(schedule[name] * epochs / before)
             if name in ('begin', 'end') and schedule[name] > 0:
-                length = max(1, length)  # a warm-up keeps a step, and what follows begins there
+                length = max(1, length)  # a warm-up keeps an epoch, and the next part begins there
             options[f'{key}.{name}'] = length
             least = {'begin': 0, 'end': options.get(f'{key}.begin', 0) + 1}.get(name, 1)
             if length < least:
@@ -178,17 +176,17 @@ def stretched(cfg: Config, epochs: int) -> dict:
 
 
 def short(*parts: str) -> str:
-    """Twelve hexadecimal digits of the digest of several texts."""
+    """Return twelve hexadecimal digits of the digest of several texts."""
     return digest(part.encode() for part in parts)[:12]
 
 
 def changed(cell: dict, row: dict) -> list[str]:
-    """Which digests of a cell are not those of its measurement. What is unknown has not changed."""
+    """Return the names of the digests that changed since a measurement; unknown ones have not."""
     return [name for name in DIGESTS if row[name] and cell[name] and row[name] != cell[name]]
 
 
 def plan(study: SimpleNamespace, results: Path, only: str = '') -> dict:
-    """The cells that are to run, and lines that say why; ValueError if their data are not there."""
+    """Return the cells to run, and lines with reasons; raise ValueError if data are missing."""
     known, todo, lines, done = {}, [], [], 0
     if results.is_file():
         with results.open(encoding='utf-8', newline='') as file:
@@ -210,9 +208,9 @@ def plan(study: SimpleNamespace, results: Path, only: str = '') -> dict:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     name, results, *only = sys.argv[1:]
-    with redirect_stdout(sys.stderr):  # datasets say what they make
+    with redirect_stdout(sys.stderr):  # datasets print messages
         found = plan(read_study(find_study(name)), Path(results), *only)
     print(f'\n{json.dumps(found)}')  # a progress bar has left its line unfinished
 

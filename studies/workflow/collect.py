@@ -1,7 +1,7 @@
 # Copyright (c) mmscale contributors.
-"""Puts results of cells into the CSV file of a study: ``collect.py STUDY FILE RESULT ...``.
+"""Collect results of cells in the CSV file of a study: ``collect.py STUDY FILE RESULT ...``.
 
-Lines of a cell that was measured anew take the place of its former ones; all others stay. Several
+The lines of a new measurement replace the former lines of its cell; all others stay. Several
 machines may collect into one file.
 """
 
@@ -17,12 +17,12 @@ from mmscale.engine.report import write_text
 
 
 def read(path: Path) -> pd.DataFrame:
-    """All columns as they are written: no number is rounded on its way."""
+    """Read all columns as text, so that no number is rounded."""
     return pd.read_csv(path, dtype=str, keep_default_na=False)
 
 
 def collect(study: SimpleNamespace, path: Path, results: list[Path]) -> None:
-    """Adds results to a CSV file, in the order of the study; what it does not have stays behind."""
+    """Add results to a CSV file, in the order of the study; cells that it lacks come last."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f'{path}.lock'):
         parts = [

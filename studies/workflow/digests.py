@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Digests of code, configs and data: whether numbers of a while ago would be the same today."""
+"""Compute digests of code, configs and data, to know whether old numbers are still valid."""
 
 import ast
 import json
@@ -20,25 +20,25 @@ from mmscale.engine.errors import one_line
 from mmscale.engine.study import digest
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-SAMPLES = 256  # of a dataset, spread evenly, tell it from another
+SAMPLES = 256  # samples of a dataset, spread evenly, in its digest
 
 
 def of_config(cfg: Config) -> str:
-    """SHA-256 of a config with all that it inherits."""
+    """Return the SHA-256 of a config with all that it inherits."""
     return digest([json.dumps(cfg.to_dict(), default=str, sort_keys=True).encode()])
 
 
 def of_code(cfg: Config, *modules: str) -> str:
-    """SHA-256 of the code of the package that a config and these modules use.
+    """Return the SHA-256 of the package's code that a config and these modules use.
 
-    It is without comments and docstrings. Types of the config are looked up in all registries.
+    Comments and docstrings do not count. Types of the config are looked up in all registries.
     """
     used = modules_used([*modules, *_homes(_words(cfg.to_dict()))])
     return digest(_statements(_path(name)).encode() for name in sorted(used))
 
 
 def modules_used(names: Iterable[str]) -> set[str]:
-    """These modules, and those of the package that they import or build by name, and so on."""
+    """Return these modules, and recursively the package's modules that they import or name."""
     found, todo = set(), list(names)
     while todo:
         name = todo.pop()
@@ -71,14 +71,14 @@ def _needs(name: str) -> list[str]:
 
 
 def _imported(node: ast.ImportFrom, name: str) -> Iterator[tuple[str, ast.alias]]:
-    """What a statement of the module ``name`` imports from the package."""
+    """Yield the imports from the package of a statement in the module ``name``."""
     source = resolve_name('.' * node.level + (node.module or ''), find_spec(name).parent)
     if source.partition('.')[0] == 'mmscale':
         yield from ((source, alias) for alias in node.names)
 
 
 def _home(source: str, name: str) -> str:
-    """The module that defines what a package only passes on."""
+    """Return the module that defines a name that a package re-exports."""
     if find_spec(source).submodule_search_locations and find_spec(f'{source}.{name}'):
         return f'{source}.{name}'
     for node in ast.walk(_tree(source)):
@@ -90,7 +90,7 @@ def _home(source: str, name: str) -> str:
 
 
 def _homes(words: Iterable[str]) -> Iterator[str]:
-    """The modules of the classes that the registries of the package know by these names."""
+    """Yield the modules of the classes with these names in the registries of the package."""
     known = {
         name: kind.__module__
         for one in vars(registry)['_CHILDREN'].values()
@@ -101,7 +101,7 @@ def _homes(words: Iterable[str]) -> Iterator[str]:
 
 
 def _words(part) -> Iterator[str]:
-    """Strings and classes of a config, wherever they stand."""
+    """Yield all strings and names of classes in a config."""
     if isinstance(part, dict | list | tuple):
         for value in part.values() if isinstance(part, dict) else part:
             yield from _words(value)
@@ -126,10 +126,10 @@ def _statements(path: Path) -> str:
 
 
 def of_data(cfg: Config) -> str:
-    """SHA-256 of some samples of each split of a config's data, as they are before pipelines.
+    """Return the SHA-256 of some samples of each split of a config's data, before pipelines.
 
     Raises:
-        ValueError: If the data are not there, or cannot be read.
+        ValueError: If the data are missing, or cannot be read.
     """
     scope = cfg.get('default_scope') or 'mmpretrain'
     datasets = (cfg[loader].dataset.to_dict() for loader in LOADERS if cfg.get(loader))
@@ -142,18 +142,18 @@ def of_data(cfg: Config) -> str:
 
 @cache
 def _of_dataset(dataset: str, scope: str) -> str | Exception:
-    """Of a dataset, which many configs share, or why it cannot be read: that is tried once."""
+    """Return a dataset's digest, or its error; cached, because many configs share a dataset."""
     try:
         with DefaultScope.overwrite_default_scope(scope):
             return of_samples(DATASETS.build(json.loads(dataset)))
-    except Exception as error:  # of whichever dataset
+    except Exception as error:  # a dataset can raise anything
         return error
 
 
 def of_samples(dataset: Dataset) -> str:
-    """SHA-256 of the length of a dataset and some of its samples, as they are before its pipeline.
+    """Return the SHA-256 of a dataset's length and some of its samples, before its pipeline.
 
-    Of a dataset that is not one of MMEngine's only the length counts.
+    If a dataset has no ``get_data_info`` of MMEngine, only its length counts.
     """
     count = min(SAMPLES, len(dataset))
     places = [i * len(dataset) // count for i in range(count)]
@@ -163,11 +163,11 @@ def of_samples(dataset: Dataset) -> str:
 
 
 def _bytes(key: str, value) -> bytes:
-    """Of an entry of a sample; of files the size counts, wherever they lie."""
+    """Return the bytes of an entry of a sample; a path counts by the size of its file."""
     if key.endswith('path') and value is not None:
         return str(Path(value).stat().st_size).encode()
     if isinstance(value, np.ndarray):
         return value.tobytes()
-    if key == 'instances':  # the boxes of a detector
+    if key == 'instances':  # annotations of a detector
         return json.dumps(value, sort_keys=True).encode()
     return str(value).encode() if isinstance(value, numbers.Number | str) else b''

@@ -1,23 +1,22 @@
 # Copyright (c) mmscale contributors.
-"""Draws the page and the pictures of a study: ``draw.py STUDY FILE FOLDER``.
+"""Draw the page and the pictures of a study: ``draw.py STUDY FILE FOLDER``.
 
 The page, ``<study>.md``, goes beside the CSV file of results, the pictures into a folder. Each
 entry of a study's ``pictures`` is a dict with its ``kind``:
 
-- 'scale': accuracy and equivariance error against scale, side by side; ``runs`` names those to draw
-  (default: all), ``layer`` whose error (default: the last), or several, of which each run has its
-  first.
+- 'scale': accuracy and equivariance error against scale, side by side. ``runs`` names the runs
+  (default: all). ``layer`` names the layer of the error (default: the last), or several layers; of
+  these, each run shows its first.
 - 'scatter': the mean error over all factors above 1 against the mean accuracy there.
 - 'factors': accuracy, or with ``measure='error'`` equivariance error, against scale for each value
-  of each factor that was varied: a row for each ``model``, a column for each ``factor`` and a line
-  for each ``value`` of the runs, which have these keys in the study; runs without a factor are the
-  setting around which the others vary, drawn in every panel of their model at ``values[factor]``.
-- 'columns': the ``columns`` of the study that the picture names, a line a run, with ``label`` at
-  its axis; a panel for each value that the runs have of the key ``panels``.
+  of each varied factor. There is a row for each ``model``, a column for each ``factor`` and a line
+  for each ``value``; runs have these keys in the study. Runs without a factor are the common
+  setting, drawn in every panel of their model at ``values[factor]``.
+- 'columns': the ``columns`` of the study that the picture names, a line for each run, with
+  ``label`` at the axis, and a panel for each value of the runs' key ``panels``.
 
 ``name`` becomes part of the file's name. Runs have ``style``, a dict of arguments of Matplotlib.
-``comparisons`` are tuples of a title and two runs, of which the page compares the second with the
-first.
+``comparisons`` are tuples of a title and two runs. The page compares the second run with the first.
 """
 
 import math
@@ -30,6 +29,8 @@ import pandas as pd
 import tables
 from cells import find_study, read_study
 from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from tables import by_seed, spread
@@ -43,13 +44,13 @@ LINE = dict(ms=4.5, lw=1.3, capsize=2, elinewidth=0.9)
 
 
 def draw(study: SimpleNamespace, name: str, frame: pd.DataFrame, out: Path) -> list:
-    """Writes the pictures of a study, ``<name>_<picture>.png``; returns their titles and files."""
+    """Write the pictures of a study, ``<name>_<picture>.png``; return their titles and files."""
     out.mkdir(parents=True, exist_ok=True)
     drawn = []
     for picture in study.pictures:
         title, file = picture.get('title', study.title), picture.get('name', picture['kind'])
         found = tables.select(study, frame, picture.get('runs', ()))
-        if found.empty:  # nothing of it is measured yet
+        if found.empty:  # nothing is measured yet
             continue
         figure = KINDS[picture['kind']](study, found, picture)
         seeds = sorted(set(found.groupby('cell', observed=True).seed.nunique()))
@@ -61,7 +62,7 @@ def draw(study: SimpleNamespace, name: str, frame: pd.DataFrame, out: Path) -> l
 
 
 def styles(study: SimpleNamespace) -> dict[str, dict]:
-    """Colour, marker and line of each run; those that the study does not say are its own."""
+    """Return the style of each run; colours and markers that the study does not set differ."""
     palette = colormaps['tab20']
     own = (dict(color=palette(i % 20), marker=MARKERS[i % 12]) for i in range(len(study.runs)))
     return {
@@ -70,7 +71,7 @@ def styles(study: SimpleNamespace) -> dict[str, dict]:
 
 
 def curves(table: pd.DataFrame) -> dict[str, tuple]:
-    """For each run the columns, the means over seeds, and their deviations or None of one seed."""
+    """Return, for each run, columns, means over seeds, and deviations (None for one seed)."""
     rows = zip(*(part.iterrows() for part in spread(table)))
     return {
         run: (mean.index, mean.to_numpy(), None if bars.isna().all() else bars.to_numpy())
@@ -78,21 +79,21 @@ def curves(table: pd.DataFrame) -> dict[str, tuple]:
     }
 
 
-def plot(axes, curve: tuple, log: bool, **style):
-    """A line over the columns of a curve. A logarithmic axis has no place for 0, at factor 1."""
+def plot(axes: Axes, curve: tuple, log: bool, **style: object) -> ErrorbarContainer:
+    """Plot a curve; a logarithmic axis omits the error 0 at factor 1."""
     x, mean, bars = curve
     shown = mean > 0 if log else slice(None)
     return axes.errorbar(x[shown], mean[shown], None if bars is None else bars[shown], **style)
 
 
 def draw_scale(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> Figure:
-    """Accuracy and error against scale, side by side."""
+    """Draw accuracy and error against scale, side by side."""
     metric, layers = tables.over_scale(study, frame), tables.layers(frame)
     layers = np.atleast_1d(picture.get('layer', layers[-1:]))
     runs, looks, accuracy, error = frame.cell.cat.categories, styles(study), {}, {}
     if metric:
         accuracy = curves(by_seed(frame, metric))
-    for layer in layers[::-1]:  # the first that a run has
+    for layer in layers[::-1]:  # the first layer of a run overwrites the others
         error.update(curves(by_seed(frame, f'error/{layer}')))
     rows = math.ceil(len(runs) / 5)
     figure = Figure(figsize=(11.5, 4.4 + 0.22 * rows), layout='constrained')
@@ -117,7 +118,7 @@ def draw_scale(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> Fi
 
 
 def draw_scatter(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> Figure:
-    """Error against accuracy: one may improve while the other gets worse."""
+    """Draw error against accuracy: one may improve while the other gets worse."""
     names = f'error/{tables.layers(frame)[-1]}', tables.over_scale(study, frame)
     above = frame[frame.factor > 1]
     both = (by_seed(above, name).mean(axis=1, skipna=False).rename(name) for name in names)
@@ -141,7 +142,7 @@ def draw_scatter(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> 
 
 
 def draw_factors(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> Figure:
-    """A panel for each model and each factor that was varied, a line for each of its values."""
+    """Draw a panel for each model and each varied factor, with a line for each of its values."""
     log = picture.get('measure') == 'error'
     metric = f'error/{tables.layers(frame)[-1]}' if log else tables.over_scale(study, frame)
     found, factors = curves(by_seed(frame, metric)), tables.factors(frame)
@@ -171,14 +172,14 @@ def draw_factors(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> 
             axes.set_xlabel('scale factor s', fontsize=8)
         if column == 0:
             axes.set_ylabel(f'{model}\n{"equivariance error" if log else "accuracy (%)"}')
-        # Above the panel, where it hides no line.
+        # The legend is above the panel, where it hides no line.
         axes.legend(fontsize=6.5, title=name.replace('_', ' '), title_fontsize=7.5, frameon=False,
                     loc='lower center', bbox_to_anchor=(0.5, 1.0))  # fmt: skip
     return figure
 
 
 def draw_columns(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> Figure:
-    """Results of several tests side by side: of objects of several sizes, for example."""
+    """Draw results of several tests side by side, for example of objects of several sizes."""
     metrics = [f'test/{"/".join(study.columns[title])}' for title in picture['columns']]
     found, looks = curves(by_seed(frame, *metrics)[metrics]), styles(study)
     values = list(dict.fromkeys(study.runs[run][picture['panels']] for run in found))
@@ -203,7 +204,7 @@ def draw_columns(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> 
 KINDS = dict(scale=draw_scale, scatter=draw_scatter, factors=draw_factors, columns=draw_columns)
 
 
-def main():
+def main() -> None:
     path, results, out = find_study(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
     study, frame = read_study(path), tables.load(path.stem, results.parent)
     drawn = [out / file for _, file in draw(study, path.stem, frame, out)]

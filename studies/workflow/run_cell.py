@@ -1,9 +1,9 @@
 # Copyright (c) mmscale contributors.
-"""Runs a cell of a study by the ordinary tools: ``run_cell.py STUDY RUN SEED RESULT``.
+"""Run a cell of a study by the ordinary tools: ``run_cell.py STUDY RUN SEED RESULT``.
 
-RESULT is the CSV file that it writes, a line a number; logs and checkpoints are in the same folder.
-Run again, it goes on where it was stopped: a training from its last checkpoint, a measurement at
-what it lacks.
+RESULT is the CSV file of the results, with a line for each number. Logs and checkpoints are in the
+same folder. An interrupted cell resumes: a training from its last checkpoint, a measurement with
+the missing parts.
 """
 
 import json
@@ -40,12 +40,12 @@ LINES_SHOWN = 20
 
 
 def as_words(options: dict) -> list[str]:
-    """Options as they stand behind ``--cfg-options``."""
+    """Convert options to words behind ``--cfg-options``."""
     return [f'{key}={_word(value)}' for key, value in options.items()]
 
 
 def _word(value) -> str:
-    """A value as the command line takes it: without white space, strings in lists in quotes."""
+    """Format a value for the command line: no white space, and quotes for strings in lists."""
     if isinstance(value, list | tuple):
         inside = ','.join(repr(v) if isinstance(v, str) else _word(v) for v in value)
         return f'[{inside}]' if isinstance(value, list) else f'({inside})'
@@ -53,28 +53,28 @@ def _word(value) -> str:
 
 
 def flags(arguments: dict) -> list[str]:
-    """Arguments of a tool as they stand on the command line."""
+    """Convert arguments of a tool to words of the command line."""
     words = []
     for name, value in arguments.items():
-        if value is not None and value is not False:  # as without it
+        if value is not None and value is not False:  # None and False set no flag
             values = value if isinstance(value, list | tuple) else [value]
             words += [f'--{name.replace("_", "-")}', *(str(v) for v in values if v is not True)]
     return words
 
 
 def checkpoint_of(cell: dict, folder: Path) -> Path:
-    """The checkpoint that is measured."""
+    """Return the path of the measured checkpoint."""
     if cell['checkpoint'] == 'best':
-        # A training that is killed between writing a new one and deleting the old leaves both.
+        # A kill between writing the new checkpoint and deleting the old leaves both.
         return max(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
     return folder / Path((folder / 'last_checkpoint').read_text(encoding='utf-8').strip()).name
 
 
 def run(words: list, log: Path, held: list[int]) -> None:
-    """Runs a tool, its output at the end of a log; prints the end of that if it fails."""
+    """Run a tool and append its output to a log; print the end of the log if the tool fails."""
     words = [sys.executable, *map(str, words)]
     with log.open('a', encoding='utf-8') as file:
-        # The tool keeps the lock should this process be killed, and the tool go on.
+        # If this process is killed and the tool runs on, the tool keeps the lock.
         code = subprocess.run(words, stdout=file, stderr=file, pass_fds=held).returncode
     if code:
         print(*log.read_text(encoding='utf-8').splitlines()[-LINES_SHOWN:], sep='\n')
@@ -82,7 +82,7 @@ def run(words: list, log: Path, held: list[int]) -> None:
 
 
 def numbers(cell: dict, folder: Path, held: list[int]) -> Iterator[tuple]:
-    """Trains and measures what is missing; gives metric, factor, value, error, count, command."""
+    """Train and measure missing parts; yield metric, factor, value, error, count and command."""
 
     def command(tool: str, *words, more={}, checkpoint=None) -> list:
         model = f'{cell["file"]}:{checkpoint}' if checkpoint else cell['file']
@@ -99,7 +99,7 @@ def numbers(cell: dict, folder: Path, held: list[int]) -> Iterator[tuple]:
     for name, value in validations(folder).items():
         yield name, '', value, '', '', published('train')
     checkpoint, measured = checkpoint_of(cell, folder), folder / f'measured_{cell["result"]}'
-    # Another machine's best epoch may be another one.
+    # The best epoch may differ on another machine.
     file = 'best_*.pth' if cell['checkpoint'] == 'best' else checkpoint.name
     measured.mkdir(exist_ok=True)
     for test, more in cell['tests'].items():
@@ -108,7 +108,7 @@ def numbers(cell: dict, folder: Path, held: list[int]) -> Iterator[tuple]:
             words = ['--work-dir', out, '--out', out]
             run(command('test', checkpoint, *words, more=more), out.with_suffix('.log'), held)
         for name, value in json.loads((out / 'metrics.json').read_text(encoding='utf-8')).items():
-            if value is None or isinstance(value, int | float):  # and no list over classes
+            if value is None or isinstance(value, int | float):  # lists over classes are left out
                 yield f'{test}/{name}', '', value, '', '', published('test', file, more=more)
     if cell['equivariance'] is not None:
         asked = flags(cell['equivariance'])
@@ -120,7 +120,7 @@ def numbers(cell: dict, folder: Path, held: list[int]) -> Iterator[tuple]:
 
 
 def over_scale(found: dict) -> Iterator[tuple]:
-    """Metric, factor, value, error, count of what ``tools/equivariance.py`` finds of a model."""
+    """Yield metric, factor, value, error and count from a result of ``tools/equivariance.py``."""
     curves, accuracy = dict(found.get('metrics') or {}), found.get('accuracy')
     if accuracy and 'metric' not in accuracy:
         curves['accuracy'] = accuracy
@@ -134,24 +134,24 @@ def over_scale(found: dict) -> Iterator[tuple]:
 
 
 def logged_scalars(work_dir: Path) -> Iterator[dict]:
-    """What MMEngine has logged in a work directory, over all interruptions."""
+    """Yield the entries of MMEngine's logs in a work directory, over all interruptions."""
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in path.read_text(encoding='utf-8').splitlines():
             try:
                 yield json.loads(line)
-            except ValueError:  # the last line of a run that was killed
+            except ValueError:  # a killed run leaves an incomplete last line
                 continue
 
 
 def training_seconds(folder: Path) -> float:
-    """Time spent in training steps, over all interruptions, as MMEngine has logged it."""
+    """Return the seconds of all training steps, over all interruptions, from MMEngine's logs."""
     steps = {entry['iter']: entry['time'] for entry in logged_scalars(folder) if 'loss' in entry}
     places = sorted(steps)
     return round(sum((b - a) * steps[b] for a, b in zip([0, *places], places)), 1)
 
 
 def validations(folder: Path) -> dict[str, float]:
-    """The figure of the config's validation after the last epoch, and the best of all epochs."""
+    """Return the validation's metric after the last epoch, and the best over all epochs."""
     entries = list(logged_scalars(folder))
     known = [name for entry in entries for name in entry]
     ends = ('accuracy/top1', *MAIN_METRICS)
@@ -161,10 +161,10 @@ def validations(folder: Path) -> dict[str, float]:
 
 
 def facts(cell: dict) -> dict:
-    """What all lines of a cell have: what the network costs, where, when and of which code."""
+    """Return the columns that all lines of a cell share: costs, device, versions and digests."""
     cfg = models.load_config(cell['file'])
     models.merge_options(cfg, cell['options'])
-    # A config of another toolbox does not say how large its images are.
+    # A config of another toolbox has no size of its images.
     known = is_of_mmpretrain(cfg)
     shape = image_shape(cfg) if known else tuple(first_batch(cfg, 1)['inputs'][0].shape)
     with warnings.catch_warnings():
@@ -185,20 +185,20 @@ def facts(cell: dict) -> dict:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     (name, run, seed), result = sys.argv[1:4], Path(sys.argv[4]).resolve()
-    os.chdir(ROOT)  # where the tools run, and find their data
+    os.chdir(ROOT)  # the tools find their data from there
     start, folder = time.perf_counter(), result.parent
     cell = make_cell(read_study(find_study(name)), run, int(seed))
     if (folder.name, result.stem) != (cell['folder'], cell['result']):
         raise ValueError(f'{run}, seed {seed} has changed since the study was started: start again')
     folder.mkdir(parents=True, exist_ok=True)
     held = []
-    # Tools of a study that was killed may run on: they hold the lock, too.
+    # Tools of a killed study may run on, so they hold the lock, too.
     with FileLock(folder / 'lock', on_acquired=held.append):
         found = list(numbers(cell, folder, held))
         found.insert(0, ('seconds', '', round(time.perf_counter() - start, 1), '', '', ''))
-        # As objects no number is changed on its way; what there is no number of is left empty.
+        # The type object keeps numbers as they are, and missing numbers empty.
         frame = pd.DataFrame(found, columns=[*NUMBERS, 'command'], dtype=object)
         frame = frame.assign(**facts(cell), seconds=training_seconds(folder))
         write_text(result, frame[COLUMNS].to_csv(index=False, lineterminator='\n'))

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Tables of a study, in Markdown, from the CSV file of its results."""
+"""Make the tables of a study, in Markdown, from the CSV file of its results."""
 
 import math
 from pathlib import Path
@@ -16,17 +16,17 @@ BOTH = ['cell', 'seed']
 
 
 def load(name: str, folder: Path = RESULTS) -> pd.DataFrame:
-    """The results of a study, a line a number, each to its last digit."""
+    """Load the results of a study, a line for each number, without rounding."""
     return pd.read_csv(folder / f'{name}.csv', float_precision='round_trip')
 
 
 def select(study: SimpleNamespace, frame: pd.DataFrame, chosen: tuple = ()) -> pd.DataFrame:
-    """The lines of the study's runs, or of those chosen; ``cell`` has them as categories, in order.
+    """Return the lines of the study's runs, or of the chosen runs; ``cell`` is ordered categories.
 
-    Cells that were measured at other factors than the study asks for are left out.
+    Cells with measurements at other factors than the factors of the study are left out.
 
     Raises:
-        ValueError: If a run was chosen that the study does not have.
+        ValueError: If the study does not have a chosen run.
     """
     for run in chosen:
         if run not in study.runs:
@@ -41,32 +41,33 @@ def select(study: SimpleNamespace, frame: pd.DataFrame, chosen: tuple = ()) -> p
 
 
 def by_seed(frame: pd.DataFrame, *metrics: str) -> pd.DataFrame:
-    """A row for each cell and seed; a column for each metric, or for each factor of the only one.
+    """Return a table with a row for each cell and seed, and a column for each metric.
 
-    A column is 0 where the metric has no factor. A cell has a row for each of its seeds, or none.
+    For a single metric, there is a column for each factor instead, 0 if the metric has no factor. A
+    cell has a row for each of its seeds, or none.
     """
     columns = 'metric' if len(metrics) > 1 else 'factor'
     found = frame[frame.metric.isin(metrics)].assign(factor=lambda f: f.factor.fillna(0))
     table = found.pivot(index=BOTH, columns=columns, values='value')
-    # An evaluator that has found nothing has left no line.
+    # An evaluator that found nothing has no line.
     pairs = frame[frame.cell.isin(set(found.cell))][BOTH].drop_duplicates()
     return table.reindex(pd.MultiIndex.from_frame(pairs)).sort_index()
 
 
 def spread(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Mean and standard deviation (with Bessel's correction) over seeds, a row for each cell."""
+    """Return mean and standard deviation (with Bessel's correction) over seeds for each cell."""
     groups = table.groupby(level='cell', observed=True)
     return groups.agg(lambda x: x.mean(skipna=False)), groups.agg(lambda x: x.std(skipna=False))
 
 
 def layers(frame: pd.DataFrame) -> list[str]:
-    """The layers whose equivariance error was measured."""
+    """Return the layers whose equivariance error was measured."""
     names = frame.metric.unique()
     return [name[6:] for name in names if name[:6] == 'error/' and name[-10:] != '/truncated']
 
 
 def over_scale(study: SimpleNamespace, frame: pd.DataFrame) -> str | None:
-    """The metric that stands for a network over scale: accuracy, mean AP or mean IoU."""
+    """Return the main metric over scale: accuracy, mean AP or mean IoU."""
     names = frame[frame.factor.notna()].metric.unique()
     ends = ((study.equivariance or {}).get('metric') or 'accuracy', *MAIN_METRICS)
     return next((name for end in ends for name in names if name.endswith(end)), None)
@@ -77,7 +78,7 @@ def factors(frame: pd.DataFrame) -> np.ndarray:
 
 
 def markdown(head: list[str], rows: list[list[str]], text: int = 1) -> str:
-    """A table whose first columns are text, the others numbers; empty if it has no row."""
+    """Return a Markdown table, its first ``text`` columns text, the rest numbers; '' if no row."""
     rule = ['---'] * text + ['---:'] * (len(head) - text)
     return '\n'.join(f'| {" | ".join(line)} |' for line in [head, rule, *rows]) if rows else ''
 
@@ -90,18 +91,18 @@ def show(mean: float, deviation: float, form: str) -> str:
 
 
 def shown(table: pd.DataFrame, form: str) -> dict[str, list[str]]:
-    """For each cell a text for each column: mean and deviation."""
+    """Return, for each cell, a text with mean and deviation for each column."""
     rows = zip(*(part.itertuples() for part in spread(table)))
     return {mean[0]: [show(*pair, form) for pair in zip(mean[1:], bars[1:])] for mean, bars in rows}
 
 
 def heads(frame: pd.DataFrame) -> list[str]:
-    """Heads of columns: what everything is scaled by."""
+    """Return the scales of the images as heads of columns."""
     return ['1' if s == 1 else f'1/{s:g}' for s in factors(frame)]
 
 
 def accuracy(study: SimpleNamespace, frame: pd.DataFrame) -> str:
-    """Accuracy over scale of each run; empty if it was not measured."""
+    """Return a table of the accuracy over scale of each run; empty if it was not measured."""
     metric = over_scale(study, frame)
     form, title = ('.2f', 'Accuracy in %') if metric == 'accuracy' else ('.3g', metric)
     rows = shown(by_seed(frame, metric), form).items() if metric else []
@@ -109,7 +110,7 @@ def accuracy(study: SimpleNamespace, frame: pd.DataFrame) -> str:
 
 
 def errors(frame: pd.DataFrame) -> str:
-    """Equivariance error over scale of each run, a table for each layer."""
+    """Return tables of the equivariance error over scale of each run, one for each layer."""
     found = []
     for layer in layers(frame):
         rows = shown(by_seed(frame, f'error/{layer}'), '.2g').items()
@@ -119,12 +120,12 @@ def errors(frame: pd.DataFrame) -> str:
 
 
 def test_errors(frame: pd.DataFrame) -> pd.DataFrame:
-    """Percent of the test images that are not recognised, as :func:`by_seed` has it."""
+    """Return the test error in percent, in a table as of :func:`by_seed`."""
     return 100 - by_seed(frame, 'test/accuracy/top1')
 
 
 def costs(study: SimpleNamespace, frame: pd.DataFrame, short: bool = False) -> str:
-    """What each run costs, and its test error: a table, or a short one of runs with a test."""
+    """Return a table of costs and test errors of the runs, or a short one of runs with a test."""
     cells, tested = frame.drop_duplicates(BOTH), shown(test_errors(frame), '.2f')
     minutes = {
         f'training on {device}, minutes': shown(
@@ -149,7 +150,7 @@ def costs(study: SimpleNamespace, frame: pd.DataFrame, short: bool = False) -> s
 
 
 def columns(study: SimpleNamespace, frame: pd.DataFrame) -> str:
-    """What the further tests of a study give, its ``columns``; empty if it has none."""
+    """Return a table of the ``columns`` of a study, its further tests; empty if it has none."""
     found = [shown(by_seed(frame, f'test/{"/".join(place)}'), '.3g')
              for place in study.columns.values()]  # fmt: skip
     seeds = frame.groupby('cell', observed=True).seed.nunique()
@@ -159,21 +160,21 @@ def columns(study: SimpleNamespace, frame: pd.DataFrame) -> str:
 
 
 def comparison(study: SimpleNamespace, frame: pd.DataFrame, title: str, *pair: str) -> str:
-    """Of two runs, seed by seed: points of accuracy, and the ratio of their errors."""
+    """Compare two runs seed by seed: the difference of accuracies and the ratio of errors."""
     rows, metric = [], over_scale(study, frame)
     form, name = ('+.2f', 'accuracy, points') if metric == 'accuracy' else ('+.3g', metric)
     if metric and (found := _difference(by_seed(frame, metric), pair)):
         rows.append([name, *(show(*one, form) for one in zip(*found))])
     for layer in layers(frame):
         table = by_seed(frame, f'error/{layer}')
-        if found := _difference(np.log(table.where(table > 0)), pair):  # or else of other layers
+        if found := _difference(np.log(table.where(table > 0)), pair):  # both runs have the layer
             rows.append([f'error of `{layer}`, ratio', *map(_ratio, *found)])
     head = ': '.join(filter(None, [title, f'{pair[1]} against {pair[0]}']))
     return markdown([head, *heads(frame)], rows)
 
 
 def _difference(table: pd.DataFrame, pair: tuple[str, str]) -> tuple | None:
-    """Mean difference over the seeds that both runs have, and its standard error."""
+    """Return the mean difference over the seeds of both runs, and its standard error."""
     before, after = (table[table.index.get_level_values('cell') == run].droplevel('cell')
                      for run in pair)  # fmt: skip
     found = (after - before).loc[after.index.intersection(before.index)]
@@ -183,7 +184,7 @@ def _difference(table: pd.DataFrame, pair: tuple[str, str]) -> tuple | None:
 
 
 def _ratio(mean: float, error: float) -> str:
-    """Of logarithms; a standard error e of them is a factor exp(e) of the ratio."""
+    """Format a ratio from its logarithm; a standard error e becomes a factor exp(e)."""
     if math.isnan(mean):
         return '-'
     text = f'{math.exp(mean):.0f}' if math.exp(mean) >= 100 else f'{math.exp(mean):.2g}'
@@ -191,7 +192,7 @@ def _ratio(mean: float, error: float) -> str:
 
 
 def document(study: SimpleNamespace, name: str, frame: pd.DataFrame, pictures: list) -> str:
-    """The page of a study: how it was made, tables, and pictures by title and file."""
+    """Return the page of a study: how it was made, tables, and pictures by title and file."""
     frame = select(study, frame)
     parts = [f'# {study.title}', _how(study, name, frame)]
     parts += [costs(study, frame), columns(study, frame), accuracy(study, frame), errors(frame)]

@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Parameters, multiply-adds and speed of models, as a Markdown table.
+"""Print parameters, multiply-adds and speed of models as a Markdown table.
 
 ``python tools/analysis_tools/get_flops.py CONFIG ... [--shape SIDE] [--speed]``
 """
@@ -46,17 +46,17 @@ WARM_UP_ROUNDS = 2
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Print parameters, multiply-adds for one image (head included) and speed of '
-        'models as a Markdown table; parameters are compared with those of the first model. Only '
+        'models as a Markdown table; parameters are compared with the first model. Only '
         'operations that MMEngine counts are in the sums (convolutions, matrix products, norms '
         '...); resampling between levels is not.'
     )
     add = parser.add_argument
     add('models', metavar='MODEL', nargs='+', help=models.HELP)
     add('--shape', type=int, nargs='+',
-        help="of the images: SIDE or HEIGHT WIDTH; default: that of the config's data")  # fmt: skip
-    add('--speed', action='store_true', help='time training steps, which are real')
-    add('--rounds', type=int, default=7, help='steps timed a model; default: 7')
-    add('--batch-size', type=int, help="default: that of each config's training")
+        help="size of the images, SIDE or HEIGHT WIDTH; default: of the config's data")  # fmt: skip
+    add('--speed', action='store_true', help='time complete training steps')
+    add('--rounds', type=int, default=7, help='number of timed steps per model; default: 7')
+    add('--batch-size', type=int, help="batch size of the steps; default: of the config's training")
     models.add_config_options(parser)
     args = parser.parse_args()
     numbers = [*(args.shape or ()), args.rounds, args.batch_size or 1]
@@ -67,7 +67,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def describe(cfg: Config) -> str:
-    """What sets the model of a config apart: lift, finer levels, blur before strides, offsets."""
+    """Describe the model of a config: lift, finer levels, kernel, blur before strides, offsets."""
     backbone, scope = cfg.model.backbone, models.scope_of(cfg)
 
     def word(kind) -> str:
@@ -91,7 +91,7 @@ def describe(cfg: Config) -> str:
 
 
 def time_steps(steps: list, rounds: int) -> list[float]:
-    """Median seconds of each step; rounds go over all of them, so that a busy machine is shared."""
+    """Return the median seconds of each step; each round times all steps under the same load."""
     times = [[] for _ in steps]
     for i in range(WARM_UP_ROUNDS + rounds):
         print(f'round {i + 1} of {WARM_UP_ROUNDS + rounds}', file=sys.stderr, flush=True)
@@ -101,21 +101,21 @@ def time_steps(steps: list, rounds: int) -> list[float]:
 
 
 def three_digits(number: float) -> str:
-    """At least three digits, and no exponent: 0.464, 8.88, 26.9, 1,234."""
+    """Format a number with at least three digits and no exponent: 0.464, 8.88, 26.9, 1,234."""
     return f'{number:,.{max(0, 2 - math.floor(math.log10(number)))}f}'
 
 
 def with_unit(number: float) -> str:
-    """In millions, or in billions: 8.88 M."""
+    """Format a number in millions or in billions: 8.88 M."""
     scale, unit = (1e9, 'G') if number >= 1e9 else (1e6, 'M')
     return f'{three_digits(number / scale)} {unit}'
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     warnings.filterwarnings('ignore')
-    MMLogger.get_instance('get_flops', log_level='ERROR')  # how each weight is initialised
+    MMLogger.get_instance('get_flops', log_level='ERROR')  # hides logs of the initialisation
     rows, steps, first = [], [], None
     for word in args.models:
         model = models.load_model(word, args.cfg_options)

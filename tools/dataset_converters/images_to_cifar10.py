@@ -1,12 +1,12 @@
 # Copyright (c) mmscale contributors.
 """Turn CIFAR-10 as image files into the pickles that CIFAR-10 datasets read.
 
-The source, a folder or a zip archive, holds ``train/<class>/<name>.<png|jpg|...>`` and, where there
-is one, ``test/<class>/...``, with the ten class names of CIFAR-10; hidden files, and the
-``__MACOSX`` entries of archives, are left out, symbolic links are followed. 16 bits are brought to
-8; an image with transparent pixels is refused. The result is ``<target>/cifar-10-batches-py`` with
-``data_batch_1`` to ``data_batch_5`` and ``test_batch``, there as a whole or, after an error, not at
-all. Its checksums are not those of the original: read it with
+The source is a folder or a zip archive. It holds ``train/<class>/<name>.<png|jpg|...>`` and, if
+there is a test split, ``test/<class>/...``, with the ten class names of CIFAR-10. Hidden files and
+the ``__MACOSX`` entries of archives are left out; symbolic links are followed. Images of 16 bits
+are converted to 8 bits; an image with transparent pixels is an error. The result is
+``<target>/cifar-10-batches-py`` with ``data_batch_1`` to ``data_batch_5`` and ``test_batch``. After
+an error nothing is written. The checksums differ from the original's: read the result with
 ``dict(type='mmscale.ScaleCIFAR10', data_root=<target>, check_integrity=False)``.
 
 Example:
@@ -31,7 +31,7 @@ from mmscale.engine.errors import one_line_errors
 CLASSES = CIFAR10.METAINFO['classes']
 
 
-def parse_args():
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,7 +48,7 @@ def parse_args():
 
 
 def open_source(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
-    """Relative names of the files of a folder or zip archive, and how to read one."""
+    """Return the relative names of the files of a folder or zip archive, and a reader of one."""
     if source.is_dir():
         names = [path.as_posix() for path in files_below(source)]
         return names, lambda name: (source / name).read_bytes()
@@ -60,7 +60,7 @@ def open_source(source: Path) -> tuple[list[str], Callable[[str], bytes]]:
 
 
 def collect(names: list[str], split: str) -> list[tuple[str, int]]:
-    """Names of a split's images and their labels, shuffled as CIFAR-10's are."""
+    """Return names and labels of a split's images, shuffled, as CIFAR-10 is shuffled."""
     found = []
     for name in sorted(names):
         path = PurePosixPath(name)
@@ -74,10 +74,10 @@ def collect(names: list[str], split: str) -> list[tuple[str, int]]:
 
 
 def read_pixels(name: str, read: Callable[[str], bytes]) -> np.ndarray:
-    """The 3072 values of an image: 1024 of red, then green, then blue."""
+    """Read the 3072 values of an image: 1024 of red, then green, then blue."""
     try:
         content = io.BytesIO(read(name))
-    except Exception as error:  # of a damaged archive
+    except Exception as error:  # a damaged archive can raise anything
         raise ValueError(f'{name}: cannot be read ({type(error).__name__}: {error})') from error
     pixels = read_rgb(content, name)
     height, width = pixels.shape[:2]
@@ -87,14 +87,14 @@ def read_pixels(name: str, read: Callable[[str], bytes]) -> np.ndarray:
 
 
 def read_split(items: list[tuple[str, int]], read: Callable[[str], bytes], parts: int) -> list:
-    """Pixels ``(n, 3072)`` and labels ``(n, )`` of the images of a split, in equal parts."""
+    """Read pixels ``(n, 3072)`` and labels ``(n, )`` of the images of a split, in equal parts."""
     pixels = np.stack([read_pixels(name, read) for name, _ in track_iter_progress(items)])
     labels = np.array([label for _, label in items])
     return list(zip(np.array_split(pixels, parts), np.array_split(labels, parts)))
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     names, read = open_source(args.source)
     splits = {'train': CIFAR10.train_list, 'test': CIFAR10.test_list}

@@ -1,14 +1,15 @@
 # Copyright (c) mmscale contributors.
 """Scatter real objects of many sizes over photographs, for detectors and segmentors.
 
-Digits of MNIST or images of CIFAR-10, whose longer side is drawn log-uniformly from ``--sizes``,
-lie side by side on parts of photographs: those of scikit-learn, or of a folder. Detectors read
-``TARGET/annotations/SPLIT.json`` (COCO), segmentors ``TARGET/masks/SPLIT`` (PNG, 0 the background,
-1 to 10 the classes), both the images of ``TARGET/images/SPLIT``. The splits ``train``, ``val`` and
-``test`` have objects of all sizes; ``train_medium``, ``test_small``, ``test_medium`` and
-``test_large`` those of one third of that range alone, so that what was learned on one range can be
-tested on the others. No object is in two of train, val and test; train and val lie on the left
-halves of the photographs, test on the right ones. An area is that of the box, not of the ink.
+The objects are digits of MNIST or images of CIFAR-10. Their longer side is drawn log-uniformly from
+``--sizes``. They lie side by side on parts of photographs, of scikit-learn or of a folder. Images
+are in ``TARGET/images/SPLIT``, annotations of detectors in ``TARGET/annotations/SPLIT.json``
+(COCO), and masks of segmentors in ``TARGET/masks/SPLIT`` (PNG, 0 is the background, 1 to 10 are the
+classes). The splits ``train``, ``val`` and ``test`` have objects of all sizes. The splits
+``train_medium``, ``test_small``, ``test_medium`` and ``test_large`` have objects of one third of
+the range, to train on some sizes and test on others. No object is in two of train, val and test.
+Objects of train and val lie on the left halves of the photographs, objects of test on the right
+halves. The area of an annotation is the area of the box, not of the ink.
 
 Example:
     python tools/dataset_converters/scatter_objects.py mnist data/mnist data/scattered_mnist
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.utils import track_iter_progress
+from numpy.random import Generator
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -31,7 +33,7 @@ from mmscale.datasets.scale_mnist import MNIST, read_pool
 from mmscale.datasets.scratch import put, scratch_folder
 from mmscale.engine.errors import one_line_errors
 
-# Whose objects and photographs, and which third of the sizes, if not all.
+# For each split, the split of its objects and photographs, and the third of the sizes or None.
 SPLITS = {
     'train': ('train', None),
     'train_medium': ('train', 1),
@@ -41,11 +43,11 @@ SPLITS = {
     'test_medium': ('test', 1),
     'test_large': ('test', 2),
 }
-# Parts of the objects, and of the width of each photograph.
+# Parts of the objects and of the width of each photograph, as fractions.
 OBJECTS = {'train': (0, 0.6), 'val': (0.6, 0.7), 'test': (0.7, 1)}
 WIDTHS = {'train': (0, 0.5), 'val': (0, 0.5), 'test': (0.5, 1)}
 FEWEST_OBJECTS, MOST_OBJECTS, PLACES_TRIED = 2, 8, 50
-# How much brighter or darker than what it lies on the ink of a digit is, of 255.
+# Least difference between the mean colours of a digit's ink and its background, of 255.
 CONTRAST = 70
 
 
@@ -57,11 +59,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('source', type=Path, help='folder of MNIST or CIFAR-10, as data_root')
     parser.add_argument('target', type=Path, help='folder to be made')
     parser.add_argument('--photographs', type=Path, help="folder; default: scikit-learn's two")
-    parser.add_argument('--side', type=int, default=256, help='of an image, in pixels')
+    parser.add_argument('--side', type=int, default=256, help='side of an image, in pixels')
     parser.add_argument('--sizes', type=float, nargs=2, default=[16, 128], metavar=('MIN', 'MAX'),
                         help='longer side of an object, in pixels')  # fmt: skip
     for split, count in (('train', 1000), ('val', 200), ('test', 300)):
-        parser.add_argument(f'--{split}', type=int, default=count, help='images of such a split')
+        parser.add_argument(f'--{split}', type=int, default=count, help='images in such a split')
     parser.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     smallest, largest = args.sizes
@@ -77,7 +79,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_objects(kind: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
-    """All images, ``(n, H, W)`` or ``(n, H, W, 3)``, and their labels."""
+    """Read all images, ``(n, H, W)`` or ``(n, H, W, 3)``, and their labels ``(n, )``."""
     if kind == 'mnist':
         return read_pool(root, may_download=False)
     folder = root / CIFAR10.base_folder
@@ -89,7 +91,7 @@ def read_objects(kind: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_photographs(folder: Path | None) -> list[np.ndarray]:
-    """Photographs ``(H, W, 3)``."""
+    """Read the photographs, each ``(H, W, 3)``."""
     if folder is None:
         return load_sample_images().images
     if not folder.is_dir():
@@ -101,12 +103,12 @@ def read_photographs(folder: Path | None) -> list[np.ndarray]:
 
 
 def part(length: int, ends: tuple[float, float]) -> slice:
-    """A part of a range, from its ends as fractions."""
+    """Return the slice of a range of ``length`` between two fractions."""
     return slice(*(round(length * end) for end in ends))
 
 
-def draw_canvas(photographs: list[np.ndarray], whole: str, side: int, rng) -> np.ndarray:
-    """A square of a photograph, at a size and a place of its own, mirrored every other time."""
+def draw_canvas(photographs: list, whole: str, side: int, rng: Generator) -> np.ndarray:
+    """Draw a square of a photograph, of random size and place, mirrored with probability 0.5."""
     photograph = photographs[rng.integers(len(photographs))]
     photograph = photograph[:, part(photograph.shape[1], WIDTHS[whole])]
     length = int(min(photograph.shape[:2]) * rng.uniform(0.5, 1))
@@ -117,20 +119,20 @@ def draw_canvas(photographs: list[np.ndarray], whole: str, side: int, rng) -> np
 
 
 def resize(image: np.ndarray, size: float) -> np.ndarray:
-    """An image whose longer side has ``size`` pixels, rounded."""
+    """Resize an image, so that its longer side has ``size`` pixels, rounded."""
     factor = size / max(image.shape[:2])
     height, width = (max(1, round(factor * n)) for n in image.shape[:2])
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def trim(image: np.ndarray) -> np.ndarray:
-    """A digit without the empty rows and columns around it."""
+    """Crop the empty rows and columns around a digit."""
     picture = Image.fromarray(image)
     return np.asarray(picture.crop(picture.getbbox()))
 
 
-def paint(canvas: np.ndarray, image: np.ndarray, rng) -> np.ndarray:
-    """Lays an object over a part of a canvas of its size; returns where it is."""
+def paint(canvas: np.ndarray, image: np.ndarray, rng: Generator) -> np.ndarray:
+    """Paint an object over a canvas of its size, in place; return its mask (H, W)."""
     if image.ndim == 3:
         canvas[:] = image
         return np.ones(image.shape[:2], bool)
@@ -143,8 +145,8 @@ def paint(canvas: np.ndarray, image: np.ndarray, rng) -> np.ndarray:
     return image > 127
 
 
-def find_place(taken: np.ndarray, shape: tuple[int, int], rng) -> tuple[slice, slice] | None:
-    """Where nothing is yet, or None after some tries."""
+def find_place(taken: np.ndarray, shape: tuple, rng: Generator) -> tuple[slice, slice] | None:
+    """Find a free place of ``shape``; return None after ``PLACES_TRIED`` tries."""
     for _ in range(PLACES_TRIED):
         top, left = (rng.integers(n - m + 1) for n, m in zip(taken.shape, shape, strict=True))
         place = slice(top, top + shape[0]), slice(left, left + shape[1])
@@ -154,9 +156,9 @@ def find_place(taken: np.ndarray, shape: tuple[int, int], rng) -> tuple[slice, s
 
 
 def draw_scene(
-    canvas: np.ndarray, draw_object: Callable[[], tuple[np.ndarray, int]], rng
+    canvas: np.ndarray, draw_object: Callable[[], tuple[np.ndarray, int]], rng: Generator
 ) -> tuple[np.ndarray, np.ndarray, list[tuple]]:
-    """An image ``(H, W, 3)``, its mask ``(H, W)``, and ``(label, x, y, width, height)`` a box."""
+    """Draw an image ``(H, W, 3)``, its mask ``(H, W)``, boxes ``(label, x, y, width, height)``."""
     canvas, mask = canvas.copy(), np.zeros(canvas.shape[:2], np.uint8)
     taken, boxes = np.zeros(canvas.shape[:2], bool), []
     for _ in range(rng.integers(FEWEST_OBJECTS, MOST_OBJECTS + 1)):
@@ -171,8 +173,10 @@ def draw_scene(
     return canvas, mask, boxes
 
 
-def write_split(folder: Path, split: str, args, objects, photographs) -> int:
-    """Writes images, masks and annotations of a split; returns the number of objects."""
+def write_split(
+    folder: Path, split: str, args: argparse.Namespace, objects: tuple, photographs: list
+) -> int:
+    """Write images, masks and annotations of a split; return the number of objects."""
     whole, third = SPLITS[split]
     images, labels = objects
     smallest, largest = map(math.log, args.sizes)
@@ -210,7 +214,7 @@ def write_split(folder: Path, split: str, args, objects, photographs) -> int:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     images, labels = read_objects(args.objects, args.source)
     order = np.random.default_rng(args.seed).permutation(len(images))

@@ -1,10 +1,10 @@
 # Copyright (c) mmscale contributors.
-"""Exports a classifier to ONNX: ``python tools/deployment/export_onnx.py CONFIG:CHECKPOINT``.
+"""Export a classifier to ONNX: ``python tools/deployment/export_onnx.py CONFIG:CHECKPOINT``.
 
-The graph takes images as the config's data preprocessor hands them on (normalised, channels as the
-config orders them), any number of one size, and gives logits. It is compared with PyTorch before it
-is written. The size is part of the graph, in which levels are read by matrices made for it: of
-several sizes each has a file of its own.
+The graph takes any number of images, as the config's data preprocessor returns them (normalised,
+channels in the config's order), and returns logits. The tool compares it with PyTorch before it
+writes the file. The size of the images is fixed in the graph, because the matrices that resample
+levels depend on the size: each size has its own file.
 """
 
 import argparse
@@ -33,18 +33,18 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('model', metavar='MODEL', help=f'{models.HELP}; without a checkpoint: random weights')
     add('--out', metavar='FOLDER', default='work_dirs/export',
-        help='for NAME.onnx, after the config; default: %(default)s')  # fmt: skip
+        help='folder for NAME.onnx, after the config; default: %(default)s')  # fmt: skip
     add('--side', metavar='SIDE|HxW', nargs='+',
-        help='of the images, in pixels; of several each gets a file, NAME-SIDE.onnx or '
-        'NAME-HxW.onnx; default: that of the test data')  # fmt: skip
+        help='size of the images, in pixels; of several sizes each gets a file, NAME-SIDE.onnx or '
+        'NAME-HxW.onnx; default: the size of the test data')  # fmt: skip
     models.add_config_options(parser, pretrained=True)
     return parser.parse_args()
 
 
 class Logits(nn.Module):
-    """From images to the logits of the classes."""
+    """A network from images (N, C, H, W) to the logits of the classes (N, K)."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
 
@@ -53,7 +53,7 @@ class Logits(nn.Module):
 
 
 def check_packages() -> None:
-    """Raises a ValueError for what would only be missed at the end."""
+    """Raise a ``ValueError`` now if a package is missing that only the end of the run needs."""
     try:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
@@ -62,7 +62,7 @@ def check_packages() -> None:
 
 
 def export(network: nn.Module, shape: tuple, path: Path) -> None:
-    """Writes the graph, for any number of images of a shape ``(C, H, W)``."""
+    """Write the graph, for any number of images of a shape ``(C, H, W)``."""
     batch = torch.export.Dim('batch', min=1, max=2**15)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
@@ -80,7 +80,7 @@ def export(network: nn.Module, shape: tuple, path: Path) -> None:
 
 
 def compare(network: nn.Module, shape: tuple, path: Path) -> tuple[float, dict[str, float]]:
-    """The largest difference from PyTorch over some batches, and median seconds of one image."""
+    """Return the largest difference from PyTorch and the median seconds for one image."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -101,7 +101,7 @@ def compare(network: nn.Module, shape: tuple, path: Path) -> tuple[float, dict[s
     inputs = {'image': image.numpy()}
     ways = {'PyTorch': lambda: network(image), 'onnxruntime': lambda: session.run(None, inputs)}
     seconds = {name: [] for name in ways}
-    for _ in range(ROUNDS):  # in turn: what slows the machine for a while slows both
+    for _ in range(ROUNDS):  # in turn, so that other load on the machine slows both
         for name, run in ways.items():
             start = time.perf_counter()
             run()
@@ -110,7 +110,7 @@ def compare(network: nn.Module, shape: tuple, path: Path) -> tuple[float, dict[s
 
 
 def write(network: nn.Module, shape: tuple, out: Path) -> None:
-    """Exports and compares; the file is there once both have been done."""
+    """Export and compare; the file appears only after a successful comparison."""
     part = out.with_name(f'{out.stem}.part.onnx')
     try:
         export(network, shape, part)
@@ -128,7 +128,7 @@ def write(network: nn.Module, shape: tuple, out: Path) -> None:
 
 @one_line_errors()
 @torch.no_grad()
-def main():
+def main() -> None:
     args = parse_args()
     check_packages()
     sides = [parse_side(side) for side in dict.fromkeys(args.side or ())] or [None]
@@ -139,7 +139,7 @@ def main():
     shapes = [image_shape(model.cfg, side) for side in sides]
     for shape in shapes:
         try:
-            network(torch.zeros(1, *shape))  # makes the matrices that resample levels: kept
+            network(torch.zeros(1, *shape))  # makes and keeps the matrices that resample levels
         except (RuntimeError, ValueError) as error:
             raise ValueError(
                 f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'

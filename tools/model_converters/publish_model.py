@@ -1,5 +1,5 @@
 # Copyright (c) mmscale contributors.
-"""Makes of a checkpoint of a training what is published: weights alone, named by their digest.
+"""Convert a checkpoint of a training for publication: weights alone, with a digest in the name.
 
 ``python tools/model_converters/publish_model.py IN_FILE OUT_FILE``
 """
@@ -22,14 +22,14 @@ DIGITS = 8
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('in_file', type=Path, help='checkpoint, as tools/train.py writes it')
-    parser.add_argument('out_file', type=Path, help='to write; its name is given the digest')
+    parser.add_argument('in_file', type=Path, help='checkpoint of tools/train.py')
+    parser.add_argument('out_file', type=Path, help='output file; the digest is added to its name')
     add_trust_option(parser)
     return parser.parse_args()
 
 
 def publish(in_file: Path, out_file: Path) -> Path:
-    """Writes the weights, and what of ``meta`` says which data they are for."""
+    """Write the weights, and the epoch, seed and ``dataset_meta`` of ``meta``; return the path."""
     check_file(in_file)
     checkpoint = read_checkpoint(in_file)
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
@@ -49,7 +49,7 @@ def publish(in_file: Path, out_file: Path) -> Path:
 
 
 @one_line_errors()
-def main():
+def main() -> None:
     args = parse_args()
     print(publish(args.in_file, args.out_file))
 

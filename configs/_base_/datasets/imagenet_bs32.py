@@ -1,4 +1,4 @@
-# ImageNet-1k, laid out as MMPretrain's ImageNet expects it.
+# The folders of ImageNet-1k are those that MMPretrain's ImageNet expects.
 dataset_type = 'ImageNet'
 data_root = 'data/imagenet'
 data_preprocessor = dict(

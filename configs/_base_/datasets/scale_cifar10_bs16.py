@@ -1,4 +1,4 @@
-# CIFAR-10, each image rescaled by a factor uniform in [0.3, 1] on its canvas.
+# Each image of CIFAR-10 is rescaled by a factor uniform in [0.3, 1] on its canvas.
 dataset_type = 'mmscale.ScaleCIFAR10'
 data_root = 'data/cifar10'
 data_preprocessor = dict(

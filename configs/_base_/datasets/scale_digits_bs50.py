@@ -1,4 +1,4 @@
-# scikit-learn's digits: trained on sizes of 24 to 16 pixels, tested also on smaller ones (to 7).
+# Digits of scikit-learn have 24 to 16 pixels in the training, and down to 7 in the test.
 dataset_type = 'mmscale.ScaleDigits'
 data_preprocessor = dict(num_classes=10, mean=[27.5], std=[63.0])
 pipeline = [dict(type='PackInputs')]

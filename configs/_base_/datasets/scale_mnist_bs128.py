@@ -1,4 +1,4 @@
-# MNIST-Scale, realization 0: 10,000 training, 2,000 validation and 50,000 test images.
+# MNIST-Scale, realization 0, has 10,000 training, 2,000 validation and 50,000 test images.
 dataset_type = 'mmscale.ScaleMNIST'
 data_root = 'data/mnist'
 data_preprocessor = dict(num_classes=10, mean=[0.1307 * 255], std=[0.3081 * 255])

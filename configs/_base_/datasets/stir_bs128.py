@@ -1,4 +1,4 @@
-# STIR-MNIST: trained on digits of 17 to 32 pixels (evaluation 1), tested on those of 17 to 64.
+# Digits of STIR-MNIST have 17 to 32 pixels in the training (evaluation 1), 17 to 64 in the test.
 dataset_type = 'mmscale.STIR'
 data_root = 'data/mnist'
 data_preprocessor = dict(num_classes=10, mean=[0.0], std=[255.0])

@@ -1,5 +1,5 @@
-# The three-layer network of the MNIST-Scale literature, 494,000 parameters with its head.
-# With one level it is the ordinary CNN.
+# The three-layer network of the MNIST-Scale literature has 494,000 parameters with its head.
+# With one level, it is the ordinary CNN.
 model = dict(
     type='ImageClassifier',
     backbone=dict(

@@ -1,4 +1,4 @@
-# Three levels, a quarter of the width.
+# The network has three levels and a quarter of the width.
 _base_ = './scaleresnet18_cifar.py'
 
 model = dict(

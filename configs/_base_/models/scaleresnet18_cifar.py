@@ -1,4 +1,4 @@
-# DSS v1: dense Gaussian scale space of four levels, base 2.
+# DSS v1 has a dense Gaussian scale space of four levels, base 2.
 model = dict(
     type='ImageClassifier',
     backbone=dict(

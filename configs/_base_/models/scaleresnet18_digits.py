@@ -1,4 +1,4 @@
-# DSS v1 of the width of resnet18_digits.py: the same parameters, shared by three levels.
+# DSS v1 has the width of resnet18_digits.py: three levels share the same parameters.
 model = dict(
     type='ImageClassifier',
     backbone=dict(

@@ -1,4 +1,4 @@
-# The network of scaleconvnet.py, equivariant to rotation: orders 0, 1 and 2.
+# This is the network of scaleconvnet.py, equivariant to rotation, with orders 0, 1 and 2.
 model = dict(
     type='ImageClassifier',
     backbone=dict(

@@ -1,4 +1,4 @@
-# Equivariant to rotation: 10 channels of each of the orders 0, 1 and 2, returned as magnitudes.
+# The rotation-equivariant orders 0, 1 and 2 have 10 channels each, returned as magnitudes.
 model = dict(
     type='ImageClassifier',
     backbone=dict(

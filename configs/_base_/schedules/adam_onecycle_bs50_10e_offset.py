@@ -1,6 +1,6 @@
-# One cycle as in adam_onecycle_bs50_10e.py, with a tenth of the learning rate for the branch that
-# predicts offsets. OneCycleLR would give all parameters one rate; two cosines relative to each
-# parameter's own rate draw its curve: from 1/25 of the peak up in three epochs, down in seven.
+# The cycle is that of adam_onecycle_bs50_10e.py, but the branch that predicts offsets has a tenth
+# of the learning rate. OneCycleLR would give all parameters one rate. Two cosines, relative to each
+# parameter's own rate, follow its curve: three epochs up from 1/25 of the peak, seven down.
 _base_ = './adam_onecycle_bs50_10e.py'
 
 optim_wrapper = dict(

@@ -1,11 +1,11 @@
-# The ordinary twin: an FCN of a quarter of ResNet-18's width, from random weights, on masks of
-# digits of 16 to 128 pixels on photographs of 256:
+# This ordinary FCN of a quarter of ResNet-18's width trains from random weights, on masks of digits
+# of 16 to 128 pixels on photographs of 256 pixels, made by
 #   python tools/dataset_converters/scatter_objects.py mnist data/mnist data/scattered_mnist
 _base_ = 'mmseg::fcn/fcn_r18-d8_4xb2-80k_cityscapes-512x1024.py'
 
 norm_cfg = dict(type='BN', requires_grad=True)
-# Nine pixels in ten are background: weighted alike, digits are told from it long before they are
-# told from one another.
+# Nine pixels in ten are background. With equal weights, the network tells digits from background
+# long before it tells digits from each other.
 loss_decode = dict(class_weight=[0.1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1])
 model = dict(
     data_preprocessor=dict(size=(256, 256)),

@@ -1,7 +1,7 @@
 _base_ = './fcn_r18-w16-d8_1xb8-24e.py'
 custom_imports = dict(imports=['mmscale'])
 
-# Half an octave between levels, down to a quarter of the size.
+# Levels lie half an octave apart, down to a quarter of the size.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNetV1c',

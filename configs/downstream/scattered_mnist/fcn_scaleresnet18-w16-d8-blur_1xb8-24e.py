@@ -1,7 +1,7 @@
 _base_ = './fcn_r18-w16-d8_1xb8-24e.py'
 custom_imports = dict(imports=['mmscale'])
 
-# The ordinary backbone with a low-pass before each stride.
+# The ordinary backbone has a low-pass before each stride.
 model = dict(
     backbone=dict(
         type='mmscale.ScaleResNetV1c',

@@ -1,5 +1,5 @@
-# The ordinary twin: a RetinaNet of a quarter of ResNet-18's width, from random weights, on digits
-# of 16 to 128 pixels on photographs of 256:
+# This ordinary RetinaNet of a quarter of ResNet-18's width trains from random weights, on digits of
+# 16 to 128 pixels on photographs of 256 pixels, made by
 #   python tools/dataset_converters/scatter_objects.py mnist data/mnist data/scattered_mnist
 _base_ = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 
@@ -18,7 +18,7 @@ model = dict(
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,
-        # Squares of 2, 2.5 and 3.2 strides: the smallest digits have 16 pixels at stride 8.
+        # Sides have 2, 2.5 and 3.2 strides: the smallest digits have 16 pixels, at stride 8.
         anchor_generator=dict(octave_base_scale=2),
     ),
 )
@@ -26,7 +26,7 @@ model = dict(
 pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(256, 256)),  # changes nothing, and tells the head so
+    dict(type='Resize', scale=(256, 256)),  # keeps the size, and records it for the head
     dict(
         type='PackDetInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),

@@ -21,12 +21,12 @@ from ..rescaling import (
 
 DISTRIBUTIONS = ('uniform', 'log_uniform')
 
-# Annotations with positions, which would be wrong once the image's content has moved.
+# Annotations with positions, which would be wrong after the image's content has moved.
 _POSITIONAL_KEYS = ('gt_bboxes', 'gt_masks', 'gt_seg_map', 'gt_keypoints')
 
 
 class _Rescale(BaseTransform):
-    """How a factor is applied, wherever it is from; subclasses draw it, ``_factor(results)``."""
+    """The base of the rescalings; subclasses define the factor, ``_factor(results)``."""
 
     def __init__(self, padding: str, center: tuple[float, float] | None, antialias: bool):
         check_choice('padding', padding, PADDINGS)
@@ -39,7 +39,7 @@ class _Rescale(BaseTransform):
         positional = [key for key in _POSITIONAL_KEYS if key in results]
         if positional:
             raise ValueError(
-                f'Rescaling moves what {", ".join(positional)} refer to, and transforms only the '
+                f'Rescaling moves the content of {", ".join(positional)}, but transforms only the '
                 'image'
             )
         factor = self._factor(results)
@@ -57,26 +57,26 @@ class _Rescale(BaseTransform):
 class FixedRescale(_Rescale):
     """Rescale the content of the image by one factor on a canvas that keeps its size.
 
-    Two modes, explained in :func:`mmscale.datasets.rescale`: anti-aliased about the middle (the
-    default), or, with ``antialias=False`` and ``center=(14.5, 14.5)``, as the published
-    MNIST-Scale.
+    By default the content is anti-aliased and scaled about the middle. With ``antialias=False`` and
+    ``center=(14.5, 14.5)`` it is scaled as in the published MNIST-Scale. See
+    :func:`mmscale.datasets.rescale`.
 
     **Required Keys:** ``img`` (uint8 or float32, ``(H, W)`` or ``(H, W, C)``)
 
-    **Modified Keys:** ``img``, ``rescale_factor`` (the product of all rescalings so far, so that
-    it stays the size of the content relative to the original)
+    **Modified Keys:** ``img``, ``rescale_factor`` (the product of all rescalings so far, the size
+    of the content relative to the original)
 
     Args:
         scale (float): Size of the content afterwards relative to before.
-        padding (str): What surrounds a shrunken image: 'zeros', 'reflect' or 'replicate'.
+        padding (str): Values around a shrunken image: 'zeros', 'reflect' or 'replicate'.
             Defaults to 'zeros'.
         center (tuple[float, float], optional): The fixed point, x then y, in pixels from the upper
             left corner. Defaults to None, the middle of the image.
         antialias (bool): Whether to low-pass when shrinking. Defaults to True.
 
     Raises:
-        ValueError: For an argument that is not as described; in use, for an image with boxes,
-            masks or keypoints, which it does not transform.
+        ValueError: For an argument that is not as described. In use, for an image with boxes,
+            masks or keypoints, because they are not transformed.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class FixedRescale(_Rescale):
         padding: str = 'zeros',
         center: tuple[float, float] | None = None,
         antialias: bool = True,
-    ):
+    ) -> None:
         check_factor('scale', scale)
         self.scale = scale
         super().__init__(padding, center, antialias)
@@ -98,16 +98,16 @@ class FixedRescale(_Rescale):
 class RandomRescale(_Rescale):
     """Rescale the content of the image by a random factor on a canvas that keeps its size.
 
-    The augmentation of the scale-equivariance literature draws from [0.5, 2]; log-uniformly, twice
-    as large is as likely as half as large. The published experiments drew uniformly.
+    The augmentation of the scale-equivariance literature draws from [0.5, 2]. Drawn log-uniformly,
+    doubling is as likely as halving. The published experiments drew uniformly.
 
-    Without a ``seed`` a factor is drawn from NumPy's global generator each time an image is
-    loaded. As for every random transform, MMEngine seeds that generator when a worker starts:
-    without ``persistent_workers`` each epoch draws the same sequence, for images in another order.
-    With a ``seed`` the factor of an image is a function of ``(seed, sample_idx)``: the same in
-    every epoch, whatever the order and number of workers.
+    Without a ``seed``, NumPy's global generator draws a factor each time an image is loaded.
+    MMEngine seeds this generator when a worker starts: without ``persistent_workers`` each epoch
+    draws the same sequence, for images in another order. With a ``seed``, the factor of an image is
+    a function of ``(seed, sample_idx)``. It is the same in every epoch and does not depend on the
+    order or the number of workers.
 
-    **Required Keys:** ``img`` (uint8 or float32, ``(H, W)`` or ``(H, W, C)``), and with a ``seed``
+    **Required Keys:** ``img`` (uint8 or float32, ``(H, W)`` or ``(H, W, C)``); with a ``seed`` also
     ``sample_idx``, which every dataset of MMEngine sets
 
     **Modified Keys:** ``img``, ``rescale_factor`` (the product of all rescalings so far)
@@ -115,7 +115,7 @@ class RandomRescale(_Rescale):
     Args:
         scale_range (Sequence[float]): Lowest and highest factor. Defaults to (0.5, 2.0).
         distribution (str): 'log_uniform' or 'uniform'. Defaults to 'log_uniform'.
-        seed (int, optional): Fixes the factor of each image. Defaults to None.
+        seed (int, optional): Seed that fixes the factor of each image. Defaults to None.
         padding, center, antialias: As in :class:`FixedRescale`.
 
     Raises:
@@ -130,7 +130,7 @@ class RandomRescale(_Rescale):
         padding: str = 'zeros',
         center: tuple[float, float] | None = None,
         antialias: bool = True,
-    ):
+    ) -> None:
         check_choice('distribution', distribution, DISTRIBUTIONS)
         if seed is not None:
             check_seed(seed)

@@ -5,25 +5,26 @@ import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from mmengine.runner import Runner
 
 from mmscale.registry import HOOKS
 
 
 @HOOKS.register_module()
 class EpochSeedHook(Hook):
-    """Seeds the main process anew at the start of each training epoch.
+    """A hook that seeds the main process anew at the start of each training epoch.
 
-    MMEngine's checkpoints do not hold the state of the random generators, so that a resumed run
-    draws other dropout masks (and, with ``num_workers=0``, other augmentations) than the
-    uninterrupted one. With this hook both depend only on the runner's seed, the epoch and the
-    rank, and the two runs end in the same weights.
+    MMEngine's checkpoints do not hold the state of the random generators. A resumed run therefore
+    draws other dropout masks (and, with ``num_workers=0``, other augmentations) than an
+    uninterrupted run. With this hook the draws depend only on the runner's seed, the epoch and the
+    rank, and both runs end in the same weights.
 
-    Worker processes have generators of their own, which this hook does not reach: augmentations
-    drawn in workers (``num_workers > 0``) are not repeated by a resumed run.
+    The hook does not reach the generators of worker processes: a resumed run does not repeat
+    augmentations that are drawn in workers (``num_workers > 0``).
     """
 
-    def before_train_epoch(self, runner):
-        # A SeedSequence, for seed + epoch would repeat the draws of the neighbouring seed's run.
+    def before_train_epoch(self, runner: Runner) -> None:
+        # seed + epoch would repeat the draws of a run with the neighbouring seed.
         entropy = np.random.SeedSequence([runner.seed, runner.epoch, get_rank()])
         seed = int(entropy.generate_state(1)[0])
         random.seed(seed)

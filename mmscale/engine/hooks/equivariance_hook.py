@@ -6,8 +6,9 @@ from itertools import product
 import torch
 from mmengine.dist import all_gather_object, get_dist_info
 from mmengine.hooks import Hook
+from mmengine.hooks.hook import DATA_BATCH
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import BaseLoop, IterBasedTrainLoop
+from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.amp import autocast
 from torch import Tensor, nn
 
@@ -22,44 +23,44 @@ from mmscale.scale_space.resample import check_choice
 
 @HOOKS.register_module()
 class EquivarianceHook(Hook):
-    """Measures the equivariance error of layers at each validation and test.
+    """A hook that measures the equivariance error of layers at each validation and test.
 
-    Images and weights are those that the loop evaluates, beside an ``EMAHook`` the averaged ones.
-    See :func:`mmscale.evaluation.equivariance_error` for what is measured; each figure is the mean
-    over the images, at the valid levels. The figures are logged as a table and join the metrics of
-    the evaluators: ``equivariance/<layer>/s<factor>``, and ``equivariance/<layer>``, the mean over
-    the factors. A layer that returns several feature maps has a figure for each:
+    The hook takes the images and weights that the loop evaluates: with an ``EMAHook``, the averaged
+    weights. :func:`mmscale.evaluation.equivariance_error` defines the error. Each figure is the
+    mean over the images, at the valid levels. The figures are logged as a table and join the
+    metrics of the evaluators: ``equivariance/<layer>/s<factor>``, and ``equivariance/<layer>``, the
+    mean over the factors. A layer that returns several feature maps has a figure for each map:
     ``equivariance/backbone[0]`` and so on.
 
-    A measurement that fails does not end the run: its figures are nan, which logs in JSON leave
-    out, and the reason is logged as a warning, once. A ``CheckpointHook`` takes nan for no
-    improvement; an ``EarlyStoppingHook`` stops at it. At validations without a measurement
-    (``interval``) the figures are None among the metrics, which a ``CheckpointHook`` passes over;
-    other hooks that monitor one need ``interval=1``.
+    A failed measurement does not end the run. Its figures are nan, logs in JSON leave them out, and
+    the reason is logged once as a warning. A ``CheckpointHook`` takes nan for no improvement; an
+    ``EarlyStoppingHook`` stops at nan. At validations without a measurement (``interval``) the
+    figures are None among the metrics. A ``CheckpointHook`` passes over None; other hooks that
+    monitor a figure need ``interval=1``.
 
-    Processes share the images as ``DefaultSampler`` deals them out: the figures do not depend on
-    the number of processes or the batch size. With test-time augmentation the first of the views
-    is measured. Of a model that needs data samples, such as a two-stage detector, layers can be
-    measured that run before it does: those of the backbone and the neck.
+    Processes share the images as ``DefaultSampler`` does: the figures do not depend on the number
+    of processes or the batch size. With test-time augmentation the first view is measured. If a
+    model needs data samples, as a two-stage detector does, only its backbone and neck can be
+    measured.
 
     Args:
         layers (Sequence[str], optional): Names of layers, as in ``model.named_modules()``.
             Defaults to ``('backbone',)``.
         factors (Sequence[float]): Scale factors, at least 1. There is no error at 1, and no
             figure. Defaults to (1, 1.1, 1.5, 2, 2.5, 3).
-        num_images (int): The first images of the data are measured, this many. Defaults to 64.
-        interval (int): Every how many validations to measure. The last one of a training and
-            tests are always measured. Defaults to 1.
-        canvas, resampling, border, squared, between_levels: As of
+        num_images (int): Number of images, the first of the data. Defaults to 64.
+        interval (int): Measure at every ``interval``-th validation. The last validation of a
+            training and all tests are always measured. Defaults to 1.
+        canvas, resampling, border, squared, between_levels: As in
             :func:`mmscale.evaluation.equivariance_error`, with the same defaults.
 
     Raises:
-        ValueError: If an argument is out of range, or at the start of a run, before its first
+        ValueError: If an argument is out of range. Also at the start of a run, before its first
             iteration, if the model has no such layer.
 
     Example:
-        A config that measures two stages every five epochs and keeps the checkpoint in which the
-        last one is most equivariant::
+        A config that measures two stages every five epochs and keeps the checkpoint whose last
+        stage is most equivariant::
 
             layers = ['backbone.layer1', 'backbone.layer4']
             custom_hooks = [dict(type='mmscale.EquivarianceHook', layers=layers, interval=5)]
@@ -67,7 +68,7 @@ class EquivarianceHook(Hook):
                 type='CheckpointHook', save_best='equivariance/backbone.layer4', rule='less'))
     """
 
-    # LoggerHook and CheckpointHook come after it.
+    # LoggerHook and CheckpointHook run after this hook.
     priority = 'NORMAL'
 
     def __init__(
@@ -81,7 +82,7 @@ class EquivarianceHook(Hook):
         border: int = 0,
         squared: bool = True,
         between_levels: str = 'cubic',
-    ):
+    ) -> None:
         self.layers = ('backbone',) if layers is None else layers
         self.factors = tuple(factor for factor in check_factors(factors) if factor > 1)
         if not self.factors:
@@ -98,32 +99,36 @@ class EquivarianceHook(Hook):
         self._names: list[str] | None = None
         self._warned: set[str] = set()
 
-    def before_run(self, runner) -> None:
+    def before_run(self, runner: Runner) -> None:
         model = unwrap(runner.model)
         check_layers(model, self.layers)
-        find_grid(model)  # raises where layers have different ones
+        find_grid(model)  # raises if layers have different grids
 
-    def before_val_epoch(self, runner) -> None:
+    def before_val_epoch(self, runner: Runner) -> None:
         self._begin(runner.val_loop, self._is_due(runner))
 
-    def before_test_epoch(self, runner) -> None:
+    def before_test_epoch(self, runner: Runner) -> None:
         self._begin(runner.test_loop, True)
 
-    def after_val_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_val_iter(
+        self, runner: Runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: object = None
+    ) -> None:
         self._collect(runner, runner.val_loop, data_batch)
 
-    def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+    def after_test_iter(
+        self, runner: Runner, batch_idx: int, data_batch: DATA_BATCH = None, outputs: object = None
+    ) -> None:
         self._collect(runner, runner.test_loop, data_batch)
 
-    def after_val_epoch(self, runner, metrics=None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         self._report(runner, 'val', metrics)
 
-    def after_test_epoch(self, runner, metrics=None) -> None:
+    def after_test_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         self._report(runner, 'test', metrics)
 
     def _is_due(self, runner) -> bool:
-        # Counted from the start of the training and not of the process: a resumed run measures
-        # where the uninterrupted one did. The property would build a loop that is not to run.
+        # The count begins with the training, not with the process, so that a resumed run measures
+        # at the same validations. The property would build a loop.
         loop = runner._train_loop
         if not isinstance(loop, BaseLoop):
             return True
@@ -137,7 +142,7 @@ class EquivarianceHook(Hook):
         rank, world_size = get_dist_info()
         count = min(self.num_images, len(loop.dataloader.dataset)) if is_measuring else 0
         self._is_measuring = is_measuring
-        # Images that this process has yet to measure; its i-th is number i * world_size + rank.
+        # Number of images left to this process. Its i-th image is image i * world_size + rank.
         self._missing = len(range(rank, count, world_size))
         self._errors: dict[tuple[str, float], list[float | None]] = {}
         self._failures: list[str] = []
@@ -146,7 +151,7 @@ class EquivarianceHook(Hook):
         if self._missing == 0 and self._names is not None:
             return
         model = unwrap(runner.model)
-        # The random numbers of the training that goes on are not to be drawn here.
+        # A measurement must not draw the random numbers of the training.
         devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
         with torch.random.fork_rng(devices), autocast(enabled=getattr(loop, 'fp16', False)):
             try:
@@ -167,7 +172,7 @@ class EquivarianceHook(Hook):
         try:
             results = equivariance_error(model, images, factors, layers=layers, **self.options)
         except Exception as error:
-            # What can be measured shall be: by the factor, then by the layer.
+            # Measure factor by factor, then layer by layer, so that only the failing ones are nan.
             if len(factors) > 1:
                 for factor in factors:
                     self._measure(model, images, layers, (factor,))
@@ -188,7 +193,7 @@ class EquivarianceHook(Hook):
         self._failures.append(f'{type(error).__name__}: {error}')
 
     def _report(self, runner, mode: str, metrics: dict | None) -> None:
-        """Joins the shares of all processes and hands the figures on."""
+        """Gather the errors of all processes, log the figures and add them to the metrics."""
         shares = all_gather_object((self._names, self._errors, self._failures))
         names = next((names for names, _, _ in shares if names), self.layers)
         errors = {
@@ -209,15 +214,14 @@ class EquivarianceHook(Hook):
             figures |= zip(keys, row)
             figures[f'equivariance/{name}'] = sum(row) / len(row)
         if self._is_measuring:
-            # The evaluators' metrics are in the hub already, where the LoggerHook looks. It writes
-            # JSON, which has no nan.
+            # The LoggerHook reads the message hub. It writes JSON, which has no nan.
             numbers = {key: value for key, value in figures.items() if math.isfinite(value)}
             runner.message_hub.update_scalars({f'{mode}/{key}': numbers[key] for key in numbers})
             count = max(sum(e is not None for e in found) for found in errors.values())
             runner.logger.info(_table(means, self.factors, count))
         else:
             numbers, figures = {}, dict.fromkeys(figures)
-        # What an earlier validation left there would be logged as this one's.
+        # Figures of an earlier validation would be logged as figures of this validation.
         for key in figures.keys() - numbers.keys():
             runner.message_hub.log_scalars.pop(f'{mode}/{key}', None)
         if metrics is not None:
@@ -225,14 +229,14 @@ class EquivarianceHook(Hook):
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model within the wrappers of distributed runs and of test-time augmentation."""
+    """Return the model within the wrappers of distributed runs and of test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 
 
 def _first_view(model: nn.Module, batch):
-    """The first of the views that test-time augmentation has made of a batch."""
+    """Return the first of the views that test-time augmentation has made of a batch."""
     while is_model_wrapper(model):
         model = model.module
     if not isinstance(model, BaseTTAModel):
@@ -243,7 +247,7 @@ def _first_view(model: nn.Module, batch):
 
 
 def _names(model: nn.Module, layers: Sequence[str], image: Tensor) -> list[str]:
-    """The names of what layers return; of one that fails, as its measurement will, its own name."""
+    """Return the names of the outputs of layers; a layer that fails has only its own name."""
     try:
         return list(Features(model, layers, find_grid(model))(image))
     except Exception:
@@ -258,7 +262,7 @@ def _check_count(name: str, value: int, lowest: int) -> None:
 
 
 def _mean(errors: list[float | None]) -> float:
-    """Over the images, as the mean of an ``EquivarianceError``; nan where one has failed."""
+    """Return the mean over the images, as ``EquivarianceError.mean``; nan if an image failed."""
     if not errors or None in errors:
         return float('nan')
     return torch.tensor(errors, dtype=torch.float64).nanmean().item()
