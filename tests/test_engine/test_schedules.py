@@ -116,5 +116,5 @@ def test_a_cycle_resumed_with_more_iterations_an_epoch_is_refused(tmp_path):
     hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1))
     cycle = one_cycle(10, convert_to_iter_based=True)
     train(tmp_path, cycle, default_hooks=hooks, batch_size=4)
-    with pytest.raises(ValueError, match='ends at iteration 6, the training at 12: .*resumed'):
+    with pytest.raises(ValueError, match='ends at iteration 6, the training at 12: .*resume a'):
         train(tmp_path, cycle, resume=True, load_from=str(tmp_path / 'epoch_1.pth'))
