@@ -35,9 +35,10 @@ class ScaleConvNet(Backbone):
     Source: Sosnovik et al., Scale-Equivariant Steerable Networks, ICLR 2020 (the architecture);
     Worrall & Welling, Deep Scale-Spaces, NeurIPS 2019 (the layers).
 
+    All arguments without a description are those of :class:`ScaleResNet`. Without ``init_cfg``
+    PyTorch initialises.
+
     Args:
-        scale_space, lift, interaction, deform, kernel, norm_cfg, act_cfg, init_cfg,
-            partial_pretrained: See :class:`ScaleResNet`; without ``init_cfg`` PyTorch initialises.
         in_channels (int): Channels of the image.
         channels (Sequence[int]): Output channels of the stages.
         num_convs (int | Sequence[int]): Convolutions of every stage, or a number per stage.

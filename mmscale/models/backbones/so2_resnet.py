@@ -88,6 +88,9 @@ class SO2ResNet(StagedBackbone):
     Sources: He et al., Deep Residual Learning, CVPR 2016; Worrall et al., Harmonic Networks, CVPR
     2017; Weiler & Cesa, General E(2)-Equivariant Steerable CNNs, NeurIPS 2019.
 
+    All arguments without a description are those of :class:`ScaleResNet`. Without ``init_cfg``
+    the layers initialise themselves.
+
     Args:
         depth (int): 18, 34 or 50.
         in_channels (int): Channels of the image.
@@ -97,9 +100,6 @@ class SO2ResNet(StagedBackbone):
             at depths 18 and 34, and for 32 at depth 50.
         max_order (int): The largest order of the fields.
         strides (Sequence[int]): Stride of each stage, 1 or 2.
-        num_stages, out_indices, frozen_stages, norm_eval, with_cp, zero_init_residual, init_cfg,
-            partial_pretrained: See :class:`ScaleResNet`. Without ``init_cfg`` the layers initialise
-            themselves.
 
     Shape:
         - Input: ``(N, in_channels, H, W)``.
