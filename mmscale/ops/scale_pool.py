@@ -55,7 +55,8 @@ def scale_max_pool2d(
     Returns:
         Tensor | tuple[Tensor, ...]: The same form, each side ``ceil(size / stride)``. Level 0
         equals ``torch.nn.MaxPool2d`` for ``kernel_size = 2 padding + 1``, and with
-        ``ceil_mode=True`` for ``kernel_size = stride`` and ``padding = 0``.
+        ``ceil_mode=True`` for ``kernel_size = stride`` and ``padding = 0``. On a CPU, maps pooled
+        at stride 1 are channels last in memory.
     """
     return _pool_levels(_max_pool_level, x, kernel_size, stride, padding, scale_space)
 
