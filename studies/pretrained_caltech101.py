@@ -1,68 +1,76 @@
-# Photographs, weights that have seen ImageNet, and common practice: trained on photographs of one
-# size, tested at 2, 1.5, 1, 1/1.5, 1/2 and 1/3 of it. A photograph that fills its canvas stands at
-# factor 1, the size of the training at factor 2. Each seed draws its own 15 training and 10 test
-# images of each class. Rows of multi-scale testing run the weights of the ordinary network on
-# several sizes of the image, as a pyramid without blur whose levels answer by themselves.
-# A seed takes five hours of one CPU core, three of them for the finer octave.
+# Photographs, weights that have seen ImageNet, and common practice: networks fine-tuned on
+# photographs of one size, 96x96 pixels, and tested at 1/3, 1/2, 1/1.5, 1, 1.5 and 2 of it, with
+# twins that were trained with jitter over all these sizes. Each seed draws its own 15 training and
+# 10 test images of each class. Rows of three sizes test the weights of the ordinary network on the
+# image at twice, once and half of its size, as a pyramid without blur whose levels are separate.
+# A seed takes about four hours of one CPU core, two and a half of them for the finer octave.
 title = 'Caltech-101, 15 images a class, 10 epochs, pretrained'
 seeds = [0, 1, 2]
+SPLITS = dict(train='train', val='test', test='test')
 seed_options = {
-    f'{part}_dataloader.dataset.ann_file': f'{"train" if part == "train" else "test"}_{{seed}}.txt'
-    for part in ('train', 'val', 'test')
+    f'{part}_dataloader.dataset.ann_file': f'{split}_{{seed}}.txt' for part, split in SPLITS.items()
 }
+
+
+def crops(part: str, side: int) -> dict:
+    """Return the options that crop images of a split to a size."""
+    pipeline = f'{part}_dataloader.dataset.pipeline'
+    return {f'{pipeline}.1.scale': side, f'{pipeline}.2.crop_size': side}
+
+
+SIDES = {'1/3': 32, '1/2': 48, '1/1.5': 64, '1': 96, '1.5': 144, '2': 192}  # pixels
+tests = {str(side): crops('test', side) for side in SIDES.values()}
+columns = {title: [str(side), 'accuracy/top1'] for title, side in SIDES.items()}
+# The error compares the largest images with smaller ones.
+options = crops('test', 192)
 equivariance = dict(
-    factors=[1, 1.333, 2, 3, 4, 6],
-    layers=['backbone'],
-    num_images=16,
-    accuracy_images=1000,
-    batch_size=50,
+    factors=[1, 1.333, 2, 3, 4, 6], layers=['backbone'], num_images=16, no_accuracy=True
 )
 
-ours = 'configs/aa_pyramid/scaleresnet50-gate-s3-blur-w32_1xb32-10e_caltech101.py'
-models = {
-    'ResNet': dict(config='configs/resnet/resnet50-w32_1xb32-10e_caltech101.py', color='gray'),
-    'ResNet, blur': dict(
-        config='configs/resnet/resnet50-blur-w32_1xb32-10e_caltech101.py', color='black'
+OURS = 'configs/aa_pyramid/scaleresnet50-gate-s3-blur-w32_1xb32-10e_caltech101.py'
+UP = {'model.backbone.scale_space.first_level': -1}
+MODELS = {
+    'ResNet': dict(
+        config='configs/resnet/resnet50-w32_1xb32-10e_caltech101.py',
+        style=dict(color='gray', marker='o'),
     ),
-    'gate': dict(config=ours, color='tab:pink'),
-    'gate, finer octave': dict(
-        config=ours, options={'model.backbone.scale_space.first_level': -1}, color='tab:red'
+    'ResNet, blur': dict(
+        config='configs/resnet/resnet50-blur-w32_1xb32-10e_caltech101.py',
+        style=dict(color='black', marker='s'),
+    ),
+    'gate': dict(config=OURS, style=dict(color='tab:pink', marker='^')),
+    'mean of probabilities': dict(
+        config=OURS, options={'model.head.pool': 'prob'}, style=dict(color='tab:red', marker='D')
+    ),
+    'gate, finer octave': dict(config=OURS, options=UP, style=dict(color='tab:purple', marker='v')),
+}
+WAYS = {
+    '': ('trained on one size', {}),
+    ', jitter': (
+        'trained with jitter over all sizes',
+        {
+            **crops('train', 192),
+            'data_preprocessor.type': 'mmscale.MultiScaleClsDataPreprocessor',
+            'data_preprocessor.sizes': list(SIDES.values()),
+        },
     ),
 }
-jitter = {'train_dataloader.dataset.pipeline.5.scale_range': (0.1667, 1.0)}
 runs = {}
-for ending, more, dashes in (('', {}, '-'), (', jitter', jitter, '--')):
-    for name, model in models.items():
+for ending, (trained, more) in WAYS.items():
+    for name, model in MODELS.items():
+        changes = {**model.get('options', {}), **more}
+        runs[name + ending] = {**model, 'options': changes, 'trained': trained, 'label': name}
+    for how, color in (('prob', 'tab:blue'), ('max', 'tab:cyan')):
+        name = f'ResNet, three sizes, {"mean" if how == "prob" else how}'
         runs[name + ending] = dict(
-            config=model['config'],
-            options={**model.get('options', {}), **more},
-            style=dict(color=model['color'], ls=dashes),
+            config=OURS,
+            options={**UP, **more, 'model.backbone.aa_layer': None, 'model.head.pool': how},
+            weights_of=f'ResNet{ending}',
+            trained=trained,
+            label=name,
+            style=dict(color=color, marker='P'),
         )
-for name in ('ResNet', 'ResNet, jitter'):
-    for how, pool, color in (('mean', 'prob', 'tab:blue'), ('max', 'max', 'tab:cyan')):
-        runs[f'{name}, three sizes, {how}'] = dict(
-            config=ours,
-            options={
-                'model.backbone.aa_layer': None,
-                'model.backbone.scale_space.first_level': -1,
-                'model.head.pool': pool,
-            },
-            weights_of=name,
-            style=dict(color=color, ls='--' if 'jitter' in name else '-'),
-        )
-del ours, models, jitter, ending, more, dashes, name, model, how, pool, color
-
-comparisons = [
-    ('three levels and a gate', 'ResNet, blur', 'gate'),
-    ('three levels and a gate, with jitter', 'ResNet, blur, jitter', 'gate, jitter'),
-    ('levels against sizes in the test', 'ResNet, three sizes, mean', 'gate, finer octave'),
-]
 pictures = [
-    dict(
-        kind='scale',
-        name=name,
-        title=f'Trained {words}',
-        runs=[run for run in runs if ('jitter' in run) == (name == 'jitter')],
-    )
-    for name, words in (('fixed', 'on one size, at 1/2'), ('jitter', 'with jitter, from 1 to 1/6'))
+    dict(kind='columns', columns=list(columns), panels='trained', label='accuracy (%)'),
 ]
+del SPLITS, SIDES, OURS, UP, MODELS, WAYS, ending, trained, more, name, model, changes, how, color

@@ -1,26 +1,27 @@
-# Photographs of 100 classes; in training each has half of its size on its canvas.
-# `studies/measurements/prepare_caltech101.py` makes the folder.
+# Photographs of 100 classes, crops of 96x96 pixels. `studies/measurements/prepare_caltech101.py`
+# makes the folder.
 dataset_type = 'CustomDataset'
 data_root = 'data/caltech101'
-data_preprocessor = dict(num_classes=100)
+data_preprocessor = dict(
+    num_classes=100,
+    mean=[104.0, 117.0, 123.0],  # BGR
+    std=[1.0, 1.0, 1.0],
+    to_rgb=False,
+)
 
-# Normalised before they shrink, so that the mean colour surrounds the photograph.
-normalize = dict(type='Normalize', mean=[104.0, 117.0, 123.0], std=[1.0, 1.0, 1.0], to_rgb=False)
+# Pillow, unlike OpenCV, does not alias where it shrinks.
+resize = dict(type='ResizeEdge', scale=96, edge='short', backend='pillow', interpolation='bicubic')
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=128, edge='short'),
-    dict(type='RandomCrop', crop_size=128),
+    resize,
+    dict(type='RandomCrop', crop_size=96),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    normalize,
-    dict(type='mmscale.RandomRescale', scale_range=(0.5, 0.5)),
     dict(type='PackInputs'),
 ]
-# The photograph fills the canvas; the evaluation over scale shrinks it.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=128, edge='short'),
-    dict(type='CenterCrop', crop_size=128),
-    normalize,
+    resize,
+    dict(type='CenterCrop', crop_size=96),
     dict(type='PackInputs'),
 ]
 
