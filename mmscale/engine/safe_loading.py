@@ -65,7 +65,7 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> Any:
 
 
 class _Trust(Action):
-    def __call__(self, *args):
+    def __call__(self, *args: object) -> None:
         os.environ[UNSAFE_VARIABLE] = '1'
         os.environ.pop(SAFE_VARIABLE, None)
 
