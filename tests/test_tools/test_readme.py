@@ -28,8 +28,8 @@ def economical(tmp_path) -> Path:
             Image.fromarray(pixels).save(folder / f'{label}.JPEG')
         lines = (f'{label}.JPEG {label}\n' for label in range(4))
         (folder.parent / f'{split}.txt').write_text(''.join(lines))
-    (tmp_path / 'economical.py').write_text(CONFIG)
-    return tmp_path / 'economical.py'
+    (tmp_path / 'scale_resnet50.py').write_text(CONFIG)
+    return tmp_path / 'scale_resnet50.py'
 
 
 def test_the_config_trains_and_is_tested(economical, monkeypatch, capsys):
@@ -42,8 +42,8 @@ def test_the_config_trains_and_is_tested(economical, monkeypatch, capsys):
              *(f'{part}_dataloader.dataset.ann_file={part.replace("test", "val")}.txt'
                for part in ('train', 'val', 'test'))]  # fmt: skip
     here = dict(folder=economical.parent)
-    run_here(monkeypatch, 'tools/train.py', 'economical.py', '--cfg-options', *small, **here)
-    run_here(monkeypatch, 'tools/test.py', 'economical.py', 'work_dirs/economical/epoch_1.pth',
+    run_here(monkeypatch, 'tools/train.py', 'scale_resnet50.py', '--cfg-options', *small, **here)
+    run_here(monkeypatch, 'tools/test.py', 'scale_resnet50.py', 'work_dirs/scale_resnet50/epoch_1.pth',
              '--cfg-options', *small, **here)  # fmt: skip
     assert 'accuracy/top1' in ''.join(capsys.readouterr())
 
