@@ -19,6 +19,7 @@ from PIL import Image
 from torch import nn
 
 from mmscale.engine.models import build_network
+from mmscale.models import ScaleResNet
 
 from .conftest import ROOT, run_tool
 from .pages import PAGES, blocks
@@ -63,6 +64,15 @@ def test_a_config_builds(page, block, tmp_path):
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         parts = [*network.modules(), *map(HOOKS.build, cfg.get('custom_hooks', []))]
     assert {*types} <= {type(part).__name__ for part in parts}
+
+
+def test_levels_kept_apart_have_the_channels_that_the_page_gives_the_neck():
+    (block,) = (block for _, block in CONFIGS if 'ScaleLevels' in block)
+    exec(block, names := {})  # noqa: S102
+    grid, lift = dict(base=2, num_scales=3), dict(type='mmscale.GaussianPyramidLift')
+    backbone = ScaleResNet(50, grid, lift, **names['model']['backbone'])
+    maps = backbone(torch.rand(2, 3, 128, 128))
+    assert [y.shape[1] for y in maps] == names['model']['neck']['in_channels']
 
 
 @pytest.fixture
