@@ -5,7 +5,7 @@
 # make benchmark    time and memory against ordinary networks, in work_dirs/benchmark
 # make study NAME=models_scalemnist  train and measure missing runs of a study, see docs/results.md
 # make docs         the documentation site, in docs/_build/html
-# make lint         ruff
+# make lint         ruff, and mypy on the public names
 #
 # Each target sets up .venv and skips finished steps. Versions are in requirements/constraints.txt.
 #
@@ -28,6 +28,8 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 REQ := requirements
 DOWNSTREAM := .venv-downstream
+# Stubs hold public names alone, so mypy asks no private function for its types.
+STUBS := $(VENV)/stubs
 PIP := $(BIN)/python -m pip install --disable-pip-version-check -c $(REQ)/constraints.txt
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -88,6 +90,8 @@ docs: $(STAMPS)/mmscale $(STAMPS)/docs
 lint: $(STAMPS)/mmscale
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@rm -rf $(STUBS) && $(BIN)/stubgen --quiet --no-import --output $(STUBS) mmscale
+	@$(BIN)/mypy $(STUBS)
 
 $(STAMPS)/venv:
 	@$(call say,virtual environment in $(VENV),seconds)

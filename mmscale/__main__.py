@@ -12,7 +12,6 @@ COMMANDS = {
     'equivariance': 'equivariance.py',
     'visualize scale-space': 'visualize_scale_space.py',
     'visualize equivariance': 'visualize_equivariance.py',
-    'visualize predictions': 'visualize_predictions.py',
     'export': 'deployment/export_onnx.py',
     'flops': 'analysis_tools/get_flops.py',
 }

@@ -33,7 +33,7 @@ class _Registry(Registry):
     package are configs of MMPretrain. In other scopes ``type='mmscale.ResNet'`` stays an error.
     """
 
-    def get(self, key: str):
+    def get(self, key: str) -> type | None:
         found, scope = super().get(key), DefaultScope.get_current_instance()
         if found is None and '.' not in key and scope and scope.scope_name == self.scope:
             return super().get(f'mmpretrain.{key}')

@@ -184,6 +184,7 @@ def test_wheel_contains_the_package_and_its_mim_folder(site):
     for path in [*CONFIGS, 'model-index.yml', 'configs/dss/metafile.yml', 'tools/dist_train.sh']:
         assert (site / 'mmscale/.mim' / path).is_file()
     assert (site / 'mmscale/scale_space/__init__.py').is_file()
+    assert (site / 'mmscale/py.typed').is_file()
     assert not [*site.glob('tests*'), *site.rglob('__pycache__')]
     (metadata,) = site.glob('*.dist-info/METADATA')
     metadata = Parser().parsestr(metadata.read_text(encoding='utf-8'))

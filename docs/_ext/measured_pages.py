@@ -5,8 +5,8 @@ Pages say where tables belong by comments, on lines of their own:
 
 - ``<!-- study NAME -->``: all tables and pictures of ``studies/results/NAME.csv``.
 - ``<!-- picture NAME_KIND -->``: one picture of it.
-- ``<!-- accuracy NAME | RUN | RUN ... -->``, ``<!-- error NAME | ... -->``: its accuracy and its
-  equivariance error over scale, of the named runs.
+- ``<!-- accuracy NAME | RUN | RUN ... -->``, ``<!-- error NAME | ... -->``: its accuracy, or the
+  columns of its tests, and its equivariance error over scale, of the named runs.
 - ``<!-- test NAME -->``: its test errors.
 - ``<!-- compare NAME | RUN | RUN -->``: of the second run against the first, seed by seed.
 """
@@ -80,7 +80,8 @@ def one_picture(name: str) -> str:
 
 
 def accuracy(name: str, *runs: str) -> str:
-    return tables.accuracy(*chosen(name, runs))
+    found = chosen(name, runs)
+    return tables.accuracy(*found) or tables.columns(*found)
 
 
 def error(name: str, *runs: str) -> str:

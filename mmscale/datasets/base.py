@@ -1,10 +1,11 @@
 # Copyright (c) mmscale contributors.
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.config import ConfigDict
 from mmengine.dataset import Compose
 from mmpretrain.datasets import BaseDataset
 from torch.utils.data import Dataset
@@ -23,7 +24,7 @@ from .rescaling import (
 SPLITS = ('train', 'val', 'test')
 
 
-def leaf_datasets(dataset: Mapping) -> list[Mapping]:
+def leaf_datasets(dataset: ConfigDict) -> list[ConfigDict]:
     """Return the configs of the datasets within wrappers such as RepeatDataset and ConcatDataset.
 
     The pipelines are in these configs. A ``dataset`` that wraps nothing is returned itself.
@@ -74,7 +75,7 @@ class RescaledDataset(BaseDataset):
         scale: float | None,
         seed: int,
         test_mode: bool | None = None,
-        pipeline: Sequence = (),
+        pipeline: Sequence[dict | Callable] = (),
         indices: int | Sequence[int] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -107,12 +108,12 @@ class RescaledDataset(BaseDataset):
         )  # fmt: skip
 
     def to_data_list(
-        self, images: Sequence[np.ndarray], labels: np.ndarray, factors: np.ndarray
+        self, images: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, factors: np.ndarray
     ) -> list[dict]:
         """Return one dict per image; the images are not copied.
 
         Args:
-            images (Sequence[np.ndarray]): ``n`` uint8 images, ``(H, W)`` or ``(H, W, 3)``.
+            images (np.ndarray | Sequence): ``n`` uint8 images, ``(H, W)`` or ``(H, W, 3)``.
             labels (np.ndarray): Integers, ``(n, )``.
             factors (np.ndarray): The factor of each image, ``(n, )``.
         """
@@ -137,7 +138,7 @@ class RescaledDataset(BaseDataset):
         return [f'Split: \t{self.split}', f'Scale factors: \t{scales}']
 
 
-def check_folder(name: str, value: str | os.PathLike, of: str) -> Path:
+def check_folder(name: str, value: str | os.PathLike[str], of: str) -> Path:
     """Return ``value`` with the user's home expanded; raise ValueError if it is no path."""
     if not isinstance(value, (str, os.PathLike)) or not os.fspath(value):
         raise ValueError(f'{name} must name the folder of {of}, got {value!r}')

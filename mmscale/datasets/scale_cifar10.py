@@ -134,7 +134,7 @@ class ScaleCIFAR10(RescaledDataset):
 
 
 def read_batches(
-    folder: Path, batches: Sequence[tuple[str, str]], check_integrity: bool
+    folder: Path, batches: Sequence[Sequence[str]], check_integrity: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read files of CIFAR-10's Python version in ``folder``, ``cifar-10-batches-py``.
 

@@ -62,7 +62,7 @@ def image_shape(cfg: Config, size: tuple[int, int] | None = None) -> tuple[int, 
     return channels, height, width
 
 
-def count(model: torch.nn.Module, shape: tuple) -> tuple[int, int]:
+def count(model: torch.nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
     """Count the parameters and, by MMEngine, the multiply-adds for one image of shape (C, H, W).
 
     The model must be on the CPU: on a GPU, deformable layers call MMCV's compiled operations, which
@@ -90,7 +90,7 @@ def first_batch(cfg: Config, batch_size: int) -> dict:
 
 
 def training_step(
-    cfg: Config, model: torch.nn.Module, shape: tuple, batch_size: int
+    cfg: Config, model: torch.nn.Module, shape: tuple[int, int, int], batch_size: int
 ) -> Callable[[], float]:
     """Return a function that makes one training step on one batch and returns its seconds.
 

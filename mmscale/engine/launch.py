@@ -7,7 +7,7 @@ how to correct the input. ``docs/training.md`` lists the additions to MMPretrain
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -43,7 +43,7 @@ def add_common_arguments(parser: ArgumentParser, pretrained: bool = False) -> No
 
 
 def merge_arguments(
-    cfg: Config, args: Namespace, parts: tuple, loaders: tuple, **forced: object
+    cfg: Config, args: Namespace, parts: Sequence[str], loaders: Sequence[str], **forced: object
 ) -> None:
     """Merge the arguments that training and testing share; ``forced`` overrides data loaders."""
     cfg.launcher = args.launcher

@@ -37,7 +37,7 @@ class Model:
     network: nn.Module
 
     @property
-    def scope(self) -> AbstractContextManager:
+    def scope(self) -> AbstractContextManager[None]:
         """A context in which registries find the short names of the config."""
         return DefaultScope.overwrite_default_scope(scope_of(self.cfg))
 

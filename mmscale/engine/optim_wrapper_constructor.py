@@ -46,7 +46,7 @@ class OptimWrapperConstructor(DefaultOptimWrapperConstructor):
         self._offset_branches: set[nn.Module] = set()
 
     def add_params(
-        self, params: list, module: nn.Module, prefix: str = '', is_dcn_module: bool | None = None
+        self, params: list, module: nn.Module, prefix: str = '', is_dcn_module: float | None = None
     ) -> None:
         if isinstance(module, DeformScaleConv):
             self._offset_branches.add(module.conv_offset)

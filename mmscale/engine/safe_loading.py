@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """Open weights alone: checkpoints are pickles, and pickles can run code when they are opened."""
 
+import codecs
 import os
 from argparse import Action, ArgumentParser
 from collections.abc import Callable
@@ -26,6 +27,7 @@ def _named(path: str, function: Callable) -> Callable:
     """Return a copy of a function that pickles find under ``path``."""
     call = partial(function)
     call.__module__, _, call.__qualname__ = path.rpartition('.')
+    call.__name__ = call.__qualname__  # PyTorch 2.4 reads this name
     return call
 
 
@@ -47,7 +49,8 @@ def _of_trainings() -> list:
         for name, function in (('_reconstruct', rebuild), ('scalar', scalar))
     ]
     methods = _named('builtins.getattr', _method_of)
-    return [*OWNERS, methods, *numpy, np.ndarray, np.dtype, *dtypes]
+    # Later versions than PyTorch 2.4 allow codecs.encode, which makes bytes, by themselves.
+    return [*OWNERS, methods, codecs.encode, *numpy, np.ndarray, np.dtype, *dtypes]
 
 
 def allow_trainings() -> None:
@@ -65,7 +68,7 @@ def read_checkpoint(path: str | Path, mmap: bool = False) -> Any:
 
 
 class _Trust(Action):
-    def __call__(self, *args):
+    def __call__(self, *args: object) -> None:
         os.environ[UNSAFE_VARIABLE] = '1'
         os.environ.pop(SAFE_VARIABLE, None)
 

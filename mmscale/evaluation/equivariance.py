@@ -329,7 +329,9 @@ def levels_of(x: Signal) -> list[Tensor]:
     return list(split_levels(x)) if has_levels(x) else [x]
 
 
-def scale_levels(scale: Scaling, feature: Signal, factor: float, spoiled: int) -> list[Tensor]:
+def scale_levels(
+    scale: Callable[[Signal, float], Signal], feature: Signal, factor: float, spoiled: int
+) -> list[Tensor]:
     """Return the levels of ``L_s Phi(f)``; no valid level is read from a spoiled level."""
     levels = levels_of(scale(feature, factor))
     valid = len(levels) - spoiled

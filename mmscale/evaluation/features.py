@@ -39,7 +39,7 @@ def find_grid(phi: Callable) -> ScaleGrid | None:
     return next(iter(grids), None)
 
 
-def check_layers(phi: nn.Module, layers: Sequence[str]) -> None:
+def check_layers(phi: Callable, layers: Sequence[str]) -> None:
     """Raise ``ValueError`` for a layer that a module does not have, with the nearest names."""
     if isinstance(layers, str) or not layers:
         raise ValueError(f'layers must be a sequence of names of layers, got {layers!r}')

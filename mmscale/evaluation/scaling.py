@@ -142,7 +142,7 @@ class Scaling:
         return tuple((before - 1) / 2 / stride for before, stride in zip(self.size, strides))
 
 
-def find_stride(before: float, after: int) -> int:
+def find_stride(before: float, after: int) -> float:
     """Find the stride of a network that makes ``after`` samples of ``before`` samples.
 
     A stride t makes ceil(before / t) samples. Of several such t the power of two is taken, because

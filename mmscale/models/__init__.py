@@ -11,8 +11,9 @@ from .necks import *
 
 __all__ = [*backbones.__all__, *layers.__all__, *necks.__all__]
 
-# The heads need MMPretrain; everything else works without it.
+# These two need MMPretrain; everything else works without it.
 if has_module('mmpretrain'):
+    from .data_preprocessor import MultiScaleClsDataPreprocessor
     from .heads import ScaleClsHead
 
-    __all__ += [ScaleClsHead.__name__]
+    __all__ += [MultiScaleClsDataPreprocessor.__name__, ScaleClsHead.__name__]

@@ -3,6 +3,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -217,7 +218,9 @@ class _InParts(torch.autograd.Function):
     """:func:`_read_and_multiply` on parts of the batch, sampled again in the backward pass."""
 
     @staticmethod
-    def forward(ctx, weight, stride, size, *signals):
+    def forward(
+        ctx: Any, weight: Tensor, stride: tuple[int, int], size: int, *signals: Tensor
+    ) -> Tensor:
         ctx.save_for_backward(weight, *signals)
         ctx.stride, ctx.size = stride, size
         x, displacement = signals[:2]
@@ -228,7 +231,7 @@ class _InParts(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weight, *signals = ctx.saved_tensors
         needed = ctx.needs_input_grad[3:]
         # In place: small results between the large results of the parts would fragment memory.

@@ -3,7 +3,7 @@
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from .processor import tap_matrices, tap_positions
 from .scale_conv import as_pair, tap_distances
 
 
-def check_pool(kernel_size: tuple, stride: tuple, padding: tuple) -> None:
+def check_pool(kernel_size: Sequence[int], stride: Sequence[int], padding: Sequence[int]) -> None:
     """Raise ``ValueError`` unless every window contains its origin."""
     axes = ('height', 'width'), kernel_size, stride, padding
     for name, kernel, step, pad in zip(*axes, strict=True):

@@ -75,6 +75,8 @@ class ScaleGrid:
             )
 
         # Here, because each layer reads them in every forward pass.
+        self.factors: tuple[float, ...]
+        self.dilations: tuple[float, ...]
         powers = tuple(snap(float(self.base) ** k) for k in self.levels)
         truncated = (int(f) if self.truncate_dilation and f > 1 else f for f in powers)
         object.__setattr__(self, 'factors', powers)

@@ -41,6 +41,8 @@ class Levels(tuple):
     """
 
     dense = False
+    batch_size: int
+    sizes: tuple[tuple[int, int], ...]
 
     def __new__(cls, *maps: Tensor) -> 'Levels':
         sizes = tuple([tuple(level.shape[-2:]) for level in maps])

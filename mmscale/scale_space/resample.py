@@ -35,7 +35,7 @@ _KERNELS = {'bilinear': (_bilinear, 1), 'bicubic': (_bicubic, 2)}
 INTERPOLATIONS = tuple(_KERNELS)
 
 
-def check_choice(name: str, value: object, choices: tuple) -> None:
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
     if value not in choices:
         raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')

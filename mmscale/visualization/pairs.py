@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mmscale.evaluation import equivariance_error, scale_signal
 from mmscale.evaluation.scaling import has_levels
-from mmscale.scale_space import Signal, is_pyramid, split_levels
+from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, split_levels
 
 from .network import Network
 from .sampling import stride_before
@@ -90,7 +90,7 @@ class LastOutput(nn.Module):
         super().__init__()
         self.backbone = backbone
         grid = getattr(backbone, 'grid', None)
-        self.grid = None if grid is None or grid.num_scales == 1 else grid
+        self.grid: ScaleGrid | None = None if grid is None or grid.num_scales == 1 else grid
 
     def forward(self, image: Tensor) -> Signal:
         output = self.backbone(image)[-1]

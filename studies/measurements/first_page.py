@@ -21,13 +21,16 @@ from mmscale.visualization import save_figure  # noqa: E402
 
 PICTURE = ROOT / 'docs' / 'images' / 'sizes.png'
 LARGEST_DIGIT = 64  # pixels
-# Each row has the study, the images, the ordinary run, ours, and the factors of the training.
+ORDINARY, OURS = 'ResNet, blur', 'mmscale, three levels'
+# Each row has the study, its images, the sizes of the training, the ordinary run, ours, and the
+# factors of the training.
 ROWS = (
-    ('sizes_stir', 'digits, 17 to 32 pixels', 'ResNet, blur, 17 to 32',
+    ('sizes_stir', 'digits (STIR-MNIST, 64x64)', '17 to 32 pixels', 'ResNet, blur, 17 to 32',
      'mean of probabilities, 17 to 32', (2, 3.77)),
-    ('sizes_scalecifar10', 'photographs, 1 to 1/1.5', 'ResNet, blur, 1 to 1/1.5',
-     'gate, 1 to 1/1.5', (1, 1.5)),
-    ('models_scalecifar10', 'photographs, 1 to 0.3', 'CNN, blur', 'gate', (1, 3)),
+    ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', '1 to 1/1.5',
+     'ResNet, blur, 1 to 1/1.5', 'gate, 1 to 1/1.5', (1, 1.5)),
+    ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', '1 to 0.3', 'ResNet, blur, 1 to .3',
+     'gate, 1 to .3', (1, 3)),
 )  # fmt: skip
 
 
@@ -41,35 +44,35 @@ def measured(name: str, run: str) -> tuple:
 def table() -> str:
     """Return a table of mean accuracies over the sizes of the training, and over other sizes."""
     rows = []
-    for name, images, *runs, (lowest, highest) in ROWS:
-        for run, network in zip(runs, ('ResNet-18, blur', 'on three levels')):
+    for name, images, trained, *runs, (lowest, highest) in ROWS:
+        for run, network in zip(runs, (ORDINARY, OURS)):
             factors, accuracy, cost = measured(name, run)
             inside = (factors >= lowest) & (factors <= highest)
-            means = [f'{accuracy[chosen].mean():.1f} %' if chosen.any() else 'none' for chosen in
+            means = [f'{accuracy[chosen].mean():.1f} %' if chosen.any() else '-' for chosen in
                      (inside, ~inside)]  # fmt: skip
-            rows.append([images, network, f'{cost / 1e6:.1f} M', *means])
-    head = ['trained on', 'network', 'multiply-adds', 'sizes of the training', 'other sizes']
-    return tables.markdown(head, rows, text=2)
+            rows.append([images, trained, network, f'{cost / 1e6:.1f} M', *means])
+    head = ['images', 'trained on', 'network', 'multiply-adds', 'trained sizes', 'other sizes']
+    return tables.markdown(head, rows, text=3)
 
 
 def draw() -> Figure:
     figure = Figure(figsize=(9.6, 3.7), layout='constrained')
-    for axes, (name, _, *runs, (lowest, highest)) in zip(figure.subplots(1, 2), ROWS):
+    for axes, (name, images, _, *runs, (lowest, highest)) in zip(figure.subplots(1, 2), ROWS):
         digits = name == 'sizes_stir'
         size = (lambda s: LARGEST_DIGIT / s) if digits else (lambda s: 1 / s)
-        for run, label, color in zip(runs, ('ResNet-18, blur', 'the same on three levels'),
-                                     ('black', 'tab:red')):  # fmt: skip
+        for run, label, color in zip(runs, (ORDINARY, OURS), ('black', 'tab:red')):
             factors, accuracy, _ = measured(name, run)
             few = len(factors) < 10
             axes.plot(size(factors), accuracy, color=color, lw=2, marker='o' if few else '',
                       label=label)  # fmt: skip
         axes.axvspan(size(highest), size(lowest), color='0.9', zorder=0)
-        axes.text(np.sqrt(size(highest) * size(lowest)), 3, 'trained', ha='center', color='0.35')
+        middle = np.sqrt(size(highest) * size(lowest))
+        axes.text(middle, 3, 'sizes of the training', ha='center', color='0.35')
         ticks = [17, 24, 32, 48, 64] if digits else [1 / 3, 0.4, 0.5, 2 / 3, 1]
         labels = ticks if digits else ['1/3', '1/2.5', '1/2', '1/1.5', '1']
         axes.set(xscale='log', ylim=(0, 100), ylabel='accuracy (%)',
-                 title='Digits (STIR-MNIST)' if digits else 'Photographs (CIFAR-10)',
-                 xlabel='size of the digit, pixels' if digits else 'size of the image')  # fmt: skip
+                 title=f'{images[0].upper()}{images[1:]}',
+                 xlabel='size of the digit, pixels' if digits else 'scale factor')  # fmt: skip
         axes.set_xticks(ticks, labels)
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)

@@ -5,12 +5,14 @@ A study is a Python file with the names
 
 - ``title`` (str): Title of the tables and pictures.
 - ``runs`` (dict[str, dict]): For each run its ``config``, a path from the root of the repository,
-  and its own ``options``, ``epochs`` (see below), and plain values for tables and pictures.
+  and its own ``options``, ``epochs`` (see below), and plain values for tables and pictures. A run
+  with ``weights_of``, the name of another run, is not trained: it takes that run's weights.
 - ``seeds`` (list[int]): Seeds of each run. All runs with the first seed come first.
 
 and, optionally,
 
-- ``seed_options`` (list[str]): Options whose value is the seed, beside ``randomness.seed``.
+- ``seed_options`` (list[str] | dict[str, str]): Options whose value is the seed, beside
+  ``randomness.seed``, or names of options with texts in which ``{seed}`` stands for the seed.
 - ``options`` (dict): Options of every run, as in ``--cfg-options`` of ``tools/train.py``.
 - ``epochs`` (int): Epochs in place of the configs' epochs; schedules are stretched in proportion.
 - ``checkpoint`` (str): The measured checkpoint, 'last' (default) or 'best' in the validation.
@@ -80,7 +82,8 @@ def read_study(path: Path) -> SimpleNamespace:
               if f"'--{name.replace('_', '-')}'" not in flags]  # fmt: skip
     named = [run for picture in study.pictures for run in picture.get('runs', [])]
     named += [run for _, *pair in study.comparisons for run in pair]
-    wrong += [f'no run {run!r} for pictures or comparisons'
+    named += [run['weights_of'] for run in study.runs.values() if 'weights_of' in run]
+    wrong += [f'no run {run!r} for pictures, comparisons or weights'
               for run in named if run not in study.runs]  # fmt: skip
     wrong += [f'no test {test!r} for columns'
               for test, _ in study.columns.values() if test not in study.tests]  # fmt: skip
@@ -97,7 +100,10 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
     """
     setting = study.runs[run]
     options = {**study.options, **setting.get('options', {})}
-    options |= dict.fromkeys(study.seed_options, seed)
+    asked = study.seed_options
+    options |= {
+        key: asked[key].format(seed=seed) if isinstance(asked, dict) else seed for key in asked
+    }
     tests = {'test': {}} if study.test else {}
     tests |= {f'test/{name}': more for name, more in study.tests.items()}
     try:
@@ -134,10 +140,15 @@ def make_cell(study: SimpleNamespace, run: str, seed: int) -> dict:
         config=short(training, asked),
         data=data[:12],
         code=(digests.of_code(cfg, *MEASURING) if study.equivariance else code)[:12],
+        trained=dict(file=setting['config'], options=options),
         slug=f'{re.sub("[^a-z0-9.]+", "-", run.lower()).strip("-")}_seed{seed}',
     )
     # Names change with the digests. A training keeps its folder if only measurements have changed.
     cell['folder'] = f'{cell["slug"]}_{short(training, study.checkpoint, data, code)}'
+    if source := setting.get('weights_of'):
+        other = make_cell(study, source, seed)
+        cell |= {name: other[name] for name in ('trained', 'folder')}
+        cell['config'] = short(cell['config'], other['config'])
     cell['result'] = short(*(cell[name] for name in DIGESTS))
     return cell
 

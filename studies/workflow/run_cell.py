@@ -85,8 +85,9 @@ def numbers(cell: dict, folder: Path, held: list[int]) -> Iterator[tuple]:
     """Train and measure missing parts; yield metric, factor, value, error, count and command."""
 
     def command(tool: str, *words, more={}, checkpoint=None) -> list:
-        model = f'{cell["file"]}:{checkpoint}' if checkpoint else cell['file']
-        options = as_words(cell['options']) + as_words(more)
+        part = cell['trained'] if tool == 'train' else cell
+        model = f'{part["file"]}:{checkpoint}' if checkpoint else part['file']
+        options = as_words(part['options']) + as_words(more)
         return [f'tools/{tool}.py', model, *words, '--cfg-options', *options]
 
     def published(*words, **kwargs) -> str:

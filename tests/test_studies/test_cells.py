@@ -41,7 +41,7 @@ def test_studies_of_the_repository_are_sound(path, monkeypatch):
         pytest.importorskip('mmdet', reason='needs the environment of `make test-downstream`')
     monkeypatch.setattr(digests, 'of_data', lambda cfg: '0')
     found = [make_cell(study, run, study.seeds[0]) for run in study.runs]
-    assert len({cell['folder'] for cell in found}) == len(study.runs)
+    assert len({(cell['folder'], cell['result']) for cell in found}) == len(study.runs)
 
 
 @pytest.mark.parametrize(
@@ -52,8 +52,9 @@ def test_studies_of_the_repository_are_sound(path, monkeypatch):
         (dict(checkpoint='x'), "checkpoint='x'; it must be 'last' or 'best'"),
         (dict(tests=dict(small={}), columns=dict(x=['big', 'mIoU'])), "no test 'big' for columns"),
         (dict(equivariance=dict(acuracy_images=5)), 'equivariance with acuracy_images, unknown'),
-        (dict(pictures=[dict(kind='scale', runs=['b'])]), "no run 'b' for pictures or comp"),
-        (dict(comparisons=[('', 'a', 'b')]), "no run 'b' for pictures or comp"),
+        (dict(pictures=[dict(kind='scale', runs=['b'])]), "no run 'b' for pictures, comp"),
+        (dict(comparisons=[('', 'a', 'b')]), "no run 'b' for pictures, comp"),
+        (dict(runs=dict(a=dict(config=DIGITS, weights_of='b'))), "no run 'b' for .* or weights"),
         (dict(tests=dict(half=dict(test_data=1))), "runs\\['a'\\]: .*nothing looks for test_data"),
     ],
 )
@@ -156,6 +157,25 @@ def test_options_that_are_the_seed_are_another_in_each_cell(tmp_path):
     assert second['options']['train_dataloader.dataset.seed'] == 1
     assert second['options']['randomness.seed'] == 1
     assert first['config'] != second['config']
+    study.seed_options = {'train_dataloader.dataset.data_root': 'draw_{seed}'}
+    assert make_cell(study, 'a', 1)['options']['train_dataloader.dataset.data_root'] == 'draw_1'
+
+
+def test_a_run_with_the_weights_of_another_is_measured_by_its_own_config(tmp_path):
+    def made(**options):
+        runs = dict(
+            a=dict(config=DIGITS, options=options),
+            b=dict(config=DIGITS, options={'model.neck.scale': 'avg'}, weights_of='a'),
+        )
+        study = study_of(tmp_path, runs=runs)
+        return [make_cell(study, run, 0) for run in runs]
+
+    (a, b), (changed_a, changed_b) = made(), made(**{'optim_wrapper.optimizer.lr': 0.02})
+    assert b['folder'] == a['folder'] and b['trained'] == a['trained']
+    assert 'model.neck.scale' in b['options'] and 'model.neck.scale' not in b['trained']['options']
+    assert b['result'] != a['result']
+    assert changed_a['folder'] == changed_b['folder'] != a['folder']
+    assert changed(changed_b, b) == ['config']
 
 
 def test_options_and_arguments_are_words_that_the_command_line_reads_back():

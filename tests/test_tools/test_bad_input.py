@@ -31,7 +31,6 @@ WITH_CHECKPOINT = (
     ('tools/test.py', 'CONFIG:WEIGHTS', '--work-dir', 'TMP/work', '--tta'),
     *(swap(tool, CONFIG='CONFIG:WEIGHTS', DSS='DSS:WEIGHTS')
       for tool in (EQUIVARIANCE, SCALE_SPACE, PAIRS, EXPORT)),
-    ('tools/visualize_predictions.py', 'CONFIG:WEIGHTS', '--out', 'TMP/out'),
     PUBLISH,
 )  # fmt: skip
 

@@ -32,7 +32,6 @@ TOOLS = {
     'test': ['tools/test.py', 'CONFIG', 'CHECKPOINT', '--work-dir', 'OUT'],
     'equivariance': ['tools/equivariance.py', 'CONFIG:CHECKPOINT', '--num-images', '2', '--out',
                      'OUT'],
-    'predictions': ['tools/visualize_predictions.py', 'CONFIG:CHECKPOINT', '--out', 'OUT'],
 }  # fmt: skip
 
 
@@ -73,7 +72,6 @@ def changed(trained_on_folders, tmp_path, request):
         ('resume', ['train', 'val'], "have no 'dog', which the data of the checkpoint have"),
         ('test', ['test'], "the test data have no 'dog', which the data of the checkpoint have"),
         ('equivariance', ['test'], "the test data have no 'dog', which the data of the checkpoint"),
-        ('predictions', ['test'], "the test data have no 'dog', which the data of the checkpoint"),
     ],
 )
 def test_classes_that_differ_are_named(tool, splits, message, changed, monkeypatch):

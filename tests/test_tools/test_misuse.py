@@ -61,8 +61,6 @@ def misuse(draw: random.Random) -> tuple:
                           '--tta', '--pretrained'],
         'tools/equivariance.py': ['--layers', '--factors', '--num-images', '--images', '--border',
                                   '--batch-size', '--device', '--seed', '--names', '--pretrained'],
-        'tools/visualize_predictions.py': ['--out', '--names', '--factors', '--index',
-                                           '--score-thr'],
         'tools/visualize_scale_space.py': ['--out', '--point', '--layer', '--size', '--lift'],
         'tools/visualize_equivariance.py': ['--out', '--names', '--size', '--stage', '--channel',
                                             '--factor', '--angles'],

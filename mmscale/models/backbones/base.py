@@ -2,7 +2,7 @@
 """Base classes of the backbones, which check checkpoints and freeze stages."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from mmengine.model import BaseModule, PretrainedInit, constant_init
 from mmengine.registry import WEIGHT_INITIALIZERS
@@ -74,7 +74,7 @@ class StagedBackbone(Backbone):
     def __init__(
         self,
         depth: int,
-        depths: Sequence[int],
+        depths: Collection[int],
         num_stages: int,
         out_indices: Sequence[int],
         frozen_stages: int,
@@ -121,7 +121,7 @@ class StagedBackbone(Backbone):
         return self
 
 
-def is_pretrained(init_cfg: dict | list[dict] | None) -> bool:
+def is_pretrained(init_cfg: dict | Sequence[dict] | None) -> bool:
     """Tell whether an ``init_cfg`` loads a checkpoint; its type may be a name or a class."""
     entries = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg or []
     return any(is_kind(entry['type'], PretrainedInit, WEIGHT_INITIALIZERS) for entry in entries)

@@ -87,10 +87,10 @@ class ScaleConvNet(Backbone):
             (num_stages - 1,) if out_indices is None else out_indices, num_stages
         )
         self.in_channels = in_channels
-        self.lift = MODELS.build(dict(lift, scale_space=self.grid))
-        self.relu = build_activation_layer(act_cfg)
+        self.lift: nn.Module = MODELS.build(dict(lift, scale_space=self.grid))
+        self.relu: nn.Module = build_activation_layer(act_cfg)
         pool_stride = pool_size if pool_stride is None else pool_stride
-        self.aa = None
+        self.aa: nn.Module | None = None
         if aa_layer is not None and pool_stride != 1:
             self.aa = MODELS.build(dict(aa_layer, stride=pool_stride, scale_space=self.grid))
         pool_stride = 1 if self.aa else pool_stride

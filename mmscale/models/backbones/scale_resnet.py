@@ -149,7 +149,7 @@ class ScaleResNet(StagedBackbone):
         with_cp: bool = False,
         zero_init_residual: bool = True,
         drop_path_rate: float = 0.0,
-        init_cfg: dict | list[dict] | None = (
+        init_cfg: dict | Sequence[dict] | None = (
             # MMEngine compares the names of a class and of its direct bases.
             dict(type='Kaiming', layer=['ScaleConv', 'DeformScaleConv']),
             dict(type='Constant', val=1, layer=['_BatchNorm', 'GroupNorm']),
@@ -183,7 +183,7 @@ class ScaleResNet(StagedBackbone):
         self.in_channels, self.kernel, self.deep_stem = in_channels, kernel, deep_stem
         self.aa_layer, self.aa_stem = aa_layer, aa_stem
 
-        self.lift = MODELS.build(dict(lift, scale_space=self.grid))
+        self.lift: nn.Module = MODELS.build(dict(lift, scale_space=self.grid))
         self._make_stem(in_channels, stem_channels, self._conv_cfg(interactions[0]))
 
         block, usual, stage_blocks = ARCHITECTURES[depth]
@@ -211,7 +211,7 @@ class ScaleResNet(StagedBackbone):
                 channels = out_channels
             self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
         self.feat_dim = channels
-        self.scale_pooling = None
+        self.scale_pooling: nn.Module | None = None
         if scale_pooling is not None:
             self.scale_pooling = self._make_scale_pooling(scale_pooling, strides)
         check_norms(self)
@@ -257,12 +257,12 @@ class ScaleResNet(StagedBackbone):
                 stride, aa = 1, None
         else:
             self.aa_conv = aa
-            self.conv1 = build_conv_layer(
+            self.conv1: nn.Module = build_conv_layer(
                 conv_cfg, in_channels, stem_channels, 7, stride=stride, padding=3, bias=False
             )
             self.norm1_name, norm1 = build_norm_layer(self.norm_cfg, stem_channels, postfix=1)
             self.add_module(self.norm1_name, norm1)
-            self.relu = build_activation_layer(self.act_cfg)
+            self.relu: nn.Module = build_activation_layer(self.act_cfg)
         self.aa_pool = self._make_aa(2)
         stride = 1 if self.aa_pool else 2
         self.maxpool = ScaleMaxPool2d(3, stride=stride, padding=1, scale_space=self.grid)

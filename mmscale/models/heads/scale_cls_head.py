@@ -10,6 +10,7 @@ from mmengine.model import BaseModule
 from mmpretrain.evaluation import Accuracy
 from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
 from mmpretrain.models.losses import FocalLoss
+from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from mmscale.models.necks.scale_pooling import check_scale_dropout, draw_levels
@@ -74,7 +75,7 @@ class ScaleClsHead(BaseModule):
         check_choice('pool', pool, POOLS)
         check_scale_dropout(scale_dropout)
         self.pool, self.scale_dropout = pool, scale_dropout
-        self.head = MODELS.build(dict(kwargs, type=head_type))
+        self.head: ClsHead | MultiLabelClsHead = MODELS.build(dict(kwargs, type=head_type))
         kinds = [kind for kind in (ClsHead, MultiLabelClsHead) if _answers_as(self.head, kind)]
         if not kinds:
             raise ValueError(
@@ -83,8 +84,8 @@ class ScaleClsHead(BaseModule):
             )
         self.multi_label = kinds == [MultiLabelClsHead]
         self.sigmoid = self.multi_label or _has_sigmoid(self.head.loss_module)
-        self.num_classes = getattr(self.head, 'num_classes', None)
-        self.gate = None
+        self.num_classes: int | None = getattr(self.head, 'num_classes', None)
+        self.gate: nn.Linear | None = None
         if pool == 'gate':
             if not hasattr(self.head, 'in_channels'):
                 raise ValueError(f"pool='gate' needs in_channels, and {head_type} has none")
@@ -99,7 +100,9 @@ class ScaleClsHead(BaseModule):
         """Return the input of the last linear layer, ``(N, S, C)``."""
         return self._on_levels(self.head.pre_logits, _vectors(feats))
 
-    def loss(self, feats: tuple[Signal, ...], data_samples: list, **kwargs: Any) -> dict:
+    def loss(
+        self, feats: tuple[Signal, ...], data_samples: list[DataSample], **kwargs: Any
+    ) -> dict[str, Tensor]:
         """Return the losses of the head for the combined logits."""
         logits = self(feats)
         losses = self.head._get_loss(logits, data_samples, **kwargs)
@@ -110,7 +113,9 @@ class ScaleClsHead(BaseModule):
             losses |= {f'accuracy_top-{k}': part for k, part in zip(self.head.topk, parts)}
         return losses
 
-    def predict(self, feats: tuple[Signal, ...], data_samples: list | None = None) -> list:
+    def predict(
+        self, feats: tuple[Signal, ...], data_samples: list[DataSample] | None = None
+    ) -> list[DataSample]:
         """Return the predictions of the head, with the most important level of each.
 
         Returns:

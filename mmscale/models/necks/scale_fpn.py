@@ -87,7 +87,8 @@ class ScaleFPN(BaseModule):
         stages = len(kwargs['in_channels']) - kwargs.get('start_level', 0)
         octaves = math.ceil(beyond / self.per_octave)
         self.num_outs = num_outs
-        self.fpn = MODELS.build(dict(kwargs, type=fpn_type, num_outs=max(1 + octaves, stages)))
+        num_maps = max(1 + octaves, stages)
+        self.fpn: BaseModule = MODELS.build(dict(kwargs, type=fpn_type, num_outs=num_maps))
         # An FPN makes a map for each stage. The last maps are not used, and
         # DistributedDataParallel would wait for the gradients of their convolutions.
         for conv in getattr(self.fpn, 'fpn_convs', ())[1 + octaves :]:

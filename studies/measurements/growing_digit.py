@@ -1,7 +1,7 @@
 # Copyright (c) mmscale contributors.
-"""Draw the animation of the first page: a shrinking digit and the answers of two networks.
+"""Draw the animation of the first page: a growing digit and the answers of two networks.
 
-    python studies/measurements/shrinking_digit.py ORDINARY OURS [--index 0]
+    python studies/measurements/growing_digit.py ORDINARY OURS [--index 0]
 
 The digit is of STIR-MNIST. Each network is ``CONFIG:CHECKPOINT``, trained on digits of 17 to 32
 pixels by the study ``sizes_stir``. The bars are the probabilities of each class.
@@ -19,10 +19,10 @@ from PIL import Image
 from mmscale.datasets import STIR, FixedRescale
 from mmscale.engine.models import HELP, load_model
 
-OUT = Path(__file__).resolve().parents[2] / 'docs' / 'images' / 'shrinking_digit.gif'
-SIZES = range(64, 16, -1)
+OUT = Path(__file__).resolve().parents[2] / 'docs' / 'images' / 'growing_digit.gif'
+SIZES = range(17, 65)
 TRAINED = (17, 32)
-NAMES = {'ResNet-18, blur': 'black', 'the same on three levels': 'tab:red'}
+NAMES = {'ResNet-18, blur': 'black', 'mmscale, three levels': 'tab:red'}
 FRAME, LAST = 120, 1500  # ms
 
 
@@ -39,13 +39,13 @@ def draw(image: np.ndarray, size: int, label: int, answers: list) -> Image.Image
     shown, *panels = figure.subplots(1, 3, width_ratios=(1, 1.1, 1.1))
     shown.imshow(image, cmap='gray', vmin=0, vmax=255)
     known = TRAINED[0] <= size <= TRAINED[1]
-    shown.set_title(f'{size} pixels\n{"trained" if known else "never trained"}')
+    shown.set_title(f'{size} pixels\n{"size of the training" if known else "never trained"}')
     shown.set(xticks=[], yticks=[])
     for axes, (name, color), answer in zip(panels, NAMES.items(), answers):
         right = answer.argmax() == label
         axes.bar(range(10), answer, color=[color if c == label else '0.7' for c in range(10)])
         axes.set(ylim=(0, 1), xticks=range(10), yticks=[0, 0.5, 1], xlabel='class')
-        axes.set_title(f'{name}\n{answer.argmax()}: {"right" if right else "wrong"}')
+        axes.set_title(f'{name}\nsays {answer.argmax()} ({"right" if right else "wrong"})')
     panels[0].set_ylabel('probability')
     file = BytesIO()
     figure.savefig(file, dpi=90)
@@ -63,9 +63,9 @@ def main() -> None:
     digit = STIR(data_root=args.data_root, split='test', scale=1.0, pipeline=[])[args.index]
     frames = []
     for size in SIZES:
-        shrunk = FixedRescale(size / SIZES[0])(dict(img=digit['img'].copy()))['img'].squeeze()
-        answers = [probabilities(network, shrunk) for network in networks]
-        frames.append(draw(shrunk, size, digit['gt_label'], answers))
+        scaled = FixedRescale(size / SIZES[-1])(dict(img=digit['img'].copy()))['img'].squeeze()
+        answers = [probabilities(network, scaled) for network in networks]
+        frames.append(draw(scaled, size, digit['gt_label'], answers))
     times = [FRAME] * (len(frames) - 1) + [LAST]
     frames[0].save(args.out, save_all=True, append_images=frames[1:], duration=times, loop=0)
     print(f'{args.out}: {args.out.stat().st_size / 2**20:.2f} MiB')
