@@ -30,7 +30,6 @@ LONG = {
     'tools/benchmark/run.py': 'takes minutes: test_benchmark.py has a quick run',
     'tools/benchmark/gpu.py': 'needs a GPU: test_benchmark.py runs it on the CPU',
     'tools/dataset_converters/scatter_objects.py': 'downloads MNIST: test_scatter_objects.py',
-    'tools/visualize_predictions.py': 'needs detectors: test_predictions.py, tests/downstream',
     'studies/measurements/frontier.py': 'takes minutes: test_frontier.py takes two images',
     'studies/measurements/first_page.py': 'writes pictures of the page: test_readme.py',
 }
