@@ -86,6 +86,7 @@ def commands(page: str, folder: Path) -> list[tuple[Path, list[str]]]:
     lines = [code for code in prose(page) if IN_PROSE.match(code)]
     lines = [re.sub(r'^(?=tools\S*\.py)', 'python ', code) for code in lines]
     lines = [re.sub(r'^(?=tools\S*\.sh)', 'bash ', code) for code in lines]
+    lines += [f': {code}' for code in prose(page) if code.startswith('--')]  # are words of Bash
     script = '\n'.join(f'cd {folder}\n{code}' for code in [*blocks(page, 'bash'), *lines])
     log = folder / 'commands'
     log.touch()
