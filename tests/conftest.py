@@ -14,7 +14,8 @@ SLOW = (
     'test_the_frontier', 'test_the_site', 'test_equivariance_tool.py', 'test_train.py',
     'test_test.py', 'test_export_onnx.py', 'test_indexed_models_build', 'test_package.py',
     'test_two_processes', 'test_distributed.py', 'TestParts', 'test_allocator.py',
-    'test_folders.py', 'test_the_published_images', 'test_misuse.py',
+    'test_folders.py', 'test_the_published_images', 'test_misuse.py', 'test_commands_that_take',
+    'test_the_page_of_the_equivariance_error',
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from mmpretrain import get_model
 from mmscale.ops.adaptive_pool import _max_of_cells, _mean_of_cells, adaptive_pool2d
 
 from .conftest import ROOT, exit_message, run_here
+from .pages import blocks
 
 TOOL = 'tools/deployment/export_onnx.py'
 CHECKPOINT = 'checkpoints/scaleconvnet-deep-balanced-up1_1xb128-20e_scalemnist-4bb1befa.pth'
@@ -62,6 +63,10 @@ def test_the_graph_takes_batches_of_any_size(path, tmp_path, capsys, monkeypatch
     alone = [session.run(None, {'image': images[i : i + 1]})[0] for i in range(7)]
     assert together.shape == (7, 10) and np.abs(together - np.concatenate(alone)).max() <= 1e-4
     assert list(tmp_path.iterdir()) == [out]
+    monkeypatch.chdir(tmp_path)
+    out.rename('network.onnx')
+    exec(blocks('docs/deployment.md', 'python')[0], names := {})  # noqa: S102
+    assert names['logits'].shape == (4, 10)
 
 
 def test_graphs_of_several_sizes_have_the_weights_of_the_checkpoint(tmp_path, monkeypatch):

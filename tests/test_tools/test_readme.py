@@ -1,7 +1,6 @@
 # Copyright (c) mmscale contributors.
 """What the first page shows works as it stands there."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -11,9 +10,10 @@ import torch
 from PIL import Image
 
 from .conftest import ROOT, run_here
+from .pages import blocks
 
 README = (ROOT / 'README.md').read_text(encoding='utf-8')
-CONFIG, _, PYTORCH = re.findall(r'^```python\n(.*?)^```', README, re.MULTILINE | re.DOTALL)
+CONFIG, _, PYTORCH = blocks('README.md', 'python')
 
 
 @pytest.fixture
