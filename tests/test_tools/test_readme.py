@@ -43,8 +43,9 @@ def test_the_config_trains_and_is_tested(economical, monkeypatch, capsys):
                for part in ('train', 'val', 'test'))]  # fmt: skip
     here = dict(folder=economical.parent)
     run_here(monkeypatch, 'tools/train.py', 'scale_resnet50.py', '--cfg-options', *small, **here)
-    run_here(monkeypatch, 'tools/test.py', 'scale_resnet50.py', 'work_dirs/scale_resnet50/epoch_1.pth',
-             '--cfg-options', *small, **here)  # fmt: skip
+    checkpoint = 'work_dirs/scale_resnet50/epoch_1.pth'
+    run_here(monkeypatch, 'tools/test.py', 'scale_resnet50.py', checkpoint, '--cfg-options', *small,
+             **here)  # fmt: skip
     assert 'accuracy/top1' in ''.join(capsys.readouterr())
 
 
