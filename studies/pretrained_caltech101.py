@@ -2,7 +2,8 @@
 # photographs of one size, 96x96 pixels, and tested at 1/3, 1/2, 1/1.5, 1, 1.5 and 2 of it, with
 # twins that were trained with jitter over all these sizes. Each seed draws its own 15 training and
 # 10 test images of each class. Rows of three sizes test the weights of the ordinary network on the
-# image at twice, once and half of its size, as a pyramid without blur whose levels are separate.
+# image at twice, once and half of its size, rows of coarser sizes at once, half and a quarter, as a
+# pyramid without blur whose levels are separate. This is multi-scale testing.
 # A seed takes about four hours of one CPU core, two and a half of them for the finer octave.
 title = 'Caltech-101, 15 images a class, 10 epochs, pretrained'
 seeds = [0, 1, 2]
@@ -60,11 +61,14 @@ for ending, (trained, more) in WAYS.items():
     for name, model in MODELS.items():
         changes = {**model.get('options', {}), **more}
         runs[name + ending] = {**model, 'options': changes, 'trained': trained, 'label': name}
-    for how, color in (('prob', 'tab:blue'), ('max', 'tab:cyan')):
-        name = f'ResNet, three sizes, {"mean" if how == "prob" else how}'
+    for name, color, changes in (
+        ('ResNet, three sizes, mean', 'tab:blue', {**UP, 'model.head.pool': 'prob'}),
+        ('ResNet, three sizes, max', 'tab:cyan', {**UP, 'model.head.pool': 'max'}),
+        ('ResNet, coarser sizes, mean', 'tab:green', {'model.head.pool': 'prob'}),
+    ):
         runs[name + ending] = dict(
             config=OURS,
-            options={**UP, **more, 'model.backbone.aa_layer': None, 'model.head.pool': how},
+            options={**changes, **more, 'model.backbone.aa_layer': None},
             weights_of=f'ResNet{ending}',
             trained=trained,
             label=name,
@@ -73,4 +77,4 @@ for ending, (trained, more) in WAYS.items():
 pictures = [
     dict(kind='columns', columns=list(columns), panels='trained', label='accuracy (%)'),
 ]
-del SPLITS, SIDES, OURS, UP, MODELS, WAYS, ending, trained, more, name, model, changes, how, color
+del SPLITS, SIDES, OURS, UP, MODELS, WAYS, ending, trained, more, name, model, changes, color
