@@ -30,6 +30,7 @@ equivariance = dict(
 
 OURS = 'configs/aa_pyramid/scaleresnet50-gate-s3-blur-w32_1xb32-10e_caltech101.py'
 UP = {'model.backbone.scale_space.first_level': -1}
+PLAIN = {'model.backbone.aa_layer': None}
 MODELS = {
     'ResNet': dict(
         config='configs/resnet/resnet50-w32_1xb32-10e_caltech101.py',
@@ -40,10 +41,10 @@ MODELS = {
         style=dict(color='black', marker='s'),
     ),
     'gate': dict(config=OURS, style=dict(color='tab:pink', marker='^')),
-    'mean of probabilities': dict(
-        config=OURS, options={'model.head.pool': 'prob'}, style=dict(color='tab:red', marker='D')
+    'gate, no blur': dict(config=OURS, options=PLAIN, style=dict(color='tab:red', marker='D')),
+    'gate, no blur, finer octave': dict(
+        config=OURS, options={**PLAIN, **UP}, style=dict(color='tab:purple', marker='v')
     ),
-    'gate, finer octave': dict(config=OURS, options=UP, style=dict(color='tab:purple', marker='v')),
 }
 WAYS = {
     '': ('trained on one size', {}),
@@ -68,7 +69,7 @@ for ending, (trained, more) in WAYS.items():
     ):
         runs[name + ending] = dict(
             config=OURS,
-            options={**changes, **more, 'model.backbone.aa_layer': None},
+            options={**changes, **more, **PLAIN},
             weights_of=f'ResNet{ending}',
             trained=trained,
             label=name,
@@ -77,4 +78,4 @@ for ending, (trained, more) in WAYS.items():
 pictures = [
     dict(kind='columns', columns=list(columns), panels='trained', label='accuracy (%)'),
 ]
-del SPLITS, SIDES, OURS, UP, MODELS, WAYS, ending, trained, more, name, model, changes, color
+del SPLITS, SIDES, OURS, UP, PLAIN, MODELS, WAYS, ending, trained, more, name, model, changes, color
