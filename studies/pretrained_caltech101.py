@@ -36,6 +36,11 @@ MODELS = {
         config='configs/resnet/resnet50-w32_1xb32-10e_caltech101.py',
         style=dict(color='gray', marker='o'),
     ),
+    'ResNet, frozen norms': dict(
+        config='configs/resnet/resnet50-w32_1xb32-10e_caltech101.py',
+        options={'model.backbone.norm_eval': True},
+        style=dict(color='tab:brown', marker='X'),
+    ),
     'ResNet, blur': dict(
         config='configs/resnet/resnet50-blur-w32_1xb32-10e_caltech101.py',
         style=dict(color='black', marker='s'),

@@ -20,47 +20,56 @@ from cells import STUDIES, read_study  # noqa: E402
 from mmscale.visualization import save_figure  # noqa: E402
 
 PICTURE = ROOT / 'docs' / 'images' / 'sizes.png'
-LARGEST_DIGIT = 64  # pixels
-ORDINARY, OURS = 'ResNet, blur', 'mmscale, three levels'
-# Each row has the study, its images, the sizes of the training, the ordinary run, ours, and the
-# factors of the training.
+LARGEST_DIGIT, TRAINED_SIDE = 64, 96  # pixels
+ORDINARY, OURS = 'ResNet-18', 'mmscale, three levels'
+# Each row has the study, its images, the sizes of the training, the ordinary run and ours, their
+# names, and the factors of the training.
 ROWS = (
-    ('sizes_stir', 'digits (STIR-MNIST, 64x64)', '17 to 32 pixels', 'ResNet, blur, 17 to 32',
-     'mean of probabilities, 17 to 32', (2, 3.77)),
+    ('sizes_stir', 'digits (STIR-MNIST, 64x64)', '17 to 32 pixels',
+     {'ResNet, blur, 17 to 32': ORDINARY, 'mean of probabilities, 17 to 32': OURS}, (2, 3.77)),
     ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', '1 to 1/1.5',
-     'ResNet, blur, 1 to 1/1.5', 'gate, 1 to 1/1.5', (1, 1.5)),
-    ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', '1 to 0.3', 'ResNet, blur, 1 to .3',
-     'gate, 1 to .3', (1, 3)),
+     {'ResNet, blur, 1 to 1/1.5': ORDINARY, 'gate, 1 to 1/1.5': OURS}, (1, 1.5)),
+    ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', '1 to 0.3',
+     {'ResNet, blur, 1 to .3': ORDINARY, 'gate, 1 to .3': OURS}, (1, 3)),
+    ('pretrained_caltech101', 'photographs (Caltech-101)', '96 pixels',
+     {'ResNet': 'ResNet-50, pretrained', 'ResNet, three sizes, mean': 'the same on three levels'},
+     (1, 1)),
 )  # fmt: skip
 
 
 def measured(name: str, run: str) -> tuple:
     """Return factors, mean accuracies in %, and multiply-adds of a run."""
-    frame = tables.select(read_study(STUDIES / f'{name}.py'), tables.load(name), (run,))
-    mean, _ = tables.spread(tables.by_seed(frame, 'accuracy'))
-    return mean.columns.to_numpy(), mean.loc[run].to_numpy(), frame.multiply_adds.iloc[0]
+    study = read_study(STUDIES / f'{name}.py')
+    frame = tables.select(study, tables.load(name), (run,))
+    # Tests at sizes in pixels take the place of measurements over scale.
+    metrics = [f'test/{"/".join(place)}' for place in study.columns.values()] or ['accuracy']
+    mean, _ = tables.spread(
+        tables.by_seed(frame, *metrics)[metrics if study.columns else slice(None)]
+    )
+    factors = [TRAINED_SIDE / float(side) for side, _ in study.columns.values()] or mean.columns
+    return np.array(factors), mean.loc[run].to_numpy(), frame.multiply_adds.iloc[0]
 
 
 def table() -> str:
     """Return a table of mean accuracies over the sizes of the training, and over other sizes."""
     rows = []
-    for name, images, trained, *runs, (lowest, highest) in ROWS:
-        for run, network in zip(runs, (ORDINARY, OURS)):
+    for name, images, trained, runs, (lowest, highest) in ROWS:
+        for run, network in runs.items():
             factors, accuracy, cost = measured(name, run)
             inside = (factors >= lowest) & (factors <= highest)
             means = [f'{accuracy[chosen].mean():.1f} %' if chosen.any() else '-' for chosen in
                      (inside, ~inside)]  # fmt: skip
-            rows.append([images, trained, network, f'{cost / 1e6:.1f} M', *means])
+            rows.append([images, trained, network, f'{cost / 1e6:,.1f} M', *means])
     head = ['images', 'trained on', 'network', 'multiply-adds', 'trained sizes', 'other sizes']
     return tables.markdown(head, rows, text=3)
 
 
 def draw() -> Figure:
     figure = Figure(figsize=(9.6, 3.7), layout='constrained')
-    for axes, (name, images, _, *runs, (lowest, highest)) in zip(figure.subplots(1, 2), ROWS):
+    for axes, (name, images, _, runs, (lowest, highest)) in zip(figure.subplots(1, 2), ROWS):
         digits = name == 'sizes_stir'
         size = (lambda s: LARGEST_DIGIT / s) if digits else (lambda s: 1 / s)
-        for run, label, color in zip(runs, (ORDINARY, OURS), ('black', 'tab:red')):
+        for (run, label), color in zip(runs.items(), ('black', 'tab:red')):
             factors, accuracy, _ = measured(name, run)
             few = len(factors) < 10
             axes.plot(size(factors), accuracy, color=color, lw=2, marker='o' if few else '',
