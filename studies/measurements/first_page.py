@@ -21,18 +21,18 @@ from mmscale.visualization import save_figure  # noqa: E402
 
 PICTURE = ROOT / 'docs' / 'images' / 'sizes.png'
 LARGEST_DIGIT, TRAINED_SIDE = 64, 96  # pixels
-ORDINARY, OURS = 'ResNet-18', 'mmscale, three levels'
+ORDINARY, OURS = 'narrow ResNet-18', 'mmscale, three levels'
 # Each row has the study, its images, the sizes of the training, the ordinary run and ours, their
 # names, and the factors of the training.
 ROWS = (
     ('sizes_stir', 'digits (STIR-MNIST, 64x64)', '17 to 32 pixels',
      {'ResNet, blur, 17 to 32': ORDINARY, 'mean of probabilities, 17 to 32': OURS}, (2, 3.77)),
-    ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', '1 to 1/1.5',
+    ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'full size to 1/1.5',
      {'ResNet, blur, 1 to 1/1.5': ORDINARY, 'gate, 1 to 1/1.5': OURS}, (1, 1.5)),
-    ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', '1 to 0.3',
+    ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'full size to 0.3',
      {'ResNet, blur, 1 to .3': ORDINARY, 'gate, 1 to .3': OURS}, (1, 3)),
-    ('pretrained_caltech101', 'photographs (Caltech-101)', '96 pixels',
-     {'ResNet': 'ResNet-50, pretrained', 'ResNet, three sizes, mean': 'the same on three levels'},
+    ('pretrained_caltech101', 'photographs (Caltech-101)', '96-pixel images',
+     {'ResNet': 'half ResNet-50', 'ResNet, three sizes, mean': 'its weights on three levels'},
      (1, 1)),
 )  # fmt: skip
 
@@ -76,12 +76,12 @@ def draw() -> Figure:
                       label=label)  # fmt: skip
         axes.axvspan(size(highest), size(lowest), color='0.9', zorder=0)
         middle = np.sqrt(size(highest) * size(lowest))
-        axes.text(middle, 3, 'sizes of the training', ha='center', color='0.35')
+        axes.text(middle, 3, 'trained sizes', ha='center', color='0.35')
         ticks = [17, 24, 32, 48, 64] if digits else [1 / 3, 0.4, 0.5, 2 / 3, 1]
         labels = ticks if digits else ['1/3', '1/2.5', '1/2', '1/1.5', '1']
         axes.set(xscale='log', ylim=(0, 100), ylabel='accuracy (%)',
                  title=f'{images[0].upper()}{images[1:]}',
-                 xlabel='size of the digit, pixels' if digits else 'scale factor')  # fmt: skip
+                 xlabel='size of the digit, pixels' if digits else 'size relative to the original')  # fmt: skip
         axes.set_xticks(ticks, labels)
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
