@@ -79,9 +79,9 @@ def draw() -> Figure:
         axes.text(middle, 3, 'trained sizes', ha='center', color='0.35')
         ticks = [17, 24, 32, 48, 64] if digits else [1 / 3, 0.4, 0.5, 2 / 3, 1]
         labels = ticks if digits else ['1/3', '1/2.5', '1/2', '1/1.5', '1']
-        axes.set(xscale='log', ylim=(0, 100), ylabel='accuracy (%)',
-                 title=f'{images[0].upper()}{images[1:]}',
-                 xlabel='size of the digit, pixels' if digits else 'size relative to the original')  # fmt: skip
+        axes.set(xscale='log', ylim=(0, 100), ylabel='accuracy (%)')
+        axes.set_title(f'{images[0].upper()}{images[1:]}')
+        axes.set_xlabel('size of the digit, pixels' if digits else 'size relative to the original')
         axes.set_xticks(ticks, labels)
         axes.set_xticks([], minor=True)
         axes.grid(alpha=0.3)
