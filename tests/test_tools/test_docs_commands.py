@@ -32,6 +32,7 @@ LONG = {
     'tools/dataset_converters/scatter_objects.py': 'downloads MNIST: test_scatter_objects.py',
     'studies/measurements/frontier.py': 'takes minutes: test_frontier.py takes two images',
     'studies/measurements/first_page.py': 'writes pictures of the page: test_readme.py',
+    'studies/measurements/prepare_caltech101.py': 'needs data: test_prepare_caltech101.py',
 }
 # Tools that run as the pages say, and words that leave seconds of their work.
 SHORT = {
