@@ -109,11 +109,11 @@ def measure_variances(network: ResNet, images: torch.Tensor) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('images', type=Path, help='photographs, a ZIP file')
+    parser.add_argument('photographs', type=Path, help='a ZIP file')
     parser.add_argument('weights', type=Path, help='open_nsfw.onnx')
     args = parser.parse_args()
     ROOT.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(args.images) as file:
+    with zipfile.ZipFile(args.photographs) as file:
         file.extractall(ROOT / 'images')
     draw_lists(ROOT)
     network = ResNet(**NETWORK)
