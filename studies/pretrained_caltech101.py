@@ -4,7 +4,7 @@
 # 10 test images of each class. Rows of three sizes test the weights of the ordinary network on the
 # image at twice, once and half of its size, rows of coarser sizes at once, half and a quarter, as a
 # pyramid without blur whose levels are separate. This is multi-scale testing.
-# A seed takes about four hours of one CPU core, two and a half of them for the finer octave.
+# A seed takes about three hours of one CPU core, more than one of them for the finer octave.
 title = 'Caltech-101, 15 images a class, 10 epochs, pretrained'
 seeds = [0, 1, 2]
 SPLITS = dict(train='train', val='test', test='test')
