@@ -43,9 +43,8 @@ def measured(name: str, run: str) -> tuple:
     frame = tables.select(study, tables.load(name), (run,))
     # Tests at sizes in pixels take the place of measurements over scale.
     metrics = [f'test/{"/".join(place)}' for place in study.columns.values()] or ['accuracy']
-    mean, _ = tables.spread(
-        tables.by_seed(frame, *metrics)[metrics if study.columns else slice(None)]
-    )
+    mean, _ = tables.spread(tables.by_seed(frame, *metrics))
+    mean = mean[metrics] if study.columns else mean
     factors = [TRAINED_SIDE / float(side) for side, _ in study.columns.values()] or mean.columns
     return np.array(factors), mean.loc[run].to_numpy(), frame.multiply_adds.iloc[0]
 
