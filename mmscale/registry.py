@@ -16,13 +16,14 @@ need_mmengine()
 from mmengine import registry as roots
 from mmengine.registry import DefaultScope, Registry
 
-__all__ = ['DATASETS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'find_class', 'is_kind']
+__all__ = ['DATASETS', 'HOOKS', 'MODELS', 'TRANSFORMS', 'VISUALIZERS', 'find_class', 'is_kind']
 
 LOCATIONS = {
     'MODELS': ['mmscale.models'],
     'DATASETS': ['mmscale.datasets'],
     'TRANSFORMS': ['mmscale.datasets'],
     'HOOKS': ['mmscale.engine'],
+    'VISUALIZERS': ['mmscale.visualization'],
 }
 
 
@@ -48,6 +49,7 @@ _CHILDREN = {
 }
 MODELS, DATASETS = _CHILDREN['MODELS'], _CHILDREN['DATASETS']
 TRANSFORMS, HOOKS = _CHILDREN['TRANSFORMS'], _CHILDREN['HOOKS']
+VISUALIZERS = _CHILDREN['VISUALIZERS']
 
 
 def find_class(kind: Any, registry: Registry, scope: str | None = None) -> Any:

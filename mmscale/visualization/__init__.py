@@ -1,6 +1,8 @@
 # Copyright (c) mmscale contributors.
 """Draw networks: load them, read their taps, transform their features, and write figures."""
 
+from mmscale._requirements import has_module
+
 from .cam import levels_as_channels
 from .figure import make_folder, save_figure, write_figure
 from .network import Network, load_network, read_image, to_picture
@@ -41,3 +43,9 @@ __all__ = [
     'to_picture',
     'write_figure',
 ]
+
+# This needs MMPretrain; everything else works without it.
+if has_module('mmpretrain'):
+    from .visualizer import ScaleVisualizer
+
+    __all__ += [ScaleVisualizer.__name__]
