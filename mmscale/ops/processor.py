@@ -19,6 +19,9 @@ from mmscale.scale_space.resample import keep_constants, resampling_matrix
 # Fractional taps are splatted onto a larger integer kernel. If that kernel has more than so many
 # times the taps, interpolating the image instead is faster on a CPU, forward and backward.
 MOST_SPREAD = 4
+# From so many taps a side oneDNN (3.10) may compute the gradient of a channels-last kernel by its
+# reference implementation, up to 70 times slower than that of a contiguous one.
+WIDE_KERNEL = 15
 
 
 def conv_levels(
@@ -62,8 +65,7 @@ def conv_levels(
     kernel = kernel.contiguous(memory_format=torch.channels_last)
     num_coarse = 0
     # A stored graph must not be specialised to sizes.
-    kept = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if not x.dense and groups == 1 and not kept:
+    if not x.dense and groups == 1 and not _stores_graph():
         # Loading a kernel costs more than the work of so small a level: load it once for all of
         # them. Training steps of ResNets on images of 64x64 pixels take 30 to 40 % less time.
         for height, width in x.sizes:
@@ -81,6 +83,10 @@ def conv_levels(
     )  # fmt: skip
 
 
+def _stores_graph() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+
+
 def _conv_level(level, weight, bias, stride, dilation, groups, step) -> Tensor:
     """Convolve the maps of one level with taps ``step * dilation`` samples apart."""
     distance = step * dilation[0], step * dilation[1]
@@ -94,7 +100,40 @@ def _conv_level(level, weight, bias, stride, dilation, groups, step) -> Tensor:
     if stride != (1, 1) and weight.shape[2:] == (1, 1):
         # oneDNN's strided 1x1 convolution (3.10) writes outside of channels-last gradients.
         level, stride = level[:, :, :: stride[0], :: stride[1]], 1
+    wide = max(weight.shape[2:]) >= WIDE_KERNEL and weight.requires_grad and not level.is_cuda
+    if wide and not torch.is_autocast_enabled('cpu') and not _stores_graph():
+        return _WideConv.apply(level, weight, bias, stride, padding, distance, groups)
     return F.conv2d(level, weight, bias, stride, padding, distance, groups)
+
+
+class _WideConv(torch.autograd.Function):
+    """``F.conv2d`` whose weight gets its gradient in contiguous memory."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(level, weight, bias, stride, padding, dilation, groups) -> Tensor:
+        return F.conv2d(level, weight, bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        level, weight, bias, *ctx.geometry = inputs
+        ctx.bias_size = None if bias is None else bias.shape
+        ctx.save_for_backward(level, weight)
+
+    @staticmethod
+    def backward(ctx, grad) -> tuple:
+        def gradients(*tensors, needed):
+            *places, groups = ctx.geometry
+            places = *places, False, (0, 0), groups
+            return torch.ops.aten.convolution_backward(*tensors, ctx.bias_size, *places, needed)
+
+        level, weight = ctx.saved_tensors
+        of_level, of_weight, of_bias = ctx.needs_input_grad[:3]
+        x, _, bias = gradients(grad, level, weight, needed=(of_level, False, of_bias))
+        contiguous = [tensor.contiguous() for tensor in (grad, level, weight)]
+        _, w, _ = gradients(*contiguous, needed=(False, of_weight, False))
+        return x, w, bias, None, None, None, None
 
 
 def _spread(kernel_size, distance) -> float:

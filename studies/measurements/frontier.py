@@ -267,7 +267,8 @@ def step_of(args: argparse.Namespace, configuration: Configuration) -> Callable[
 def costs(args: argparse.Namespace, compared: list[Configuration]) -> dict[tuple, float]:
     """Measure the time of a training step relative to the ordinary network's, in turn with it.
 
-    Each cost is the median of 9 ratios, by :attr:`Configuration.work`.
+    Each cost is the median of 9 ratios, or of fewer, at least 3, after a minute. The keys are
+    :attr:`Configuration.work`.
     """
     ordinary, found = step_of(args, ORDINARY), {ORDINARY.work: 1.0}
     for configuration in compared:
@@ -275,7 +276,9 @@ def costs(args: argparse.Namespace, compared: list[Configuration]) -> dict[tuple
             progress(f'cost of {configuration.name}')
             step = step_of(args, configuration)
             step(), ordinary()
-            ratios = [step() / ordinary() for _ in range(9)]
+            start, ratios = time.perf_counter(), []
+            while len(ratios) < 3 or (len(ratios) < 9 and time.perf_counter() - start < 60):
+                ratios.append(step() / ordinary())
             found[configuration.work] = statistics.median(ratios)
     return found
 

@@ -115,6 +115,34 @@ def test_first_and_second_derivatives(pyramid, base, kernel, stride, channels, g
     assert gradgradcheck(fn, inputs, **mode)
 
 
+@pytest.mark.parametrize('trained', ['all', 'weight', 'x'])
+def test_wide_kernels_have_the_derivatives_of_torch(trained, stride=(2, 1), groups=2):
+    """From 15 taps a side the gradient of the weight is taken separately."""
+    x, weight, bias, grad = randn(2, 4, 16, 17), randn(6, 2, 15, 17), randn(6), randn(2, 6, 8, 17)
+    inputs = dict(all=(x, weight, bias), weight=(weight,), x=(x,))[trained]
+    for value in inputs:
+        value.requires_grad_()
+
+    def convolve(weight, x, bias=None, stride=1):
+        signal, grid = x[:, :, None], ScaleGrid(num_scales=1)
+        y = scale_conv2d(signal, weight[:, :, None], bias, stride, 1, groups, scale_space=grid)
+        return y[:, :, 0]
+
+    expected = F.conv2d(x, weight, bias, stride, (7, 8), 1, groups)
+    results = []
+    for y in (convolve(weight, x, bias, stride), expected):
+        first = torch.autograd.grad(y, inputs, grad, create_graph=True)
+        again = sum(part.sin().sum() for part in first)
+        second = torch.autograd.grad(again, inputs, allow_unused=True)
+        results.append([y, *first, *(part for part in second if part is not None)])
+    assert len(results[0]) == len(results[1]) > 1
+    assert all(largest_difference(a, b) < 1e-12 for a, b in zip(*results))
+    if trained == 'weight':
+        one = torch.func.grad(lambda w, image: convolve(w, image[None]).square().sum())
+        per_image = torch.func.vmap(one, (None, 0))(weight, x)
+        assert largest_difference(per_image[1], one(weight, x[1])) < 1e-12
+
+
 @both_forms
 def test_no_tap_is_computed_that_no_output_can_see(pyramid):
     """A 7x7 kernel on maps of 1 to 8 pixels; the counter ignores borders.
