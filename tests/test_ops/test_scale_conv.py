@@ -143,6 +143,14 @@ def test_wide_kernels_have_the_derivatives_of_torch(trained, stride=(2, 1), grou
         assert largest_difference(per_image[1], one(weight, x[1])) < 1e-12
 
 
+def test_a_trace_of_wide_kernels_holds_their_convolutions():
+    """Counters of operations see traces."""
+    weight, grid = randn(2, 3, 1, 15, 15).requires_grad_(), ScaleGrid(num_scales=1)
+    inputs = randn(1, 3, 1, 20, 20), weight
+    trace = torch.jit.trace(lambda x, weight: scale_conv2d(x, weight, scale_space=grid), inputs)
+    assert 'aten::_convolution' in str(trace.graph) and 'PythonOp' not in str(trace.graph)
+
+
 @both_forms
 def test_no_tap_is_computed_that_no_output_can_see(pyramid):
     """A 7x7 kernel on maps of 1 to 8 pixels; the counter ignores borders.
