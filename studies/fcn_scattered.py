@@ -32,6 +32,7 @@ def make_runs() -> dict:
         'blur': ('scaleresnet18-w16-d8-blur', dict(color='tab:gray', marker='s')),
         'pyramid': ('scaleresnet18-w16-d8-pyramid', dict(color='tab:green', marker='^')),
         'balanced': ('scaleresnet18-w16-d8-balanced', dict(color='tab:red', marker='v')),
+        'mean of probabilities': ('scaleresnet18-w16-d8-prob', dict(color='tab:blue', marker='D')),
     }
     trained = {
         'all': ('digits of all sizes', {}),

@@ -1,6 +1,14 @@
 # Copyright (c) mmscale contributors.
-"""Heads, which need MMPretrain."""
+"""Heads that combine the predictions of levels."""
 
-from .scale_cls_head import ScaleClsHead
+from mmscale._requirements import has_module
 
-__all__ = ['ScaleClsHead']
+from .scale_decode_head import ScaleDecodeHead
+
+__all__ = ['ScaleDecodeHead']
+
+# This needs MMPretrain.
+if has_module('mmpretrain'):
+    from .scale_cls_head import ScaleClsHead
+
+    __all__ += [ScaleClsHead.__name__]
