@@ -21,7 +21,7 @@ for module in ('mmdet', 'mmseg'):
 
 PYTHON = r'```python\n(.*?)```'
 FIVE_LINES, OF_A_SEGMENTOR, *_ = re.findall(PYTHON, (ROOT / 'docs/downstream.md').read_text(), re.S)
-IN_README = re.search(f'five lines.*?{PYTHON}', (ROOT / 'README.md').read_text(), re.S)[1]
+IN_README = re.search(f'A detector needs.*?{PYTHON}', (ROOT / 'README.md').read_text(), re.S)[1]
 INDEXED = yaml.safe_load((ROOT / 'configs/downstream/metafile.yml').read_text())['Models']
 
 
