@@ -83,8 +83,9 @@ def test_trains_and_segments(path, folder, tmp_path, monkeypatch):
     assert 0 < runner.message_hub.log_scalars['val/mIoU'].current() < 100
 
     model = runner.model.eval()
-    shapes = [y.shape[-1] for y in model.extract_feat(torch.rand(1, 3, 256, 256))]
-    assert shapes == [64, 32, 32, 32]
+    maps = model.extract_feat(torch.rand(1, 3, 256, 256))
+    maps = [y if torch.is_tensor(y) else y[0] for y in maps]  # a decode head takes levels
+    assert [y.shape[-1] for y in maps] == [64, 32, 32, 32]
     # The widths are those of the ordinary twin.
     assert sum(p.numel() for p in model.parameters()) == 942_862
 
