@@ -15,6 +15,8 @@ equivariance = dict(
 
 
 def make_runs() -> dict:
+    from factors import one_at_a_time
+
     # The setting around which one is varied at a time, and the other values of each. With base 2,
     # eight levels would need images of 128 pixels.
     setting = dict(base=1.5, channels=32, lr=0.01, interaction=1, num_scales=4, zero_scale=0.5)
@@ -41,13 +43,11 @@ def make_runs() -> dict:
         ),
     }
 
-    def run_of(model, **changed):
-        values = {**setting, **changed}
+    def run_of(model, **values):
         channels = models[model]['widths'][values['channels']]
         rate, divided = models[model]['rate']
         return {
             'config': models[model]['config'],
-            'model': model,
             'options': {
                 'model.backbone.scale_space.base': values['base'],
                 'model.backbone.scale_space.num_scales': values['num_scales'],
@@ -59,13 +59,7 @@ def make_runs() -> dict:
             },
         }
 
-    found = {model: dict(run_of(model), values=setting) for model in models}
-    for factor, values in others.items():
-        for value in values:
-            for model in models:
-                varied = run_of(model, **{factor: value})
-                found[f'{model}, {factor} {value:g}'] = dict(varied, factor=factor, value=value)
-    return found
+    return one_at_a_time(setting, others, models, run_of)
 
 
 runs = make_runs()
