@@ -8,6 +8,7 @@ outside the image. The functions compute it faster than one ``F.conv2d`` per lev
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -112,17 +113,17 @@ class _WideConv(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(level, weight, bias, stride, padding, dilation, groups) -> Tensor:
-        return F.conv2d(level, weight, bias, stride, padding, dilation, groups)
+    def forward(level: Tensor, weight: Tensor, bias: Tensor | None, *geometry: Any) -> Tensor:
+        return F.conv2d(level, weight, bias, *geometry)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
         level, weight, bias, *ctx.geometry = inputs
         ctx.bias_size = None if bias is None else bias.shape
         ctx.save_for_backward(level, weight)
 
     @staticmethod
-    def backward(ctx, grad) -> tuple:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         def gradients(*tensors, needed):
             *places, groups = ctx.geometry
             places = *places, False, (0, 0), groups
