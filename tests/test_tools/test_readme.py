@@ -1,6 +1,7 @@
 # Copyright (c) mmscale contributors.
 """What the first page shows works as it stands there."""
 
+import importlib
 import sys
 from pathlib import Path
 
@@ -55,9 +56,11 @@ def test_the_lines_of_plain_pytorch_run():
     assert names['vectors'].shape == (2, 2048)
 
 
-def test_the_table_is_that_of_the_studies(monkeypatch):
+@pytest.mark.parametrize(
+    ('script', 'page'), [('first_page', 'README.md'), ('stir', 'docs/results.md')]
+)
+def test_the_table_is_that_of_the_studies(script, page, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'studies' / 'measurements')
-    import first_page
-
-    assert first_page.table() in README
-    sys.modules.pop('first_page')
+    table = importlib.import_module(script).table()
+    assert table in (ROOT / page).read_text(encoding='utf-8')
+    sys.modules.pop(script)
