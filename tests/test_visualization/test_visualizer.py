@@ -41,7 +41,7 @@ def test_each_label_has_its_level(labels, levels, shares, note, visualizer):
     sample = make_sample(labels, levels, shares)
     picture, texts = draw(visualizer, sample)
     plain, labels_alone = draw(UniversalVisualizer(), sample)
-    assert texts == [note, *labels_alone] if note else labels_alone
+    assert texts == [*([note] if note else []), *labels_alone]
     assert np.array_equal(picture, plain) == (note is None)
     assert np.array_equal(picture[:20], plain[:20])  # the upper half of the picture
 
