@@ -1,6 +1,6 @@
 # Photographs of sizes that were never trained: networks trained on scale-CIFAR10's images of 1 to
-# 1/1.5 of their size, and their twins trained on 1 to .3 of it. 10,000 training images; all is
-# measured on images held out of CIFAR-10's training files. A seed takes six hours of one CPU core.
+# 1/1.5 of their size, on 1/2 to .3 of it, and on 1 to .3. 10,000 training images; all is measured on
+# images held out of CIFAR-10's training files. A seed takes six hours of one CPU core.
 title = 'Scale-CIFAR10, 10,000 training images, 30 epochs'
 seeds = [0, 1, 2]
 options = {'train_dataloader.dataset.indices': 10000, 'train_cfg.val_interval': 30}
@@ -24,22 +24,35 @@ models = {
         config=gate, options={'model.head.pool': 'prob'}, color='tab:red'
     ),
     'ResNet': dict(config='configs/resnet/resnet18-w16_1xb128-30e_scalecifar10.py', color='gray'),
+    # Not trained: the levels have 2, 1 and 1/2 times the image's size.
+    'ResNet, blur, three sizes': dict(
+        config=gate,
+        options={'model.head.pool': 'prob', 'model.backbone.scale_space.first_level': -1},
+        weights_of='ResNet, blur',
+        color='tab:blue',
+    ),
 }
 runs = {}
-for smallest, lines in (('1/1.5', '-'), ('.3', '--')):
-    sizes = (round(2 / 3, 4), 1) if smallest == '1/1.5' else (0.3, 1)
+trained = {
+    '1 to 1/1.5': ((round(2 / 3, 4), 1), '-'),
+    '1/2 to .3': ((0.3, 0.5), ':'),
+    '1 to .3': ((0.3, 1), '--'),
+}
+for words, (sizes, lines) in trained.items():
     ranges = {f'{part}_dataloader.dataset.scale_range': sizes for part in ('train', 'val', 'test')}
     for name, model in models.items():
-        runs[f'{name}, 1 to {smallest}'] = dict(
+        runs[f'{name}, {words}'] = dict(
             config=model['config'],
             options={**model.get('options', {}), **ranges},
             style=dict(color=model['color'], ls=lines),
         )
-del part, gate, models, smallest, lines, sizes, ranges, name, model
+        if source := model.get('weights_of'):
+            runs[f'{name}, {words}']['weights_of'] = f'{source}, {words}'
+del part, gate, models, words, source, lines, sizes, ranges, name, model
 
 comparisons = [
     ('levels whose answers a gate weighs', f'ResNet, blur, {sizes}', f'gate, {sizes}')
-    for sizes in ('1 to 1/1.5', '1 to .3')
+    for sizes in trained
 ]
 pictures = [
     dict(
@@ -48,5 +61,6 @@ pictures = [
         title=f'Trained on sizes of {sizes}',
         runs=[run for run in runs if run.endswith(sizes)],
     )
-    for name, sizes in (('some', '1 to 1/1.5'), ('all', '1 to .3'))
+    for name, sizes in zip(('some', 'small', 'all'), trained)
 ]
+del trained

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
-from mmscale.scale_space import ScaleGrid, Signal, scale_scale_space
+from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, scale_scale_space
 from mmscale.scale_space.action import BETWEEN_LEVELS
 from mmscale.scale_space.resample import check_choice
 
@@ -98,7 +98,8 @@ def error_breakdown(
 
     Raises:
         ValueError: If an argument is out of range, the network has no lift and body on one scale
-            grid, or an image is too small for a factor.
+            grid, an image is too small for a factor, or a layer on a dense scale space has a
+            ``kernel`` and a factor is no power of the base.
     """
     factors = check_factors(factors)
     check_choice('resampling', resampling, RESAMPLINGS)
@@ -117,6 +118,7 @@ def error_breakdown(
         for batch in split_batches(images, batch_size):
             scale = Scaling(grid, grid.zero_scale, 'shrink', resampling, between_levels, batch)
             lifted = backbone.lift(batch)
+            _check_kernels(backbone, lifted, grid, factors)
             before = lifted, *_run(body, lifted)
             rows = [_measure(backbone, body, batch, before, scale, s, border) for s in factors]
             columns.append(torch.stack(rows))
@@ -124,6 +126,17 @@ def error_breakdown(
         raise ValueError('images must hold at least one image, got none')
     whole, *parts = torch.cat(columns, 2).unbind(1)
     return ErrorBreakdown(factors, whole, dict(zip(PARTS, parts, strict=True)))
+
+
+def _check_kernels(backbone, lifted: Signal, grid: ScaleGrid, factors) -> None:
+    if is_pyramid(lifted) or not any(grid.shift(factor) % 1 for factor in factors):
+        return
+    for name, module in backbone.named_modules():
+        if hasattr(getattr(module, 'kernel', None), 'tables'):
+            raise ValueError(
+                f'factors must be powers of base={grid.base:g} for a dense scale space whose layers '
+                f'have a kernel, as {name} has, because levels between its own have no kernels'
+            )
 
 
 def _run(body: Features, signal: Signal) -> tuple[Signal, int]:

@@ -161,8 +161,8 @@ def eval_mode(phi: Callable) -> Iterator[None]:
     """Put a network into eval mode, and afterwards each of its modules back into its own mode."""
     modules = modules_of(phi)
     modes = [module.training for module in modules]
-    for module in modules:
-        module.training = False
+    if modules:
+        modules[0].eval()  # a call, because layers override `train` to drop stored kernels
     try:
         yield
     finally:

@@ -10,7 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal
-from mmscale.scale_space.resample import keep_constants, resample
+from mmscale.scale_space.resample import (
+    apply_along_axes,
+    full_precision,
+    keep_constants,
+    resample,
+)
 
 from .processor import tap_matrices, tap_positions
 from .scale_conv import as_pair, tap_distances
@@ -132,7 +137,8 @@ def _avg_pool_level(x, kernel_size, stride, padding, dilation) -> Tensor:
         _mean_matrix(int(size), *axis, dilation).to(x)
         for size, *axis in zip(x.shape[-2:], kernel_size, stride, padding)
     )
-    return rows @ x @ columns.mT
+    with full_precision(x):
+        return apply_along_axes(rows, x, columns)
 
 
 @keep_constants

@@ -64,6 +64,19 @@ def test_a_factor_that_leaves_no_level_is_nan_and_moves_no_other():
     assert torch.equal(found.whole[:1], alone.whole)
 
 
+def test_kernels_of_a_basis():
+    """A pyramid has the kernels of level 0 at all levels, a dense scale space those of each."""
+    torch.manual_seed(0)
+    kernel = dict(type='mmscale.DiscreteBasis', effective_size=3)
+    dense = as_if_trained(ScaleConvNet(GRID, DENSE, kernel=kernel, **CONVNET))
+    found = error_breakdown(dense, images(), [2.0])
+    assert found.parts['body'].abs().max() < 1e-12 < found.whole.min()
+    with pytest.raises(ValueError, match=r'powers of base=2 .* kernel, as convs?\..* has'):
+        error_breakdown(dense, images(), [2.0, 3.0])
+    pyramid = as_if_trained(ScaleConvNet(GRID, PYRAMID, kernel=kernel, **CONVNET))
+    assert error_breakdown(pyramid, images(), [1.5]).parts['body'].abs().max() < 1e-12
+
+
 def parts_of(found):
     return {name: part[:, 0].tolist() for name, part in found.parts.items()}
 
@@ -146,7 +159,7 @@ def test_an_identity_has_errors_of_lift_and_reading_alone(factor):
     assert factor == 2 or found.parts['between levels'].min() > 1e-9
 
 
-PYRAMID = dict(type='mmscale.GaussianPyramidLift')
+PYRAMID, DENSE = dict(type='mmscale.GaussianPyramidLift'), dict(type='mmscale.GaussianLift')
 CONVNET = dict(in_channels=1, channels=(4, 4), kernel_size=3)
 RESNET = dict(in_channels=1, base_channels=4, stem_channels=4, num_stages=2, strides=(1, 2),
               dilations=(1, 1), out_indices=(0, 1))  # fmt: skip
@@ -154,9 +167,9 @@ BLUR = dict(aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5))
 FINE = ScaleGrid(2**0.5, 5, zero_scale=1.0)
 NETWORKS = {
     'pyramid': lambda: ScaleConvNet(GRID, PYRAMID, **CONVNET),
-    'dense, interaction': lambda: ScaleConvNet(GRID, interaction=(1, 2), **CONVNET),
+    'dense, interaction': lambda: ScaleConvNet(GRID, DENSE, interaction=(1, 2), **CONVNET),
     'pyramid, interaction': lambda: ScaleConvNet(GRID, PYRAMID, interaction=(1, 2), **CONVNET),
-    'dense, blur': lambda: ScaleResNet_CIFAR(18, GRID, **RESNET, **BLUR),
+    'dense, blur': lambda: ScaleResNet_CIFAR(18, GRID, DENSE, **RESNET, **BLUR),
     'pyramid, blur': lambda: ScaleResNet_CIFAR(18, GRID, PYRAMID, **RESNET, **BLUR),
     'pyramid, fine base': lambda: ScaleResNet_CIFAR(18, FINE, PYRAMID, **RESNET),
 }

@@ -1,4 +1,5 @@
 # Copyright (c) mmscale contributors.
+import copy
 import math
 
 import pytest
@@ -269,6 +270,17 @@ def test_modes_of_the_modules_are_restored():
         equivariance_error(net, smooth_images(), [2.0])
         assert net.training and net[0].training and net[1].training != frozen
     assert torch.equal(net[1].running_mean, before)
+
+
+def test_a_network_in_training_is_measured_with_its_weights_of_now():
+    """Layers store kernels in eval mode, and a write through ``data`` leaves no trace."""
+    kernel = dict(type='mmscale.DiscreteBasis', effective_size=3)
+    net = ScaleConvNet(GRID, in_channels=1, channels=(2,), kernel_size=3, kernel=kernel).double()
+    equivariance_error(net, smooth_images(), [2.5])
+    net.convs[0].weight.data.neg_()
+    found = equivariance_error(net, smooth_images(), [2.5])
+    expected = equivariance_error(copy.deepcopy(net), smooth_images(), [2.5])
+    assert torch.equal(found.per_sample, expected.per_sample)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_low_precision_and_negative_values(pool, base, dtype):
     assert largest_difference(found.float(), exact) < 0.05
     with torch.autocast('cpu', dtype=torch.bfloat16):
         found = pool(x, 3, 2, 1, scale_space=grid)
-    assert largest_difference(found.float(), exact) < 0.05
+    assert torch.equal(found, exact)  # as PyTorch's pooling, which autocast leaves alone
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def main():
     groups = cases.gpu_groups()
     if args.device == 'cpu':
         run['notes'].append('CUDA graphs are left out: there are none on a CPU')
-        groups = [group for group in groups if group.name != 'CUDA-graph']
+        groups = [group for group in groups if group.name != 'CUDA graph']
     measure(groups, args, 'gpu', run)
     sys.exit(run['failed'])
 
