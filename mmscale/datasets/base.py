@@ -10,16 +10,9 @@ from mmengine.dataset import Compose
 from mmpretrain.datasets import BaseDataset
 from torch.utils.data import Dataset
 
-from mmscale.scale_space.resample import check_choice
+from mmscale.checks import check_choice, check_flag, is_integer
 
-from .rescaling import (
-    LARGEST_FACTOR,
-    check_factor,
-    check_flag,
-    check_scale_range,
-    check_seed,
-    is_integer,
-)
+from .rescaling import LARGEST_FACTOR, check_factor, check_scale_range, check_seed
 
 SPLITS = ('train', 'val', 'test')
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from mmscale.scale_space.resample import check_choice
+from mmscale.checks import check_choice, check_flag, is_integer
 
 _BORDERS = {
     'zeros': cv2.BORDER_CONSTANT,
@@ -143,17 +143,6 @@ def check_seed(seed: int) -> None:
     """Raise ValueError unless ``seed`` is an integer that every generator takes."""
     if not is_integer(seed) or not 0 <= seed <= LARGEST_SEED:
         raise ValueError(f'seed must be an integer from 0 to {LARGEST_SEED}, got {seed!r}')
-
-
-def check_flag(name: str, value: bool) -> None:
-    """Raise ValueError unless ``value`` is True or False: a string such as 'no' would be true."""
-    if not isinstance(value, (bool, np.bool_)):
-        raise ValueError(f'{name} must be True or False, got {value!r}')
-
-
-def is_integer(value: object) -> bool:
-    """Tell whether a value is an integer, of Python or NumPy, and no bool."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _is_number(value) -> bool:

@@ -11,12 +11,12 @@ import mmengine.dist as dist
 import numpy as np
 from mmpretrain.datasets import CIFAR10
 
+from mmscale.checks import check_choice, check_count, check_flag
 from mmscale.registry import DATASETS
-from mmscale.scale_space.resample import check_choice
 
 from .base import RescaledDataset, check_folder
 from .download import download_folder
-from .rescaling import PADDINGS, check_flag, draw_factors, is_integer, rescale
+from .rescaling import PADDINGS, draw_factors, rescale
 
 
 @DATASETS.register_module()
@@ -75,8 +75,7 @@ class ScaleCIFAR10(RescaledDataset):
         check_flag('check_integrity', check_integrity)
         check_flag('download', download)
         root = check_folder('data_root', data_root, 'CIFAR-10')
-        if not is_integer(val_size) or val_size < 0:
-            raise ValueError(f'val_size must be an integer of at least 0, got {val_size!r}')
+        check_count('val_size', val_size, 0)
         if split == 'val' and val_size == 0:
             raise ValueError("val_size must be positive for split='val', got 0")
         self.padding = padding

@@ -12,13 +12,13 @@ import mmengine.dist as dist
 import numpy as np
 from mmpretrain.datasets import MNIST
 
+from mmscale.checks import check_flag, is_integer
 from mmscale.registry import DATASETS
 
 from . import mnist_recipe
 from .base import RescaledDataset, check_folder
-from .cache import Arrays, digest, load_or_build
+from .cache import Arrays, load_or_build
 from .download import download
-from .rescaling import check_flag, is_integer
 
 _DIGESTS = Path(__file__).with_name('mnist_digests.json')
 PUBLISHED_DIGESTS = json.loads(_DIGESTS.read_text(encoding='utf-8'))['sha256']
@@ -133,32 +133,6 @@ class ScaleMNIST(RescaledDataset):
         if self.image_size == 56:
             images = mnist_recipe.double(images)
         return self.to_data_list(images, arrays['labels'], arrays['factors'])
-
-    def verify(self) -> dict[str, str]:
-        """Compare the items of this dataset with the digests of the published realization.
-
-        Returns:
-            dict[str, str]: SHA-256 of the 28x28 uint8 images and of the uint8 labels.
-
-        Raises:
-            ValueError: If the arguments are not those of a published split.
-            RuntimeError: If a digest differs.
-        """
-        if not self.published or self._indices is not None:
-            raise ValueError(
-                'Only whole splits with the published scale range and seed have published '
-                f'digests, not {self!r}'
-            )
-        step = self.image_size // 28
-        items = [self.get_data_info(i) for i in range(len(self))]
-        digests = {
-            'images': digest(np.stack([item['img'][::step, ::step] for item in items])),
-            'labels': digest(np.array([item['gt_label'] for item in items], np.uint8)),
-        }
-        expected = self._published_digests()
-        if digests != expected:
-            raise RuntimeError(f'{self!r} has SHA-256 {digests}; published are {expected}')
-        return digests
 
     def extra_repr(self) -> list[str]:
         return [f'Realization: \t{self.realization}', *super().extra_repr()]

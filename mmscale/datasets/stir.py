@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from mmpretrain.datasets import MNIST
 
+from mmscale.checks import check_flag
 from mmscale.registry import DATASETS
 
 from .base import SPLITS, RescaledDataset, check_folder
 from .cache import Arrays, load_or_build
-from .rescaling import check_flag
 from .scale_mnist import read_pool
 
 CANVAS, INSTANCES, TRAINING_IMAGES = 64, 50, 60000

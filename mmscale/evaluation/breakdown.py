@@ -9,13 +9,12 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import Tensor, nn
 
+from mmscale.checks import check_choice, check_count
 from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, scale_scale_space
 from mmscale.scale_space.action import BETWEEN_LEVELS
-from mmscale.scale_space.resample import check_choice
 
 from .equivariance import (
     FACTORS,
-    check_border,
     check_factors,
     crop_border,
     eval_mode,
@@ -104,7 +103,7 @@ def error_breakdown(
     factors = check_factors(factors)
     check_choice('resampling', resampling, RESAMPLINGS)
     check_choice('between_levels', between_levels, BETWEEN_LEVELS)
-    check_border(border)
+    check_count('border', border, 0)
     grid = find_grid(backbone)
     if grid is None or not all(hasattr(backbone, part) for part in ('lift', 'body')):
         raise ValueError(
@@ -134,8 +133,8 @@ def _check_kernels(backbone, lifted: Signal, grid: ScaleGrid, factors) -> None:
     for name, module in backbone.named_modules():
         if hasattr(getattr(module, 'kernel', None), 'tables'):
             raise ValueError(
-                f'factors must be powers of base={grid.base:g} for a dense scale space whose layers '
-                f'have a kernel, as {name} has, because levels between its own have no kernels'
+                f'factors must be powers of base={grid.base:g} on a dense scale space if layers '
+                f'have a kernel, as {name} has: levels between its own have no kernels'
             )
 
 

@@ -11,9 +11,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from mmscale.checks import check_choice, check_count
 from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, split_levels
 from mmscale.scale_space.action import BETWEEN_LEVELS
-from mmscale.scale_space.resample import check_choice
 
 from .features import Features, find_grid, modules_of
 from .scaling import RESAMPLINGS, Scaling, has_levels
@@ -120,7 +120,7 @@ def equivariance_error(
     zero_scale = zero_scale if grid is None else grid.zero_scale
     check_choice('resampling', resampling, RESAMPLINGS)
     check_choice('between_levels', between_levels, BETWEEN_LEVELS)
-    check_border(border)
+    check_count('border', border, 0)
     features = Features(phi, layers, grid)
     parts: dict[str, list] = {}
     with eval_mode(phi):
@@ -148,12 +148,6 @@ def check_factors(factors: Sequence[float]) -> tuple[float, ...]:
     if not factors:
         raise ValueError('factors must name at least one scale factor, got none')
     return factors
-
-
-def check_border(border: int) -> None:
-    """Raise ``ValueError`` if ``border`` is no number of samples."""
-    if not isinstance(border, int) or border < 0:
-        raise ValueError(f'border must be an integer of at least 0, got {border!r}')
 
 
 @contextmanager

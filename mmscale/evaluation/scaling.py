@@ -5,9 +5,9 @@ import math
 
 from torch import Tensor
 
+from mmscale.checks import check_choice
 from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, scale_image, scale_scale_space
 from mmscale.scale_space.action import BETWEEN_LEVELS
-from mmscale.scale_space.resample import check_choice
 
 RESAMPLINGS = ('matched', 'gaussian', 'bilinear', 'bicubic', 'ideal')
 

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mmscale.checks import check_choice
 from mmscale.scale_space import DenseLevels, Levels, ScaleGrid, Signal, check_signal, is_pyramid
-from mmscale.scale_space.resample import check_choice, full_precision
+from mmscale.scale_space.resample import full_precision
 
 from .scale_conv import check_convolution, coarser_levels, kernels_of, tap_distances
 

@@ -2,20 +2,15 @@
 """Scale convolution as a function."""
 
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor
 
+from mmscale.checks import is_integer
 from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal, resample_level
 from mmscale.scale_space.resample import full_precision
 
 from .processor import conv_levels
-
-
-def is_integer(value: object) -> bool:
-    """Tell whether a value is an integer and no bool."""
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:

@@ -10,9 +10,11 @@ import math
 
 from torch import Tensor
 
+from mmscale.checks import check_choice
+
 from .grid import ScaleGrid, snap
 from .levels import Signal, check_signal, is_pyramid
-from .resample import check_choice, fourier_matrix, grid_positions, resample
+from .resample import fourier_matrix, grid_positions, resample
 from .signals import split_levels, stack_levels
 
 CANVASES = ('shrink', 'keep')

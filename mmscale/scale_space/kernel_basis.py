@@ -14,9 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from mmscale.checks import check_choice
+
 from .gaussian import discrete_gaussian
 from .grid import ScaleGrid
-from .resample import _bicubic, check_choice
+from .resample import _bicubic
 
 IMAGES = ('white', '1/f')
 

@@ -3,8 +3,10 @@
 
 from torch import Tensor
 
+from mmscale.checks import check_choice
+
 from .grid import ScaleGrid
-from .resample import PADDINGS, check_choice, grid_positions, resample
+from .resample import PADDINGS, grid_positions, resample
 from .signals import stack_levels
 
 

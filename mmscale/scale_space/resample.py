@@ -13,6 +13,8 @@ from threading import Lock
 import torch
 from torch import Tensor
 
+from mmscale.checks import check_choice
+
 from .gaussian import discrete_gaussian
 
 PADDINGS = ('zeros', 'replicate', 'reflect', 'circular')
@@ -33,12 +35,6 @@ def _bicubic(distance: Tensor) -> Tensor:
 # Kernels and their radii in samples.
 _KERNELS = {'bilinear': (_bilinear, 1), 'bicubic': (_bicubic, 2)}
 INTERPOLATIONS = tuple(_KERNELS)
-
-
-def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``choices``."""
-    if value not in choices:
-        raise ValueError(f'{name} must be one of {", ".join(map(repr, choices))}, got {value!r}')
 
 
 KEPT_BYTES = 256 * 2**20

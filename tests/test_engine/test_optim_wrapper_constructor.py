@@ -102,17 +102,3 @@ def test_layer_wise_decay_is_that_of_an_ordinary_resnet():
     assert ours == ordinary
     assert ours['head.fc.weight'] == (1.0, 1.0) and ours['backbone.bn1.weight'][1] == 0.0
     assert ours['backbone.conv1.weight'][0] == min(rate for rate, _ in ours.values()) < 0.1
-
-
-def test_older_checkpoints_of_so2_layers_load():
-    source, model = so2(), so2()
-    state = source.state_dict()
-    for value in state.values():
-        if value.is_floating_point():  # a count of batches is none
-            value.uniform_(0.5, 1.5)
-    older = dict(state, **{'bn.weight': state['bn.weight'].view(3, 4),
-                           'act.bias': state['act.bias'].view(2, 4)})  # fmt: skip
-    model.load_state_dict(older)
-    x = torch.randn(2, 1, 9, 9)
-    run = [nn.Sequential(*network.eval().values())(x) for network in (source, model)]
-    assert torch.equal(*run) and run[0].std() > 0

@@ -6,18 +6,10 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmcv.transforms.utils import cache_randomness
 
+from mmscale.checks import check_choice, check_flag
 from mmscale.registry import TRANSFORMS
-from mmscale.scale_space.resample import check_choice
 
-from ..rescaling import (
-    PADDINGS,
-    check_center,
-    check_factor,
-    check_flag,
-    check_scale_range,
-    check_seed,
-    rescale,
-)
+from ..rescaling import PADDINGS, check_center, check_factor, check_scale_range, check_seed, rescale
 
 DISTRIBUTIONS = ('uniform', 'log_uniform')
 

@@ -12,13 +12,13 @@ from mmengine.runner import BaseLoop, IterBasedTrainLoop, Runner
 from mmengine.runner.amp import autocast
 from torch import Tensor, nn
 
+from mmscale.checks import check_choice, check_count
 from mmscale.evaluation import equivariance_error
 from mmscale.evaluation.equivariance import FACTORS, check_factors
 from mmscale.evaluation.features import Features, check_layers, find_grid, images_of
 from mmscale.evaluation.scaling import RESAMPLINGS
 from mmscale.registry import HOOKS
 from mmscale.scale_space.action import BETWEEN_LEVELS, CANVASES
-from mmscale.scale_space.resample import check_choice
 
 
 @HOOKS.register_module()
@@ -87,9 +87,9 @@ class EquivarianceHook(Hook):
         self.factors = tuple(factor for factor in check_factors(factors) if factor > 1)
         if not self.factors:
             raise ValueError('factors must hold one above 1: at 1 there is no error')
-        _check_count('num_images', num_images, 1)
-        _check_count('interval', interval, 1)
-        _check_count('border', border, 0)
+        check_count('num_images', num_images, 1)
+        check_count('interval', interval, 1)
+        check_count('border', border, 0)
         check_choice('canvas', canvas, CANVASES)
         check_choice('resampling', resampling, RESAMPLINGS)
         check_choice('between_levels', between_levels, BETWEEN_LEVELS)
@@ -254,11 +254,6 @@ def _names(model: nn.Module, layers: Sequence[str], image: Tensor) -> list[str]:
         if len(layers) == 1:
             return list(layers)
         return [name for layer in layers for name in _names(model, [layer], image)]
-
-
-def _check_count(name: str, value: int, lowest: int) -> None:
-    if not isinstance(value, int) or value < lowest:
-        raise ValueError(f'{name} must be an integer of at least {lowest}, got {value!r}')
 
 
 def _mean(errors: list[float | None]) -> float:

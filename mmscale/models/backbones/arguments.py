@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _NormBase
 
+from mmscale.checks import is_integer
 from mmscale.models.layers import ScaleBN
-from mmscale.ops.scale_conv import is_integer
 from mmscale.registry import MODELS, find_class
 
 

@@ -5,14 +5,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from mmscale.models.layers.so2 import (
-    SO2BatchNorm,
-    SO2Conv,
-    SO2NormReLU,
-    blur_pool,
-    check_count,
-    so2_magnitudes,
-)
+from mmscale.checks import check_count
+from mmscale.models.layers.so2 import SO2BatchNorm, SO2Conv, SO2NormReLU, blur_pool, so2_magnitudes
 from mmscale.registry import MODELS
 
 from .arguments import check_channels, check_out_indices

@@ -7,14 +7,8 @@ import torch.utils.checkpoint as cp
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from mmscale.models.layers.so2 import (
-    SO2BatchNorm,
-    SO2Conv,
-    SO2NormReLU,
-    blur_pool,
-    check_count,
-    so2_magnitudes,
-)
+from mmscale.checks import check_count
+from mmscale.models.layers.so2 import SO2BatchNorm, SO2Conv, SO2NormReLU, blur_pool, so2_magnitudes
 from mmscale.registry import MODELS
 
 from .arguments import per_stage

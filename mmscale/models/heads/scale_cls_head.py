@@ -13,10 +13,10 @@ from mmpretrain.models.losses import FocalLoss
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from mmscale.checks import check_choice
 from mmscale.models.necks.scale_pooling import check_scale_dropout, draw_levels
 from mmscale.registry import MODELS
 from mmscale.scale_space import Signal, is_pyramid
-from mmscale.scale_space.resample import check_choice
 
 MIXTURES = ('gate', 'prob')
 POOLS = (*MIXTURES, 'max', 'mean', 'logsumexp')

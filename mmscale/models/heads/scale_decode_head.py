@@ -7,10 +7,10 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from mmscale.checks import check_choice
 from mmscale.models.necks import ScalePooling
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal, is_pyramid, split_levels, stack_levels
-from mmscale.scale_space.resample import check_choice
 
 POOLS = {'prob': 'avg', 'max': 'max', 'mean': 'avg'}
 

@@ -3,8 +3,8 @@
 
 from torch import nn
 
+from mmscale.checks import is_integer
 from mmscale.ops import choose_backend, deform_scale_conv2d
-from mmscale.ops.scale_conv import is_integer
 from mmscale.registry import MODELS
 from mmscale.scale_space import ScaleGrid, Signal, map_levels
 

@@ -3,6 +3,7 @@
 
 from torch import Tensor, nn
 
+from mmscale.checks import check_choice
 from mmscale.registry import MODELS
 from mmscale.scale_space import (
     ScaleGrid,
@@ -12,7 +13,7 @@ from mmscale.scale_space import (
     gaussian_pyramid_lift,
     repeat_lift,
 )
-from mmscale.scale_space.resample import INTERPOLATIONS, PADDINGS, check_choice
+from mmscale.scale_space.resample import INTERPOLATIONS, PADDINGS
 
 
 class Lift(nn.Module):

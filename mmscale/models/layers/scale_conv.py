@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from mmscale.checks import is_integer
 from mmscale.ops import as_pair, check_window
-from mmscale.ops.scale_conv import convolve, is_integer, kernels_of, synthesise_kernels
+from mmscale.ops.scale_conv import convolve, kernels_of, synthesise_kernels
 from mmscale.registry import MODELS
 from mmscale.scale_space import (
     DiscreteBasis,

@@ -16,19 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmscale.checks import check_count, is_integer
 from mmscale.ops import binomial
-from mmscale.ops.scale_conv import is_integer
 
 from .so2_basis import basis_elements, field_size, sampled_basis
 
 # Added to |f|^2, so that the root has a gradient where a feature is zero.
 EPS = 1e-6
-
-
-def check_count(name: str, value: int, smallest: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is an integer of at least ``smallest``."""
-    if not is_integer(value) or value < smallest:
-        raise ValueError(f'{name} must be an integer of at least {smallest}, got {value!r}')
 
 
 def split_orders(x: Tensor, max_order: int) -> tuple[Tensor, Tensor]:
@@ -213,13 +207,6 @@ class SO2Conv(nn.Module):
         )
 
 
-def _flatten_saved(state_dict: dict, key: str) -> None:
-    """Flatten a parameter of a checkpoint that was saved as ``(orders, channels)``."""
-    value = state_dict.get(key)
-    if isinstance(value, Tensor) and value.ndim == 2:
-        state_dict[key] = value.flatten()
-
-
 class SO2NormReLU(nn.Module):
     """A norm nonlinearity, which does not turn pairs: ``f -> relu(|f| + b) f / |f|``.
 
@@ -233,7 +220,7 @@ class SO2NormReLU(nn.Module):
     Shape:
         - Input and output: ``(N, channels * (1 + 2 * max_order), H, W)``.
         - ``bias``: ``(max_order * channels,)``, flat because optimizers expect flat biases; the
-          order is the slower index. ``(max_order, channels)`` of older checkpoints loads too.
+          order is the slower index.
     """
 
     def __init__(self, channels: int, max_order: int = 2):
@@ -249,10 +236,6 @@ class SO2NormReLU(nn.Module):
         bias = self.bias.view(self.max_order, self.channels, 1, 1)
         factors = F.relu(lengths + bias) / lengths
         return join_orders(F.relu(scalars), pairs * factors.to(x.dtype).unsqueeze(2))
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        _flatten_saved(state_dict, prefix + 'bias')
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return f'{self.channels}, max_order={self.max_order}'
@@ -276,12 +259,10 @@ class SO2BatchNorm(_BatchNorm):
     Shape:
         - Input and output: ``(N, channels * (1 + 2 * max_order), H, W)``.
         - ``weight``: ``((1 + max_order) * channels,)``, flat because optimizers expect flat
-          weights of norms; the order is the slower index. ``(1 + max_order, channels)`` of older
-          checkpoints loads too.
+          weights of norms; the order is the slower index.
         - ``bias``: ``(channels,)``, of order 0.
         - ``running_mean``, ``running_var``: ``((1 + max_order) * channels,)``, mean and variance
-          of order 0, then 0 and the mean of ``|f|^2``. ``running_power`` of older checkpoints
-          loads too.
+          of order 0, then 0 and the mean of ``|f|^2``.
     """
 
     def __init__(
@@ -339,16 +320,6 @@ class SO2BatchNorm(_BatchNorm):
                 running.data.lerp_(power.detach().to(running.dtype), momentum)
         scales = weight[1:] * (power + self.eps).rsqrt()
         return join_orders(scalars, pairs * scales.to(x.dtype)[:, None, :, None, None])
-
-    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):
-        _flatten_saved(state_dict, prefix + 'weight')
-        power = state_dict.pop(prefix + 'running_power', None)
-        if power is not None:
-            parts = dict(running_mean=torch.zeros_like(power), running_var=power)
-            for name, part in parts.items():
-                saved = state_dict[prefix + name]
-                state_dict[prefix + name] = torch.cat([saved, part.flatten()])
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def extra_repr(self) -> str:
         return (

@@ -11,6 +11,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from mmscale.checks import check_choice
 from mmscale.ops.adaptive_pool import adaptive_pool2d
 from mmscale.registry import MODELS
 from mmscale.scale_space import (
@@ -21,7 +22,6 @@ from mmscale.scale_space import (
     resample_level,
     split_levels,
 )
-from mmscale.scale_space.resample import check_choice
 
 POOLINGS = ('max', 'avg')
 ALIGNMENTS = ('smallest', 'largest', 'image')
