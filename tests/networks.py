@@ -40,6 +40,34 @@ def as_if_trained(model: nn.Module, seed: int = 0) -> nn.Module:
     return model
 
 
+def loss_of(outputs) -> torch.Tensor:
+    return sum(x.square().mean() for x in torch.utils._pytree.tree_leaves(outputs))
+
+
+def assert_checkpointing_changes_no_gradient(plain, saving, x) -> None:
+    """``saving``, with checkpoints, has the gradients of ``plain``, and stores less."""
+    saving.load_state_dict(plain.state_dict())
+    results, stored = [], []
+    for model in (plain.train(), saving.train()):
+        count = 0
+
+        def pack(saved):
+            nonlocal count
+            count += saved.numel()
+            return saved
+
+        torch.manual_seed(0)
+        images = x.clone().requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved):
+            loss = loss_of(model(images))
+        loss.backward()
+        stored.append(count)
+        results.append([loss, images.grad, *(p.grad for p in model.parameters())])
+    for expected, found in zip(*results, strict=True):
+        assert (found - expected).abs().max() < 1e-12 * max(1, expected.abs().max())
+    assert stored[1] < 0.6 * stored[0]
+
+
 def small_classifier(lift: str, pool: str | None = None, **backbone) -> nn.Module:
     """MMPretrain's classifier in training, the same at each call; its norms stay as they are."""
     torch.manual_seed(0)

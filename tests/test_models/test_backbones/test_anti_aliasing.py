@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.registry import MODELS
-from naive import largest_difference
+from naive import largest_difference, randn
 from networks import as_if_trained
 
 from mmscale.models import ScaleConv, ScaleConvNet, ScaleMaxPool2d, ScaleResNet, ScaleResNet_CIFAR
@@ -17,10 +17,6 @@ from mmscale.ops import binomial
 BASE2 = dict(base=2, num_scales=4)
 SMALL = dict(base_channels=8, stem_channels=8, out_indices=(0, 1, 2, 3))
 BLUR = dict(type='mmscale.ScaleBlurPool2d', kernel_size=5)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
 def blurred(x, stride=2):
@@ -120,7 +116,7 @@ def half_sample_shift(x):
 def test_odd_translations_move_the_features_of_blurred_networks(depth):
     """A shift by 1 pixel shifts features of stride 2 by half a sample, off the border.
 
-    Without a blur the error exceeds 3 % of their energy; with 5 taps it is below 0.1 %.
+    Without a blur the error exceeds 2 % of their energy; with 5 taps it is below 0.1 %.
     """
     image = band_limited(64, 20)
     image = image / image.std()
@@ -139,7 +135,7 @@ def test_odd_translations_move_the_features_of_blurred_networks(depth):
         expected, found = (y[..., 8:-8, 8:-8] for y in (half_sample_shift(still), moved))
         return ((found - expected).square().sum() / expected.square().sum()).item()
 
-    assert error(None) > 0.03
+    assert error(None) > 0.02
     assert error(BLUR) < 0.001
 
 

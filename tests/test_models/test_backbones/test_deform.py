@@ -6,7 +6,7 @@ import logging
 import pytest
 import torch
 from mmpretrain.models import ResNet
-from naive import largest_difference
+from naive import largest_difference, randn
 from networks import as_if_trained, with_offsets
 
 from mmscale.evaluation import equivariance_error
@@ -33,10 +33,6 @@ LAST_THREE = (False, True, True, True)
 
 def deformable(model) -> list[str]:
     return [name for name, module in model.named_modules() if isinstance(module, DeformScaleConv)]
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,7 @@
 """Whole networks commute with scaling, and pyramids sample dense ones, to rounding, in float64."""
 
 import pytest
-import torch
-from naive import largest_difference, scaled
+from naive import largest_difference, randn, scaled
 from networks import as_if_trained, assert_every_stage_is_equivariant
 from torch import nn
 
@@ -16,10 +15,6 @@ SMALL = dict(base_channels=8, stem_channels=8, out_indices=(0, 1, 2, 3))
 DENSE, PYRAMID = dict(type='mmscale.GaussianLift'), dict(type='mmscale.GaussianPyramidLift')
 BLUR = dict(aa_layer=dict(type='mmscale.ScaleBlurPool2d', kernel_size=5))
 GAUSSIAN = dict(aa_layer=dict(type='mmscale.ScaleBlurPool2d', variance=3.0))
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
 def scale_space_of(grid, height, width, channels=3, pyramid=False):

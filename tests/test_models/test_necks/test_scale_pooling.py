@@ -8,17 +8,13 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 from mmpretrain.structures import DataSample
-from naive import largest_difference, read, to_levels
+from naive import largest_difference, randn, read, to_levels
 from networks import as_if_trained
 
 from mmscale.models import ScaleConvNet, ScaleGlobalPooling, ScalePooling
 
 GRID = dict(base=2, num_scales=3)
 ROOT2 = dict(base=2**0.5, num_scales=4, first_level=-1)
-
-
-def randn(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
 
 
 DENSE = randn(2, 3, 3, 7, 5)
