@@ -1,19 +1,15 @@
 # Copyright (c) mmscale contributors.
-"""Count parameters and multiply-adds of a model, and make training steps for timing."""
+"""Count parameters and multiply-adds of a model."""
 
 import copy
-import time
-from collections.abc import Callable
 
 import torch
 from mmcv.transforms import CenterCrop
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, TRANSFORMS, DefaultScope
 from mmpretrain.datasets import CIFAR10, MNIST
-from mmpretrain.structures import DataSample
 
 from mmscale.datasets import STIR, ScaleCIFAR10, ScaleDigits, ScaleMNIST
 from mmscale.datasets.base import leaf_datasets
@@ -87,36 +83,3 @@ def first_batch(cfg: Config, batch_size: int) -> dict:
     with DefaultScope.overwrite_default_scope(scope_of(cfg)):
         dataset = DATASETS.build(copy.deepcopy(cfg.train_dataloader.dataset))
     return pseudo_collate([dataset[i] for i in range(batch_size)])
-
-
-def training_step(
-    cfg: Config, model: torch.nn.Module, shape: tuple[int, int, int], batch_size: int
-) -> Callable[[], float]:
-    """Return a function that makes one training step on one batch and returns its seconds.
-
-    A classifier gets a random batch of ``batch_size`` images of ``shape``, (C, H, W). A detector or
-    segmentor gets the first images of its training data.
-    """
-    model.to('cuda' if torch.cuda.is_available() else 'cpu')
-    with DefaultScope.overwrite_default_scope(scope_of(cfg)):
-        model.init_weights()
-        optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
-    if 'head' in cfg.model:
-        generator = torch.Generator().manual_seed(0)
-        images = torch.randint(256, (batch_size, *shape), dtype=torch.uint8, generator=generator)
-        classes = cfg.model.head.num_classes
-        samples = [DataSample().set_gt_label(i % classes) for i in range(batch_size)]
-        batch = dict(inputs=list(images), data_samples=samples)
-    else:
-        batch = first_batch(cfg, batch_size)
-    synchronize = torch.cuda.synchronize if torch.cuda.is_available() else lambda: None
-
-    def step() -> float:
-        model.train()
-        synchronize()
-        start = time.perf_counter()
-        model.train_step(batch, optim_wrapper)
-        synchronize()
-        return time.perf_counter() - start
-
-    return step

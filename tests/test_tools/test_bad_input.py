@@ -88,7 +88,7 @@ TABLE = [
     # Numbers out of range.
     ((*FLOPS, '--shape', '0'), ['--shape', '0']),
     ((*FLOPS, '--shape', '1', '2', '3'), ['--shape', '[1, 2, 3]']),
-    ((*FLOPS, '--rounds', '0'), ['--rounds', '0']),
+    ((*FLOPS, '--shape', '0'), ['--shape', '[0]']),
     ((*TEST, '--interval', '0'), ['--interval', '0']),
     ((*TEST, '--wait-time', 'nan'), ['--wait-time', 'nan']),
 ]  # fmt: skip

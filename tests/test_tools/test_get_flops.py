@@ -3,12 +3,11 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 from mmcv.transforms import CenterCrop
 from mmengine.config import Config
 from torch import nn
 
-from mmscale.engine.cost import count, image_shape, training_step
+from mmscale.engine.cost import count, image_shape
 from mmscale.engine.models import build_network, find_config
 from mmscale.models import BilinearPyramidLift, DeformScaleConv, ModulatedDeformScaleConv
 
@@ -26,31 +25,14 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip('|').split('|')]
 
 
-def test_prints_one_row_a_config_and_times_real_steps(monkeypatch, capsys):
-    run_here(monkeypatch, TOOL, DEFORMABLE, CNN, '--speed', '--rounds', 1, '--batch-size', 2)
+def test_prints_one_row_a_config(monkeypatch, capsys):
+    run_here(monkeypatch, TOOL, DEFORMABLE, CNN)
     printed, progress = capsys.readouterr()
     head, rule, first, second = printed.splitlines()[-4:]
     assert cells(head)[:3] == ['model', 'config', 'parameters'] and set(rule) <= set('|-: ')
     assert cells(first)[:4] == ['DSS v2 + DCNv2', f'`{DEFORMABLE}`', '499,952', '+0.0%']
-    assert cells(second)[:-1] == ['CNN', f'`{CNN}`', '494,805', '-1.0%', '35.1 M']
-    assert all(float(cells(line)[-1]) > 0 for line in (first, second))
-    assert f'torch {torch.__version__}' in printed and f'counting {CNN} at 28x28' in progress
-
-
-def test_a_step_changes_the_weights():
-    cfg = Config.fromfile(ROOT / CNN)
-    model = build_network(cfg, CNN)
-    step = training_step(cfg, model, (1, 28, 28), batch_size=4)
-    before = [p.clone() for p in model.parameters()]
-    assert step() > 0
-    assert all(not torch.equal(old, new) for old, new in zip(before, model.parameters()))
-
-
-def test_rounds_go_over_all_models_and_the_warm_up_is_not_timed():
-    calls, seconds = [], iter([9, 9, 9, 9, 1, 10, 3, 30, 2, 20])
-    steps = [lambda: calls.append('a') or next(seconds), lambda: calls.append('b') or next(seconds)]
-    assert get_flops.time_steps(steps, rounds=3) == [2, 20]
-    assert calls == ['a', 'b'] * 5
+    assert cells(second) == ['CNN', f'`{CNN}`', '494,805', '-1.0%', '35.1 M']
+    assert f'counting {CNN} at 28x28' in progress
 
 
 @pytest.mark.parametrize('layer, a_tap', [(DeformScaleConv, 2), (ModulatedDeformScaleConv, 3)])
@@ -77,6 +59,11 @@ def test_counts_four_multiply_adds_for_each_value_that_a_deformable_layer_reads(
         ),
         ('deform_dss/scaleresnet50-s4-dcnv2_8xb32_in1k.py', (3, 224, 224), 'DSS v1 + DCNv2'),
         ('so2/so2convnet_1xb128-20e_scalemnist.py', (1, 28, 28), 'SO(2)'),
+        (
+            'aa_pyramid/scaleresnet18-gate-s3-blur-w16_1xb128-30e_scalecifar10.py',
+            (3, 32, 32),
+            'DSS v2, anti-aliased, blur, gate',
+        ),
         ('sesn/scaleconvnet-hermite-s4_1xb128-20e_scalemnist.py', (1, 28, 28), 'SESN'),
     ],
 )

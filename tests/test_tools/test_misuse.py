@@ -64,7 +64,7 @@ def misuse(draw: random.Random) -> tuple:
         'tools/visualize_scale_space.py': ['--out', '--point', '--layer', '--size', '--lift'],
         'tools/visualize_equivariance.py': ['--out', '--names', '--size', '--stage', '--channel',
                                             '--factor', '--angles'],
-        'tools/analysis_tools/get_flops.py': ['--shape', '--batch-size', '--rounds', '--speed'],
+        'tools/analysis_tools/get_flops.py': ['--shape'],
         'tools/deployment/export_onnx.py': ['--out', '--side', '--pretrained'],
         'tools/model_converters/publish_model.py': ['--out'],
     }  # fmt: skip

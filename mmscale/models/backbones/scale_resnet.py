@@ -222,6 +222,10 @@ class ScaleResNet(StagedBackbone):
         return cfg if self.kernel is None else dict(cfg, kernel=self.kernel)
 
     def _make_scale_pooling(self, scale_pooling: dict, strides: Sequence[int]) -> nn.Module:
+        if not isinstance(scale_pooling, dict):
+            raise ValueError(
+                f'scale_pooling must be a dict such as dict(mode="max"), got {scale_pooling!r}'
+            )
         if is_kind(scale_pooling.get('type'), ScaleLevels, MODELS):
             strides = [self.stem_stride * math.prod(strides[: i + 1]) for i in self.out_indices]
             return MODELS.build(dict(scale_pooling, strides=strides, scale_space=self.grid))

@@ -60,7 +60,7 @@ class ScaleClsHead(BaseModule):
 
     Raises:
         ValueError: If the head overrides the loss or the predictions, or the input has another
-            shape.
+            shape or other channels than ``in_channels``.
     """
 
     def __init__(
@@ -71,10 +71,12 @@ class ScaleClsHead(BaseModule):
         init_cfg: dict | list[dict] | None = None,
         **kwargs: Any,
     ):
-        super().__init__(init_cfg)
+        super().__init__()
         check_choice('pool', pool, POOLS)
         check_scale_dropout(scale_dropout)
         self.pool, self.scale_dropout = pool, scale_dropout
+        if init_cfg is not None:
+            kwargs['init_cfg'] = init_cfg  # of the head alone: the gate starts at 0
         self.head: ClsHead | MultiLabelClsHead = MODELS.build(dict(kwargs, type=head_type))
         kinds = [kind for kind in (ClsHead, MultiLabelClsHead) if _answers_as(self.head, kind)]
         if not kinds:
@@ -139,6 +141,11 @@ class ScaleClsHead(BaseModule):
     def _ask(self, feats: tuple[Signal, ...]) -> tuple[Tensor, Tensor]:
         """Return logits ``(N, S, K)`` and log weights ``(N, S, 1)`` of the levels."""
         vectors = _vectors(feats)
+        asked = getattr(self.head, 'in_channels', vectors.shape[2])
+        if asked != vectors.shape[2]:
+            raise ValueError(
+                f'in_channels must be {vectors.shape[2]}, the size of the vectors, got {asked}'
+            )
         scores = self._on_levels(self.head, vectors)
         # Half precision has too few digits for a sum of logarithms.
         dtype = torch.promote_types(scores.dtype, torch.float32)

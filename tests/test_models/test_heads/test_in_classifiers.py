@@ -74,6 +74,11 @@ def test_a_new_gate_weighs_all_levels_the_same_and_learns():
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+def test_an_init_cfg_is_that_of_the_head_and_not_of_the_gate():
+    model = classifier(init_cfg=dict(type='Constant', layer='Linear', val=0.3))
+    assert (model.head.head.fc.weight == 0.3).all() and not model.head.gate.weight.any()
+
+
 def test_weights_of_pooled_features_load(tmp_path):
     trained = classifier(None)
     nn.init.normal_(trained.head.fc.bias)

@@ -296,3 +296,8 @@ class TestWrongArguments:
     def test_of_the_input(self, feats):
         with pytest.raises(ValueError, match=r'ScaleGlobalPooling.*none'):
             make_head().float()((feats,))
+
+    @pytest.mark.parametrize('pool', ['gate', 'max'])
+    def test_of_the_channels(self, pool):
+        with pytest.raises(ValueError, match='in_channels must be 6, the size of .*, got 4'):
+            make_head(pool)(vectors(channels=6))

@@ -65,9 +65,32 @@ def test_tools_say_so_before_they_start(model, part):
 
 
 @pytest.mark.parametrize(
+    'change, message',
+    [
+        (dict(scale_pooling=dict()), 'neck .* keeps levels.* ScaleResNet_CIFAR must have'),
+        (dict(type='ResNet_CIFAR', scale_space=None), 'neck .* keeps levels.* ResNet_CIFAR must'),
+        (dict(scale_pooling='max'), r"scale_pooling must be a dict .*, got 'max'"),
+        (dict(), 'head: LinearClsHead takes one vector, .* one per level: use mmscale.ScaleClsH'),
+    ],
+)
+def test_levels_that_are_not_there_or_not_taken(change, message):
+    kept = dict(type='mmscale.ScaleGlobalPooling', scale='none')
+    head = dict(HEAD, type='mmscale.ScaleClsHead') if change else HEAD
+    model = classifier(kept, head, **change)
+    if model['backbone']['scale_space'] is None:
+        del model['backbone']['scale_space']
+    with pytest.raises(ValueError, match=message):
+        build_network(Config(dict(model=model)), 'config.py')
+
+
+@pytest.mark.parametrize(
     'model',
     [
         classifier(dict(type='mmscale.ScaleGlobalPooling')),
+        classifier(
+            dict(type='mmscale.ScaleGlobalPooling', scale='none'),
+            dict(HEAD, type='mmscale.ScaleClsHead'),
+        ),
         classifier([dict(type='mmscale.ScalePooling'), dict(type='GlobalAveragePooling')]),
         classifier(dict(type='GlobalAveragePooling'), scale_pooling=dict()),
         classifier(dict(type='GlobalAveragePooling'), scale_space=dict(num_scales=1), **DENSE),
