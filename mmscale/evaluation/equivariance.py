@@ -280,7 +280,10 @@ def _pooled(features: Features, batch, before: dict, factors, scale: Scaling) ->
             continue
         for name, size in maps.items():
             sizes = list(zip(size, smaller[name].shape[2:]))
-            stay = {n == 1 or m == n > math.ceil(n / factor) for n, m in sizes}
+            # A single sample beside a side of many, as an image of this shape would not have it.
+            lone = [n == 1 and a * (k - 1) >= b
+                    for n, k, a, b in zip(size, size[::-1], scale.size, scale.size[::-1])]  # fmt: skip
+            stay = {one or m == n > math.ceil(n / factor) for one, (n, m) in zip(lone, sizes)}
             near = all(abs(m - n / factor) <= max(1, abs(m - n)) for n, m in sizes)
             if stay == {True}:
                 pooled.add(name)

@@ -159,13 +159,15 @@ def scale_scale_space(
         # The largest canvas that has this many samples; for finer levels it is the true canvas.
         sides = [math.floor(side * steps[0] + 1e-9) for side in levels[0].shape[-2:]]
         middle = [(side - 1) / 2 for side in sides] if centre is None else centre
+    # The largest image whose levels have these sizes. The levels of the result are those of one
+    # image, too.
+    all_sides = zip(*(level.shape[-2:] for level in levels))
+    largest = [min(side * step for side, step in zip(sides, steps)) for sides in all_sides]
     scaled = []
     for k in range(remaining):
         sizes = levels[k].shape[-2:]
         if canvas == 'shrink':
-            finer = k + math.floor(shift)
-            ratio = steps[finer] / (factor * targets[k])
-            sizes = [math.ceil(side * ratio - 1e-9) for side in levels[finer].shape[-2:]]
+            sizes = [math.ceil(side / (factor * targets[k]) - 1e-9) for side in largest]
         axes = [_positions(size, factor, at, targets[k]) for size, at in zip(sizes, middle)]
         level = None
         for j, weight in level_weights(k + shift, count, between_levels).items():

@@ -100,6 +100,14 @@ def test_a_size_that_follows_the_image_in_part_is_refused(size):
         equivariance_error(nn.AdaptiveAvgPool2d(size), smooth_images(), (1, 3))
 
 
+@pytest.mark.parametrize('transposed', [False, True])
+def test_a_coarse_map_has_one_sample_along_the_shorter_side(transposed):
+    images = smooth_images(2, 48)[..., :30]
+    images = images.mT.contiguous() if transposed else images
+    found = equivariance_error(nn.Conv2d(1, 2, 1, stride=30).double(), images, [1.5])
+    assert found.per_sample.isfinite().all()
+
+
 def test_levels_that_interaction_cut_off_are_reported_apart():
     layer = ScaleConv(1, 2, 3, padding=1, interaction=2, scale_space=GRID).double()
     net = nn.Sequential(GaussianLift(GRID), layer)

@@ -11,6 +11,7 @@ from naive import largest_difference, randn, read, scaled, signal_of
 
 from mmscale.scale_space import (
     ScaleGrid,
+    check_signal,
     gaussian_lift,
     gaussian_pyramid_lift,
     resample,
@@ -127,6 +128,26 @@ class TestScaleScaleSpace:
             assert largest_difference(a[..., :rows, :columns], b[..., :rows, :columns]) < 1e-12
             # ceil(ceil(H / 2) / f) exceeds ceil(H / 2f) by at most one.
             assert max(abs(m - n) for m, n in zip(a.shape, b.shape)) <= octaves
+
+    @settings(max_examples=60, deadline=None)
+    @given(
+        size=st.tuples(st.integers(16, 200), st.integers(16, 200)),
+        base=st.sampled_from([2, 2**0.5, 1.3]),
+        first_level=st.sampled_from([-1, 0]),
+        factor=st.floats(1, 2.6),
+        interpolation=st.sampled_from(['bilinear', 'bicubic']),
+    )
+    def test_the_levels_of_a_scaled_pyramid_are_those_of_one_image(
+        self, size, base, first_level, factor, interpolation
+    ):
+        grid = ScaleGrid(base, 5, first_level=first_level)
+        image = torch.zeros(1, 1, *size)
+        scaled = scale_scale_space(
+            gaussian_pyramid_lift(image, grid), factor, grid, interpolation=interpolation
+        )
+        check_signal(scaled, grid)
+        finest = [math.ceil(side / (factor * grid.factors[0]) - 1e-9) for side in size]
+        assert all(0 <= a - b <= 1 for a, b in zip(finest, scaled[0].shape[-2:]))
 
     @pytest.mark.parametrize('between_levels', ['linear', 'cubic'])
     @pytest.mark.parametrize('num_scales', [2, 3, 4, 5])
