@@ -281,8 +281,9 @@ def _pooled(features: Features, batch, before: dict, factors, scale: Scaling) ->
         for name, size in maps.items():
             sizes = list(zip(size, smaller[name].shape[2:]))
             # A single sample beside a side of many, as an image of this shape would not have it.
-            lone = [n == 1 and a * (k - 1) >= b
-                    for n, k, a, b in zip(size, size[::-1], scale.size, scale.size[::-1])]  # fmt: skip
+            (rows, columns), (height, width) = size, scale.size
+            lone = (rows == 1 and height * (columns - 1) >= width,
+                    columns == 1 and width * (rows - 1) >= height)  # fmt: skip
             stay = {one or m == n > math.ceil(n / factor) for one, (n, m) in zip(lone, sizes)}
             near = all(abs(m - n / factor) <= max(1, abs(m - n)) for n, m in sizes)
             if stay == {True}:
