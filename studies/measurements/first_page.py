@@ -29,6 +29,8 @@ ROWS = (
      {'ResNet, blur, 17 to 32': ORDINARY, 'mean of probabilities, 17 to 32': OURS}, (2, 3.77)),
     ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'full size to 1/1.5',
      {'ResNet, blur, 1 to 1/1.5': ORDINARY, 'gate, 1 to 1/1.5': OURS}, (1, 1.5)),
+    ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'half size to 0.3',
+     {'ResNet, blur, 1/2 to .3': ORDINARY, 'gate, 1/2 to .3': OURS}, (2, 3)),
     ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'full size to 0.3',
      {'ResNet, blur, 1 to .3': ORDINARY, 'gate, 1 to .3': OURS}, (1, 3)),
     ('pretrained_caltech101', 'photographs (Caltech-101)', '96-pixel images',
