@@ -50,6 +50,11 @@ def test_pages_show_the_numbers_of_the_csv_files(name):
 
 
 @pytest.mark.parametrize('name', NAMES)
+def test_no_change_of_code_makes_users_repeat_the_published_cells(name):
+    assert pd.read_csv(RESULTS / f'{name}.csv', usecols=['code']).code.isna().all()
+
+
+@pytest.mark.parametrize('name', NAMES)
 def test_pictures_of_the_repository_can_be_drawn(name, tmp_path, monkeypatch):
     study, drawn = read_study(STUDIES / f'{name}.py'), []
     monkeypatch.setattr(draw, 'save_figure', lambda figure, path, dpi: drawn.append(figure))
