@@ -1,9 +1,10 @@
-# Sizes that were never trained: STIR-MNIST's evaluations 1, 2, 3 (a third of the sizes in training)
-# and 4 (all), all sizes in the test. A digit of s pixels stands at the factor 64 / s.
-title = 'STIR-MNIST, 6 epochs'
+# Sizes that were never trained: the evaluations 1, 2, 3 (a third of the sizes in training) and 4
+# (all) of STIR's digits and emoji, all sizes in the test. An object of s pixels stands at the
+# factor 64 / s. There is one emoji where there are 50 digits, so they train for more epochs.
+title = 'STIR, 6 epochs of digits, 60 of emoji'
 seeds = [0, 1, 2]
 epochs = 6
-# Measured on the digits of one size after the other.
+# Measured on the objects of one size after the other.
 options = {'train_cfg.val_interval': 6, 'test_dataloader.dataset.scale': 1.0}
 equivariance = dict(
     factors=[round(64 / size, 5) for size in range(64, 16, -1)],
@@ -30,16 +31,33 @@ for lowest, highest, dashes in ((17, 32, '-'), (33, 48, '--'), (49, 64, ':'), (1
             options={**model.get('options', {}), **sizes},
             style=dict(color=model['color'], ls=dashes),
         )
+emoji = {
+    'train_dataloader.batch_size': 32,
+    'train_cfg.val_interval': 60,
+    'model.head.num_classes': 36,
+    'data_preprocessor.num_classes': 36,
+}
+for part in ('train', 'val', 'test'):
+    emoji[f'{part}_dataloader.dataset.objects'] = 'emoji'
+    emoji[f'{part}_dataloader.dataset.data_root'] = 'data/fontawesome'
+runs |= {
+    f'emoji, {name}': dict(run, epochs=60, options={**run['options'], **emoji})
+    for name, run in runs.items()
+}
 runs['mean of probabilities, 17 to 32, 20 epochs'] = dict(
     runs['mean of probabilities, 17 to 32'], epochs=20
 )
-del ours, models, lowest, highest, dashes, sizes, name, model
+del emoji, part, ours, models, lowest, highest, dashes, sizes, name, model
 pictures = [
     dict(
         kind='scale',
         name=f'{lowest}_{highest}',
         title=f'Trained on digits of {lowest} to {highest} pixels',
-        runs=[run for run in runs if run.endswith(f', {lowest} to {highest}')],
+        runs=[
+            run
+            for run in runs
+            if run.endswith(f', {lowest} to {highest}') and not run.startswith('emoji')
+        ],
     )
     for lowest, highest in ((17, 32), (33, 48), (49, 64), (17, 64))
 ]

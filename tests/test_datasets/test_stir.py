@@ -1,8 +1,12 @@
 # Copyright (c) mmscale contributors.
-"""STIR-MNIST: the published images, and which of them a split has."""
+"""STIR: the published images, and which of them a split has."""
+
+import io
+import sys
 
 import numpy as np
 import pytest
+from PIL import Image, ImageOps
 
 from mmscale.datasets import STIR, stir
 
@@ -57,3 +61,50 @@ def test_other_digits_are_not_taken_for_the_published_ones(tmp_path, monkeypatch
     monkeypatch.setattr(stir, 'INSTANCES', 1)
     with pytest.raises(RuntimeError, match='differ from the published ones'):
         STIR(str(tmp_path), 'val', download=False)
+
+
+@pytest.fixture
+def icons(tmp_path):
+    """Root of an icon font whose emoji are discs with a hole, each of another size."""
+    folder = tmp_path / 'font' / 'svgs' / 'regular'
+    folder.mkdir(parents=True)
+    for i, name in enumerate(stir.EMOJI):
+        path = f'M8 256a240 240 0 0 0 480 0a240 240 0 0 0-480 0z M{60 + 9 * i} 99h40v{99 + i}h-40z'
+        svg = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 496 512"><path d="{}"/></svg>'
+        (folder / f'{name}.svg').write_text(svg.format(path))
+    return tmp_path / 'font'
+
+
+@pytest.mark.parametrize('split', ['train', 'test'])
+def test_emoji_are_made_by_the_published_recipe(icons, split):
+    """It composes images of Pillow, and draws the positions one after the other."""
+    cairosvg = pytest.importorskip('cairosvg', exc_type=(ImportError, OSError))
+    dataset = STIR(str(icons), split, 'emoji')
+    rng = np.random.RandomState(42)
+    black, white = (Image.new('RGBA', (64, 64), colour) for colour in ('#000', '#fff'))
+    for label, name in enumerate(stir.EMOJI):
+        for place, size in enumerate(range(64, 16, -1)):
+            for other in ('train', 'val', 'test'):
+                corner = rng.randint(0, 64 - size + 1, 2)
+                if other != split or label % 7:
+                    continue
+                icon = icons / 'svgs' / 'regular' / f'{name}.svg'
+                png = cairosvg.svg2png(url=str(icon), parent_width=size, parent_height=size)
+                mask = Image.new('RGBA', (64, 64), '#0000')
+                mask.paste(Image.open(io.BytesIO(png)), box=tuple(corner))
+                expected = ImageOps.grayscale(Image.composite(white, black, mask))
+                found = dataset.get_data_info(36 * place + label)
+                assert np.array_equal(found['img'], expected)
+                assert (found['gt_label'], found['rescale_factor']) == (label, size / 64)
+    assert len(dataset) == 48 * 36 and dataset.metainfo['classes'] == stir.EMOJI
+
+
+def test_emoji_that_cannot_be_made(icons, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cairosvg', None)
+    with pytest.raises(ImportError, match='pip install cairosvg'):
+        STIR(str(icons), 'val', 'emoji')
+    (icons / 'svgs' / 'regular' / 'dizzy.svg').unlink()
+    with pytest.raises(FileNotFoundError, match='no .*dizzy.svg: data_root must be the folder of'):
+        STIR(str(icons), 'val', 'emoji')
+    with pytest.raises(ValueError, match="objects must be one of .*, got 'icons'"):
+        STIR(str(icons), 'val', 'icons')
