@@ -20,6 +20,9 @@ models = {
         config='configs/resnet/resnet18-blur-w16_1xb128-30e_scalecifar10.py', color='black'
     ),
     'gate': dict(config=gate, color='tab:pink'),
+    'gate, 2 levels': dict(
+        config=gate, options={'model.backbone.scale_space.num_scales': 2}, color='tab:orange'
+    ),
     'mean of probabilities': dict(
         config=gate, options={'model.head.pool': 'prob'}, color='tab:red'
     ),

@@ -122,7 +122,8 @@ def draw_scatter(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> 
     names = f'error/{tables.layers(frame)[-1]}', tables.over_scale(study, frame)
     above = frame[frame.factor > 1]
     both = (by_seed(above, name).mean(axis=1, skipna=False).rename(name) for name in names)
-    table = pd.concat(both, axis=1, join='inner')
+    # A model without an error at some factor has no place.
+    table = pd.concat(both, axis=1, join='inner').dropna()
     figure, looks = Figure(figsize=(8.2, 5.2), layout='constrained'), styles(study)
     axes, mean = figure.subplots(), spread(table)[0]
     for run, (_, (error, accuracy), bars) in curves(table).items():
