@@ -27,6 +27,13 @@ models = {
         config=gate, options={'model.head.pool': 'prob'}, color='tab:red'
     ),
     'ResNet': dict(config='configs/resnet/resnet18-w16_1xb128-30e_scalecifar10.py', color='gray'),
+    # Not trained: of the levels of the training the finest alone, an ordinary network with a blur.
+    'gate, finest level': dict(
+        config=gate,
+        options={'model.backbone.scale_space.num_scales': 1},
+        weights_of='gate',
+        color='tab:purple',
+    ),
     # Not trained: the levels have 2, 1 and 1/2 times the image's size.
     'ResNet, blur, three sizes': dict(
         config=gate,

@@ -44,6 +44,17 @@ runs |= {
     f'emoji, {name}': dict(run, epochs=60, options={**run['options'], **emoji})
     for name, run in runs.items()
 }
+# Not trained: of the levels of the training the finest alone, an ordinary network with a blur.
+runs |= {
+    f'finest level, {name.partition(", ")[2]}': dict(
+        run,
+        options={**run['options'], 'model.backbone.scale_space.num_scales': 1},
+        weights_of=name,
+        style={**run['style'], 'color': 'tab:purple'},
+    )
+    for name, run in runs.items()
+    if name.startswith('mean')
+}
 runs['mean of probabilities, 17 to 32, 20 epochs'] = dict(
     runs['mean of probabilities, 17 to 32'], epochs=20
 )

@@ -1,8 +1,8 @@
 # Copyright (c) mmscale contributors.
-"""Draw the accuracies of the study of STIR-MNIST beside the published, and print their means.
+"""Draw the accuracies of the study of STIR beside the published, and print their means.
 
 ``stir_published.csv`` has the accuracies that Altstidl et al. (arXiv 2211.10288) publish, in %,
-means over their seeds, by the size of the digits in pixels.
+means over their seeds, by the size of the digits or emoji in pixels.
 """
 
 import sys
@@ -19,9 +19,12 @@ from cells import STUDIES, read_study  # noqa: E402
 
 from mmscale.visualization import save_figure  # noqa: E402
 
-PICTURE = ROOT / 'docs' / 'images' / 'stir.png'
+# By the objects, as the published data and the runs of the study name them.
+PICTURES = {'mnist': ROOT / 'docs' / 'images' / 'stir.png',
+            'emoji': ROOT / 'docs' / 'images' / 'stir_emoji.png'}  # fmt: skip
+PREFIXES = {'mnist': '', 'emoji': 'emoji, '}
 PUBLISHED = Path(__file__).with_name('stir_published.csv')
-LARGEST_DIGIT = 64  # pixels
+LARGEST = 64  # pixels
 EVALUATIONS = {1: (17, 32), 2: (33, 48), 3: (49, 64), 4: (17, 64)}
 THEIRS = {
     'standard': ('CNN', dict(color='tab:gray', ls=':')),
@@ -36,37 +39,39 @@ OURS = {
     'ResNet, blur, {}': ('ResNet-18, blur', dict(color='black')),
     'gate, {}': (f'{LEVELS}, gate', dict(color='tab:pink')),
     'mean of probabilities, {}': (f'{LEVELS}, mean of probabilities', dict(color='tab:red')),
+    'finest level, {}': (f'{LEVELS}, its finest level alone', dict(color='tab:red', ls=':')),
     'mean of probabilities, {}, 20 epochs': (
         f'{LEVELS}, mean of probabilities, 20 epochs', dict(color='tab:red', ls='-.')
     ),
 }  # fmt: skip
 
 
-def published() -> dict[tuple[str, int], pd.Series]:
+def published(objects: str) -> dict[tuple[str, int], pd.Series]:
     """Return accuracies by size for each published model and evaluation."""
-    frame = pd.read_csv(PUBLISHED).set_index(['model', 'evaluation']).filter(regex=r'^s\d+$')
+    frame = pd.read_csv(PUBLISHED).set_index(['data', 'model', 'evaluation'])
+    frame = frame.loc[objects].filter(regex=r'^s\d+$')
     return {key: row.rename(lambda size: int(size[1:])) for key, row in frame.iterrows()}
 
 
-def measured() -> tuple[dict[tuple[str, int], pd.DataFrame], dict[str, float]]:
+def measured(objects: str) -> tuple[dict[tuple[str, int], pd.DataFrame], dict[str, float]]:
     """Return accuracies by seed and size for each of our models and evaluations, and costs."""
     study, frame = read_study(STUDIES / 'sizes_stir.py'), tables.load('sizes_stir')
     done = set(frame.cell)
     found, costs = {}, {}
     for model in OURS:
         for evaluation, (lowest, highest) in EVALUATIONS.items():
-            name = model.format(f'{lowest} to {highest}')
+            name = PREFIXES[objects] + model.format(f'{lowest} to {highest}')
             if name in done:
                 run = tables.select(study, frame, (name,))
                 table = tables.by_seed(run, 'accuracy').droplevel('cell')
-                found[model, evaluation] = table.rename(columns=lambda s: round(LARGEST_DIGIT / s))
+                found[model, evaluation] = table.rename(columns=lambda s: round(LARGEST / s))
                 costs[model] = run.multiply_adds.iloc[0]
     return found, costs
 
 
-def table() -> str:
+def table(objects: str = 'mnist') -> str:
     """Return a table of means over all sizes, for each evaluation."""
-    rows, theirs, (ours, costs) = [], published(), measured()
+    rows, theirs, (ours, costs) = [], published(objects), measured(objects)
     for model, (name, _) in THEIRS.items():
         means = [f'{theirs[model, i].mean():.1f}' for i in EVALUATIONS]
         rows.append([f'published: {name}', '', *means])
@@ -81,9 +86,9 @@ def table() -> str:
     return tables.markdown(['mean accuracy in %', 'multiply-adds', *trained], rows, text=1)
 
 
-def draw() -> Figure:
+def draw(objects: str) -> Figure:
     figure = Figure(figsize=(11.5, 8), layout='constrained')
-    theirs, (ours, _) = published(), measured()
+    theirs, (ours, _) = published(objects), measured(objects)
     for (i, (lowest, highest)), axes in zip(EVALUATIONS.items(), figure.subplots(2, 2).flat):
         for model, (name, style) in THEIRS.items():
             axes.plot(theirs[model, i], lw=1.2, label=f'published: {name}', **style)
@@ -91,7 +96,7 @@ def draw() -> Figure:
             if (model, i) in ours:
                 axes.plot(ours[model, i].mean(), lw=2, label=name, **style)
         axes.axvspan(lowest, highest, color='0.93', zorder=0)
-        axes.set(ylim=(0, 100), xlabel='size of the digit, pixels', ylabel='accuracy (%)')
+        axes.set(ylim=(0, 101), xlabel='size of the object, pixels', ylabel='accuracy (%)')
         axes.set_title(f'Evaluation {i}: trained on {lowest} to {highest} pixels')
         axes.set_xticks([17, 24, 32, 40, 48, 56, 64])
         axes.grid(alpha=0.3)
@@ -101,5 +106,6 @@ def draw() -> Figure:
 
 
 if __name__ == '__main__':
-    save_figure(draw(), PICTURE, dpi=150)
-    print(table(), PICTURE, sep='\n\n')
+    for objects, picture in PICTURES.items():
+        save_figure(draw(objects), picture, dpi=150)
+        print(table(objects), picture, sep='\n\n', end='\n\n')
