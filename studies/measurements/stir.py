@@ -69,7 +69,7 @@ def measured(objects: str) -> tuple[dict[tuple[str, int], pd.DataFrame], dict[st
     return found, costs
 
 
-def table(objects: str = 'mnist') -> str:
+def table(objects: str) -> str:
     """Return a table of means over all sizes, for each evaluation."""
     rows, theirs, (ours, costs) = [], published(objects), measured(objects)
     for model, (name, _) in THEIRS.items():

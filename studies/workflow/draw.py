@@ -148,8 +148,10 @@ def draw_factors(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> 
     metric = f'error/{tables.layers(frame)[-1]}' if log else tables.over_scale(study, frame)
     found, factors = curves(by_seed(frame, metric)), tables.factors(frame)
     settings = [(run, study.runs[run]) for run in frame.cell.cat.categories]
-    models = list(dict.fromkeys(setting['model'] for _, setting in settings))
-    names = list(dict.fromkeys(s['factor'] for s in study.runs.values() if s.get('factor')))
+    # Models and factors of which a value beside the setting is measured, if there is any.
+    varied = [s for _, s in settings if s.get('factor')]
+    varied = varied or [s for s in study.runs.values() if s.get('factor')]
+    models, names = (list(dict.fromkeys(s[key] for s in varied)) for key in ('model', 'factor'))
     figure = Figure(figsize=(2.9 * len(names) + 0.4, 2.9 * len(models) + 1.5), layout='constrained')
     panels = figure.subplots(len(models), len(names), squeeze=False, sharex=True, sharey='row')
     for (row, column), axes in np.ndenumerate(panels):

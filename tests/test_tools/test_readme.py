@@ -57,10 +57,12 @@ def test_the_lines_of_plain_pytorch_run():
 
 
 @pytest.mark.parametrize(
-    ('script', 'page'), [('first_page', 'README.md'), ('stir', 'docs/results.md')]
-)
-def test_the_table_is_that_of_the_studies(script, page, monkeypatch):
+    ('script', 'arguments', 'page'),
+    [('first_page', [], 'README.md'), ('stir', ['mnist'], 'docs/results.md'),
+     ('stir', ['emoji'], 'docs/results.md')],
+)  # fmt: skip
+def test_the_table_is_that_of_the_studies(script, arguments, page, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / 'studies' / 'measurements')
-    table = importlib.import_module(script).table()
+    table = importlib.import_module(script).table(*arguments)
     assert table in (ROOT / page).read_text(encoding='utf-8')
     sys.modules.pop(script)
