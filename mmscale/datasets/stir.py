@@ -53,13 +53,13 @@ class STIR(RescaledDataset):
         data_root (str): Folder of the files of MNIST, as in :class:`ScaleMNIST`, or folder of Font
             Awesome Free 5.15 for Desktop, with the icons in ``svgs/regular``.
         split (str): 'train', 'val' or 'test'. Defaults to 'train'.
-        objects (str): 'digits' or 'emoji'. Defaults to 'digits'.
         sizes (Sequence[int]): Smallest and largest size of the square frames of the objects, in
             pixels. Defaults to (17, 64).
         scale (float, optional): One size for the whole split, ``scale * 64`` rounded; ``sizes``
             then have no effect. Defaults to None.
         cache_dir (str, optional): Folder of the splits. Defaults to ``data_root/stir``.
         download (bool): Whether to download missing files of MNIST. Defaults to True.
+        objects (str): 'digits' or 'emoji'. Defaults to 'digits'.
         **kwargs: Other arguments of :class:`mmpretrain.datasets.BaseDataset`, such as
             ``pipeline`` and ``indices``.
 
@@ -78,11 +78,11 @@ class STIR(RescaledDataset):
         self,
         data_root: str,
         split: str = 'train',
-        objects: str = 'digits',
         sizes: Sequence[int] = (SIZES[-1], SIZES[0]),
         scale: float | None = None,
         cache_dir: str | None = None,
         download: bool = True,
+        objects: str = 'digits',
         **kwargs: Any,
     ) -> None:
         check_flag('download', download)

@@ -79,7 +79,7 @@ def icons(tmp_path):
 def test_emoji_are_made_by_the_published_recipe(icons, split):
     """It composes images of Pillow, and draws the positions one after the other."""
     cairosvg = pytest.importorskip('cairosvg', exc_type=(ImportError, OSError))
-    dataset = STIR(str(icons), split, 'emoji')
+    dataset = STIR(str(icons), split, objects='emoji')
     rng = np.random.RandomState(42)
     black, white = (Image.new('RGBA', (64, 64), colour) for colour in ('#000', '#fff'))
     for label, name in enumerate(stir.EMOJI):
@@ -102,9 +102,9 @@ def test_emoji_are_made_by_the_published_recipe(icons, split):
 def test_emoji_that_cannot_be_made(icons, monkeypatch):
     monkeypatch.setitem(sys.modules, 'cairosvg', None)
     with pytest.raises(ImportError, match='pip install cairosvg'):
-        STIR(str(icons), 'val', 'emoji')
+        STIR(str(icons), 'val', objects='emoji')
     (icons / 'svgs' / 'regular' / 'dizzy.svg').unlink()
     with pytest.raises(FileNotFoundError, match='no .*dizzy.svg: data_root must be the folder of'):
-        STIR(str(icons), 'val', 'emoji')
+        STIR(str(icons), 'val', objects='emoji')
     with pytest.raises(ValueError, match="objects must be one of .*, got 'icons'"):
-        STIR(str(icons), 'val', 'icons')
+        STIR(str(icons), 'val', objects='icons')
