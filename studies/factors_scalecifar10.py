@@ -48,7 +48,8 @@ def make_runs() -> dict:
             },
         )
 
-    # Dense kernels of other bases than 2 have fractional dilations: they take three times as long.
+    # A base that is no integer has fractional dilations: with base 1.5 and four levels a training
+    # of DSS v1 would take 100 minutes; with this setting it took 34.
     setting = dict(base=2.0, channels=16, lr=0.1, interaction=1, num_scales=3, zero_scale=0.5)
     others = dict(
         base=[1.5],

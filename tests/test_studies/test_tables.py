@@ -143,3 +143,16 @@ def test_rank_correlation_is_spearmans(study):
     figure = draw.draw_scatter(study, tables.select(study, frame_of(*numbers)), {})
     rank = stats.spearmanr(x, y)[0]
     assert figure.axes[0].get_title().endswith(f'over the 12 models: {rank:+.2f}')
+
+
+def test_models_without_an_error_at_some_factor_have_no_rank(study):
+    """Their accuracies would shift the ranks of the others."""
+    study.runs |= {name: dict(config=f'configs/{name}.py') for name in 'cd'}
+    study.equivariance['factors'] = [1, 2, 3]
+    rows = []
+    for cell, error, accuracy in zip('abcd', (1.0, 2.0, 3.0, math.nan), (70.0, 90.0, 80.0, 75.0)):
+        rows += curve(cell, 0, 'accuracy', 99, accuracy, accuracy)
+        rows += curve(cell, 0, 'error/backbone', 0, 1.0, error)
+    frame = tables.select(study, frame_of(*rows))
+    (axes,) = draw.draw_scatter(study, frame, {}).axes
+    assert axes.get_title() == 'rank correlation over the 3 models: +0.50'
