@@ -21,25 +21,24 @@ from mmscale.visualization import save_figure  # noqa: E402
 
 PICTURE = ROOT / 'docs' / 'images' / 'sizes.png'
 LARGEST_DIGIT, TRAINED_SIDE = 64, 96  # pixels
-ORDINARY, MEAN, GATE = 'narrow ResNet-18', 'mmscale, mean of 3 levels', 'mmscale, gate of 3 levels'
-# Each row has the study, its images, the sizes of the training, the ordinary run and ours, their
-# names, and the factors of the training.
+# Each row has the study, its images, the sizes of the training, the run of an ordinary network, our
+# run and its name, and the factors of the training.
 ROWS = (
     ('sizes_stir', 'digits (STIR-MNIST, 64x64)', '17 to 32 pixels',
-     {'ResNet, blur, 17 to 32': ORDINARY, 'mean of probabilities, 17 to 32': MEAN}, (2, 3.77)),
-    ('sizes_stir', 'emoji (STIR, 64x64)', '17 to 32 pixels',
-     {'emoji, ResNet, blur, 17 to 32': ORDINARY, 'emoji, mean of probabilities, 17 to 32': MEAN},
-     (2, 3.77)),
+     'ResNet, blur, 17 to 32', 'mean of probabilities, 17 to 32', 'mean of 3 levels', (2, 3.77)),
+    ('sizes_stir', 'emoji (STIR, 64x64)', '17 to 32 pixels', 'emoji, ResNet, blur, 17 to 32',
+     'emoji, mean of probabilities, 17 to 32', 'mean of 3 levels', (2, 3.77)),
     ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'full size to 1/1.5',
-     {'ResNet, blur, 1 to 1/1.5': ORDINARY, 'gate, 1 to 1/1.5': GATE,
-      'gate, finest level, 1 to 1/1.5': 'its finest level alone'}, (1, 1.5)),
+     'ResNet, blur, 1 to 1/1.5', 'gate, 1 to 1/1.5', 'gate of 3 levels', (1, 1.5)),
+    ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'full size to 1/1.5',
+     'ResNet, blur, 1 to 1/1.5', 'gate, finest level, 1 to 1/1.5', 'its finest level alone',
+     (1, 1.5)),
     ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'half size to 0.3',
-     {'ResNet, blur, 1/2 to .3': ORDINARY, 'gate, 1/2 to .3': GATE}, (2, 3)),
+     'ResNet, blur, 1/2 to .3', 'gate, 1/2 to .3', 'gate of 3 levels', (2, 3)),
     ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'full size to 0.3',
-     {'ResNet, blur, 1 to .3': ORDINARY, 'gate, 1 to .3': GATE}, (1, 3)),
+     'ResNet, blur, 1 to .3', 'gate, 1 to .3', 'gate of 3 levels', (1, 3)),
     ('pretrained_caltech101', 'photographs (Caltech-101)', '96-pixel images',
-     {'ResNet': 'half ResNet-50', 'ResNet, three sizes, mean': 'its weights on three levels'},
-     (1, 1)),
+     'ResNet', 'ResNet, three sizes, mean', 'trained weights on 3 levels', (1, 1)),
 )  # fmt: skip
 
 
@@ -60,24 +59,26 @@ def measured(name: str, run: str) -> tuple:
 def table() -> str:
     """Return a table of mean accuracies over the sizes of the training, and over other sizes."""
     rows = []
-    for name, images, trained, runs, (lowest, highest) in ROWS:
-        for run, network in runs.items():
-            factors, accuracy, cost = measured(name, run)
-            inside = (factors >= lowest) & (factors <= highest)
-            means = [f'{accuracy[chosen].mean():.1f} %' if chosen.any() else '-' for chosen in
-                     (inside, ~inside)]  # fmt: skip
-            rows.append([images, trained, network, f'{cost / 1e6:,.1f} M', *means])
-    head = ['images', 'trained on', 'network', 'multiply-adds', 'trained sizes', 'other sizes']
+    for name, images, trained, ordinary, ours, network, (lowest, highest) in ROWS:
+        factors, before, cost = measured(name, ordinary)
+        _, after, our_cost = measured(name, ours)
+        inside = (factors >= lowest) & (factors <= highest)
+        means = [f'{before[chosen].mean():.1f} → {after[chosen].mean():.1f} %' if chosen.any()
+                 else '-' for chosen in (inside, ~inside)]  # fmt: skip
+        rows.append([images, trained, network, f'x {our_cost / cost:.2f}', *means])
+    head = ['images', 'trained on', 'mmscale', 'multiply-adds', 'at trained sizes',
+            'at other sizes']  # fmt: skip
     return tables.markdown(head, rows, text=3)
 
 
 def draw() -> Figure:
     figure = Figure(figsize=(9.6, 3.7), layout='constrained')
     rows = zip(figure.subplots(1, 2), (ROWS[0], ROWS[2]))
-    for axes, (name, images, _, runs, (lowest, highest)) in rows:
+    for axes, (name, images, _, *runs, network, (lowest, highest)) in rows:
         digits = name == 'sizes_stir'
         size = (lambda s: LARGEST_DIGIT / s) if digits else (lambda s: 1 / s)
-        for (run, label), color in zip(runs.items(), ('black', 'tab:red')):
+        labels = 'narrow ResNet-18', f'mmscale, {network}'
+        for run, label, color in zip(runs, labels, ('black', 'tab:red')):
             factors, accuracy, _ = measured(name, run)
             few = len(factors) < 10
             axes.plot(size(factors), accuracy, color=color, lw=2, marker='o' if few else '',
