@@ -58,6 +58,8 @@ class ScaleVisualizer(UniversalVisualizer):
 def _describe_levels(sample: DataSample) -> str:
     """Return a line for each predicted label, with its level and the share of the level."""
     levels, shares = sample.pred_level, sample.pred_level_score
-    if len(levels) != len(sample.pred_label):  # a multi-label head has a level for each class
-        levels, shares = levels[sample.pred_label], shares[sample.pred_label]
-    return '\n'.join(f'Level: {k}, {share:.2f}' for k, share in zip(levels, shares))
+    if len(levels) == 1:
+        return f'Level: {levels[0]}, {shares[0]:.2f}'
+    # A multi-label head has a level for each class.
+    labels = sample.pred_label.tolist()
+    return '\n'.join(f'Level of {k}: {levels[k]}, {shares[k]:.2f}' for k in labels)

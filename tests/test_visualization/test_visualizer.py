@@ -33,10 +33,12 @@ def visualizer():
     ('labels', 'levels', 'shares', 'note'),
     [
         ([1], [2], [0.934], 'Level: 2, 0.93'),
-        ([0, 2], [3, 1, 0], [0.5, 0.8, 0.64], 'Level: 3, 0.50\nLevel: 0, 0.64'),
+        ([0, 2], [3, 1, 0], [0.5, 0.8, 0.64], 'Level of 0: 3, 0.50\nLevel of 2: 0, 0.64'),
+        ([0, 1, 2], [3, 1, 0], [0.5, 0.8, 0.64],
+         'Level of 0: 3, 0.50\nLevel of 1: 1, 0.80\nLevel of 2: 0, 0.64'),
         ([], [3, 1, 0], [0.5, 0.8, 0.64], None),
     ],
-)
+)  # fmt: skip
 def test_each_label_has_its_level(labels, levels, shares, note, visualizer):
     sample = make_sample(labels, levels, shares)
     picture, texts = draw(visualizer, sample)
