@@ -185,7 +185,9 @@ def draw(results: list[dict], chance: float | None = None, note: str = '') -> Fi
     factors = [factor for factor in results[0]['factors'] if factor > 1]
     deep, columns = len(layers) > 1, 1 + len(metrics)
     width = max(5.6 * columns, 2.3 * len(factors) + 0.8 if deep else 0)
-    legend_columns = 2 if len(results) > 4 and width > 8 else 1
+    longest = max(len(result['name']) for result in results)
+    # A letter is about .07 inches wide, a line with its marker eight letters.
+    legend_columns = max(1, min(len(results), int(width / (0.07 * (longest + 8)))))
     height = 3.9 + 2.9 * deep + 0.2 * math.ceil(len(results) / legend_columns)
     figure = Figure(figsize=(width, height), layout='constrained')
     rows = figure.subfigures(1 + deep, 1, height_ratios=[3.9, 2.9][: 1 + deep], squeeze=False)
