@@ -13,12 +13,13 @@ import re
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from mmengine.config import Config
 
 import mmscale
+from mmscale.engine.checkpoints import check_file
 from mmscale.engine.errors import one_line_errors
 from mmscale.engine.study import digest
 
@@ -43,9 +44,17 @@ def folder_of(out: Path, name: str) -> Path:
     return out / f'{Path(CONFIGS[name]).stem}_{digest(parts)[:8]}'
 
 
+def is_trained(folder: Path) -> bool:
+    try:
+        check_file(folder / f'epoch_{EPOCHS}.pth')
+    except (FileNotFoundError, ValueError):  # a kill during the writing damages a checkpoint
+        return False
+    return True
+
+
 def train(name: str, folder: Path, threads: int) -> None:
     """Train a model unless it is trained; raise ``RuntimeError`` with the end of a failed log."""
-    if (folder / f'epoch_{EPOCHS}.pth').is_file():
+    if is_trained(folder):
         return
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, 'tools/train.py', CONFIGS[name], '--work-dir', str(folder)]
@@ -78,7 +87,8 @@ def main() -> None:
     folders = {name: folder_of(out, name) for name in CONFIGS}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     at_once = min(cores, len(CONFIGS))
-    print(f'training {len(CONFIGS)} networks, {at_once} at a time; logs in {out}')
+    missing = sum(not is_trained(folder) for folder in folders.values())
+    print(f'training {missing} networks, {at_once} at a time; logs in {out}/*/train.log')
     with ThreadPoolExecutor(at_once) as pool:
         # The longest trainings start first, and the short ones fill the remaining time.
         trainings = [
@@ -86,15 +96,15 @@ def main() -> None:
             for name in reversed(CONFIGS)
         ]
         try:
-            for training in trainings:
+            for training in as_completed(trainings):
                 training.result()
-        except BaseException as error:  # waiting trainings must not start, after an interrupt, too
-            pool.shutdown(cancel_futures=True)
-            if isinstance(error, RuntimeError):
-                sys.exit(f'error: {error}')
-            raise
-    models = [f'{CONFIGS[name]}:{folders[name] / f"epoch_{EPOCHS}.pth"}' for name in CONFIGS]
-    command = ['tools/equivariance.py', *models, '--names', *CONFIGS, '--out', str(out)]
+        except (RuntimeError, KeyboardInterrupt) as error:
+            pool.shutdown(wait=False, cancel_futures=True)  # those that run end first
+            text = str(error) or 'interrupted; the same command goes on'
+            print(f'error: {text}', file=sys.stderr)
+            sys.exit(1)
+    models = [f'{ROOT / CONFIGS[name]}:{folders[name] / f"epoch_{EPOCHS}.pth"}' for name in CONFIGS]
+    command = [str(ROOT / 'tools/equivariance.py'), *models, '--names', *CONFIGS, '--out', str(out)]
     command += ['--num-images', '100', '--accuracy-images', '500', '--batch-size', '100']
     # The errors are of digits of full size.
     command += ['--cfg-options', 'test_dataloader.dataset.scale=1.0']

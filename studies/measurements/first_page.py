@@ -31,7 +31,7 @@ ROWS = (
     ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'full size to 1/1.5',
      'ResNet, blur, 1 to 1/1.5', 'gate, 1 to 1/1.5', 'gate of 3 levels', (1, 1.5)),
     ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'full size to 1/1.5',
-     'ResNet, blur, 1 to 1/1.5', 'gate, finest level, 1 to 1/1.5', 'its finest level alone',
+     'ResNet, blur, 1 to 1/1.5', 'gate, finest level, 1 to 1/1.5', 'tested on its finest level',
      (1, 1.5)),
     ('sizes_scalecifar10', 'photographs (CIFAR-10, 32x32)', 'half size to 0.3',
      'ResNet, blur, 1/2 to .3', 'gate, 1/2 to .3', 'gate of 3 levels', (2, 3)),
@@ -66,7 +66,7 @@ def table() -> str:
         means = [f'{before[chosen].mean():.1f} → {after[chosen].mean():.1f} %' if chosen.any()
                  else '-' for chosen in (inside, ~inside)]  # fmt: skip
         rows.append([images, trained, network, f'x {our_cost / cost:.2f}', *means])
-    head = ['images', 'trained on', 'mmscale', 'multiply-adds', 'at trained sizes',
+    head = ['images', 'trained on', 'network of mmscale', 'multiply-adds', 'at trained sizes',
             'at other sizes']  # fmt: skip
     return tables.markdown(head, rows, text=3)
 

@@ -63,3 +63,17 @@ def test_what_was_trained_with_other_code_has_another_folder(monkeypatch, tmp_pa
     read = Path.read_bytes
     monkeypatch.setattr(Path, 'read_bytes', lambda path: read(path) + b'#')
     assert before != quickstart.folder_of(tmp_path, 'ResNet')
+
+
+def test_a_failed_training_shows_the_end_of_its_log(monkeypatch, tmp_path):
+    monkeypatch.setitem(quickstart.CONFIGS, 'ResNet', 'configs/none.py')
+    with pytest.raises(RuntimeError, match=r'(?s)training ResNet failed; the end of .*none\.py'):
+        quickstart.train('ResNet', tmp_path, 1)
+
+
+def test_a_checkpoint_that_a_kill_has_cut_off_does_not_count(tmp_path):
+    path = tmp_path / f'epoch_{quickstart.EPOCHS}.pth'
+    torch.save(dict(state_dict=dict(weight=torch.zeros(1000))), path)
+    assert quickstart.is_trained(tmp_path)
+    path.write_bytes(path.read_bytes()[:1000])
+    assert not quickstart.is_trained(tmp_path)
