@@ -160,7 +160,9 @@ def draw_factors(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> 
                   if s['model'] == model and not s.get('factor')}  # fmt: skip
         of_one = {s['value']: (run, '-') for run, s in settings
                   if s['model'] == model and s.get('factor') == name}  # fmt: skip
-        lines = sorted({**of_all, **of_one}.items())
+        lines = sorted({**of_all, **of_one}.items()) if of_one else []
+        if not of_one:
+            axes.text(0.5, 0.5, 'not measured', transform=axes.transAxes, ha='center', color='0.5')
         for place, (value, (run, ls)) in enumerate(lines):
             label = f'{value:g}' + ', the setting of the others' * (ls == '--')
             label += ': no level left' * bool(log and not (found[run][1] > 0).any())
@@ -176,8 +178,9 @@ def draw_factors(study: SimpleNamespace, frame: pd.DataFrame, picture: dict) -> 
         if column == 0:
             axes.set_ylabel(f'{model}\n{"equivariance error" if log else "accuracy (%)"}')
         # The legend is above the panel, where it hides no line.
-        axes.legend(fontsize=6.5, title=name.replace('_', ' '), title_fontsize=7.5, frameon=False,
-                    loc='lower center', bbox_to_anchor=(0.5, 1.0))  # fmt: skip
+        axes.legend(*axes.get_legend_handles_labels(), fontsize=6.5, title=name.replace('_', ' '),
+                    title_fontsize=7.5, frameon=False, loc='lower center',
+                    bbox_to_anchor=(0.5, 1.0))  # fmt: skip
     return figure
 
 
