@@ -45,6 +45,7 @@ def folder_of(out: Path, name: str) -> Path:
 
 
 def is_trained(folder: Path) -> bool:
+    """Tell whether the last checkpoint of a training is there and intact."""
     try:
         check_file(folder / f'epoch_{EPOCHS}.pth')
     except (FileNotFoundError, ValueError):  # a kill during the writing damages a checkpoint
@@ -53,9 +54,7 @@ def is_trained(folder: Path) -> bool:
 
 
 def train(name: str, folder: Path, threads: int) -> None:
-    """Train a model unless it is trained; raise ``RuntimeError`` with the end of a failed log."""
-    if is_trained(folder):
-        return
+    """Train a model; raise ``RuntimeError`` with the end of the log if that fails."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, 'tools/train.py', CONFIGS[name], '--work-dir', str(folder)]
     command += ['--resume', '--cfg-options', 'randomness.seed=0']
@@ -87,13 +86,12 @@ def main() -> None:
     folders = {name: folder_of(out, name) for name in CONFIGS}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     at_once = min(cores, len(CONFIGS))
-    missing = sum(not is_trained(folder) for folder in folders.values())
-    print(f'training {missing} networks, {at_once} at a time; logs in {out}/*/train.log')
+    # The longest trainings start first, and the short ones fill the remaining time.
+    missing = [name for name in reversed(CONFIGS) if not is_trained(folders[name])]
+    print(f'training {len(missing)} networks, {at_once} at a time; logs in {out}/*/train.log')
     with ThreadPoolExecutor(at_once) as pool:
-        # The longest trainings start first, and the short ones fill the remaining time.
         trainings = [
-            pool.submit(train, name, folders[name], max(1, cores // at_once))
-            for name in reversed(CONFIGS)
+            pool.submit(train, name, folders[name], max(1, cores // at_once)) for name in missing
         ]
         try:
             for training in as_completed(trainings):
