@@ -99,7 +99,7 @@ def test_results_are_those_of_the_tools(finished, tmp_path):
 
 def test_a_study_that_is_killed_at_random_ends_like_an_undisturbed_one(finished, tmp_path):
     (tmp_path / 'few.py').write_text(STUDY)
-    draw, killed = random.Random(0), 0
+    draw, killed = random.Random(0), []
     for number in range(5):
         target = logged(tmp_path) + draw.randint(1, 4)  # of 18
         process = subprocess.Popen(**command(tmp_path) | dict(stdout=subprocess.DEVNULL),
@@ -107,13 +107,14 @@ def test_a_study_that_is_killed_at_random_ends_like_an_undisturbed_one(finished,
         while process.poll() is None and logged(tmp_path) < target:
             time.sleep(0.02)
         time.sleep(draw.uniform(0, 0.5))
-        killed += process.poll() is None
+        killed.append(process.poll() is None)
         if number % 2:  # Snakemake alone, whose tools run on, or all of it
             process.kill()
         elif process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert killed >= 3  # or there was nothing left to kill
+    # Both ways. Then tools that ran on may have left nothing to kill.
+    assert all(killed[:2]), killed
     run(tmp_path)
     assert results(tmp_path) == results(finished[0])
 
