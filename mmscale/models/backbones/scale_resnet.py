@@ -22,7 +22,6 @@ from mmscale.scale_space import Levels, ScaleGrid, Signal, check_signal
 
 from .arguments import check_norms, deform_per_stage, norm_of_all_levels, per_stage
 from .base import StagedBackbone, is_pretrained
-from .layer_depth import layer_depth
 from .pretrained import rename_keys
 
 # depth: (block, its expansion, blocks per stage)
@@ -191,6 +190,7 @@ class ScaleResNet(StagedBackbone):
         last = sum(stage_blocks) - 1
         drop_path_rates = [drop_path_rate * i / last for i in range(last + 1)]
         channels = stem_channels
+        self.stage_blocks = stage_blocks
         for i, num_blocks in enumerate(stage_blocks[:num_stages]):
             out_channels = base_channels * 2**i * expansion
             conv_cfg = self._conv_cfg(interactions[i])
@@ -334,8 +334,13 @@ class ScaleResNet(StagedBackbone):
         Args:
             param_name (str): Name of the parameter in the whole model.
             prefix (str): Prefix of the backbone's parameters, such as ``'backbone.'``.
+
+        Raises:
+            NotImplementedError: For depth 18, as in MMPretrain's ResNet.
         """
-        return layer_depth(self.depth, ARCHITECTURES[self.depth][2], param_name, prefix)
+        from mmpretrain.models import ResNet  # whose optimizer constructor asks
+
+        return ResNet.get_layer_depth(self, param_name, prefix)
 
 
 @MODELS.register_module()

@@ -5,7 +5,6 @@ import pytest
 import torch
 from mmengine.model import convert_sync_batchnorm, revert_sync_batchnorm
 from mmengine.registry import MODELS
-from mmpretrain.models import ResNet
 from naive import largest_difference
 from networks import as_if_trained, assert_checkpointing_changes_no_gradient, loss_of
 from torch import nn
@@ -211,12 +210,3 @@ def test_images_too_small_for_the_grid(lift):
     with pytest.raises(ValueError, match='3x9 pixels is smaller .* have at least 4 pixels'):
         model(image(size=(3, 9)))
     assert model.eval()(image(size=(4, 4)))[0][0].isfinite().all()
-
-
-@pytest.mark.parametrize('depth', [34, 50, 152])
-def test_layer_depths_for_layer_wise_learning_rates(depth):
-    """MMPretrain's LearningRateDecayOptimWrapperConstructor needs the same depths as for ResNet."""
-    theirs, ours = ResNet(depth, base_channels=4, stem_channels=4), ScaleResNet(depth, **SMALL)
-    for name in [f'backbone.{name}' for name, _ in theirs.named_parameters()] + ['head.fc.weight']:
-        expected = theirs.get_layer_depth(name, 'backbone.')
-        assert ours.get_layer_depth(name, 'backbone.') == expected
