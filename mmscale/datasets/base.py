@@ -63,10 +63,10 @@ class RescaledDataset(BaseDataset):
 
     def __init__(
         self,
-        split: str,
-        scale_range: Sequence[float],
-        scale: float | None,
-        seed: int,
+        split: str = 'train',
+        scale_range: Sequence[float] = (0.3, 1.0),
+        scale: float | None = None,
+        seed: int = 0,
         test_mode: bool | None = None,
         pipeline: Sequence[dict | Callable] = (),
         indices: int | Sequence[int] | None = None,
@@ -103,13 +103,7 @@ class RescaledDataset(BaseDataset):
     def to_data_list(
         self, images: np.ndarray | Sequence[np.ndarray], labels: np.ndarray, factors: np.ndarray
     ) -> list[dict]:
-        """Return one dict per image; the images are not copied.
-
-        Args:
-            images (np.ndarray | Sequence): ``n`` uint8 images, ``(H, W)`` or ``(H, W, 3)``.
-            labels (np.ndarray): Integers, ``(n, )``.
-            factors (np.ndarray): The factor of each image, ``(n, )``.
-        """
+        """Return one dict per uint8 image, ``(H, W)`` or ``(H, W, 3)``, which is not copied."""
         count, asked = len(images), self._indices or 0
         # MMEngine would silently take fewer images.
         places = asked if isinstance(asked, Sequence) else range(min(asked, 0), max(asked, 0))

@@ -1,7 +1,4 @@
 # Copyright (c) mmscale contributors.
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from mmpretrain.datasets import MNIST
 
@@ -47,16 +44,6 @@ class ScaleDigits(RescaledDataset):
     METAINFO = MNIST.METAINFO
     # From 8 pixels the factor is three times the scale, and `rescale` takes factors up to 20.
     LARGEST_SCALE = 6.0
-
-    def __init__(
-        self,
-        split: str = 'train',
-        scale_range: Sequence[float] = (0.3, 1.0),
-        scale: float | None = None,
-        seed: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(split=split, scale_range=scale_range, scale=scale, seed=seed, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Draw split and factors, and rescale."""
