@@ -53,15 +53,10 @@ VISUALIZERS = _CHILDREN['VISUALIZERS']
 
 
 def find_class(kind: Any, registry: Registry, scope: str | None = None) -> Any:
-    """Find the class of the ``type`` of a config.
+    """Find the class, or other registered object, of the ``type`` of a config.
 
-    Args:
-        kind (str | type): A name, with or without a scope, or the class itself.
-        registry (Registry): The registry of the name.
-        scope (str, optional): The scope of a name without a scope. Defaults to the current scope.
-
-    Returns:
-        The class, or any other registered object; None for an unknown name.
+    None stands for an unknown name. A name without a scope is sought in ``scope``, by default the
+    current scope.
     """
     if not isinstance(kind, str):
         return kind

@@ -23,16 +23,7 @@ CENTER = (14.5, 14.5)
 def split_pool(
     labels: np.ndarray, realization: int, sizes: dict[str, int] = SPLIT_SIZES
 ) -> dict[str, np.ndarray]:
-    """Draw the stratified splits of one realization.
-
-    Args:
-        labels (np.ndarray): Labels of the pool: the training images, then the test images.
-        realization (int): Seed of the draw.
-        sizes (dict): Number of images of 'train', 'val' and 'test'.
-
-    Returns:
-        dict[str, np.ndarray]: Indices into the pool, in the order in which they were drawn.
-    """
+    """Draw the splits of a realization, as indices into the training images, then test images."""
     return split_stratified(labels, sizes, np.random.RandomState(realization))
 
 
@@ -62,11 +53,7 @@ def split_stratified(
 def draw_split_factors(
     seed: int, scale_range: Sequence[float] = PUBLISHED_RANGE, sizes: dict[str, int] = SPLIT_SIZES
 ) -> dict[str, np.ndarray]:
-    """Draw the scale factor of every image, uniform in ``scale_range``.
-
-    Returns:
-        dict[str, np.ndarray]: float64 factors of each split, in the order of its images.
-    """
+    """Draw the scale factors of each split, float64, uniform in ``scale_range``."""
     rng, factors = random.Random(seed), {}
     for split in ('train', 'test', 'val'):  # the published order
         drawn = []
@@ -78,15 +65,7 @@ def draw_split_factors(
 
 
 def rescale_digits(images: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Rescale each 28x28 digit by its factor about (14.5, 14.5), bicubic, not anti-aliased.
-
-    Args:
-        images (np.ndarray): uint8, ``(n, 28, 28)``.
-        factors (np.ndarray): ``(n, )``.
-
-    Returns:
-        np.ndarray: uint8, ``(n, 28, 28)``.
-    """
+    """Rescale each uint8 digit ``(n, 28, 28)`` about (14.5, 14.5), bicubic, not anti-aliased."""
     pairs = zip(images, factors)
     return np.stack([rescale(i, factor, center=CENTER, antialias=False) for i, factor in pairs])
 

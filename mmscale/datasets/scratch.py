@@ -24,9 +24,6 @@ def scratch_folder(folder: Path) -> Iterator[Path]:
     If the file system has locks, only one process at a time is within, and the next process finds
     the results of the first. Do not nest two for one folder: the inner would wait for ever.
 
-    Yields:
-        Path: The empty folder.
-
     Raises:
         OSError: If ``folder`` cannot be made or written.
     """

@@ -340,10 +340,9 @@ def scale_levels(
 
 
 def _frames(scale: Scaling, feature: Signal, factor: float, spoiled: int) -> list | None:
-    """Return the rows and columns at which levels of ``L_s Phi(f)`` read only ``Phi(f)``.
+    """Return the rows and columns at which each level of ``L_s Phi(f)`` reads only ``Phi(f)``.
 
-    Returns:
-        list[tuple[slice, slice]] | None: Rows and columns of each level; None for all.
+    None stands for all rows and columns of all levels.
     """
     finest = feature[0] if is_pyramid(feature) else feature
     if scale.arguments['canvas'] == 'shrink' or finest.ndim < 4:

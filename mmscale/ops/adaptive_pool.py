@@ -7,19 +7,12 @@ from torch import Tensor
 
 
 def adaptive_pool2d(x: Tensor, size: int | tuple[int, int], mode: str) -> Tensor:
-    """Pool as ``F.adaptive_max_pool2d`` or ``F.adaptive_avg_pool2d`` does.
+    """Pool ``(N, C, H, W)`` to ``size``, as ``F.adaptive_max_pool2d`` (mode ``'max'``) or
+    ``F.adaptive_avg_pool2d`` (``'avg'``) does.
 
     Cell ``i`` of ``out`` covers the samples from ``floor(i n / out)`` to ``ceil((i + 1) n / out)``.
     ONNX has no such operator. Compiled and exported graphs therefore pool one axis at a time: a
     maximum takes cells of equal length, in which samples repeat, and a mean is a matrix product.
-
-    Args:
-        x (Tensor): ``(N, C, H, W)``.
-        size (int | tuple[int, int]): Size of the result, for both sides or (height, width).
-        mode (str): ``'max'`` or ``'avg'``.
-
-    Returns:
-        Tensor: ``(N, C, *size)``.
     """
     if not torch.compiler.is_compiling():  # traced graphs support PyTorch's functions
         pool = F.adaptive_max_pool2d if mode == 'max' else F.adaptive_avg_pool2d

@@ -9,13 +9,7 @@ from torch import nn
 
 
 def rename_keys(backbone: nn.Module, state_dict: dict, prefix: str) -> None:
-    """Rename the keys of checkpoints of timm and MMSegmentation in place.
-
-    Args:
-        backbone (ScaleResNet): The backbone that loads the checkpoint.
-        state_dict (dict): The checkpoint.
-        prefix (str): Prefix of the backbone's keys in the checkpoint.
-    """
+    """Rename the keys of checkpoints of timm and MMSegmentation in place, behind ``prefix``."""
     known = {name.removeprefix(prefix) for name in state_dict if name.startswith(prefix)}
     for old, new in _names_elsewhere(backbone, known).items():
         for name in [name for name in state_dict if name.startswith(f'{prefix}{old}.')]:

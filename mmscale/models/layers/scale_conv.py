@@ -226,11 +226,7 @@ class ScaleConv(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def inflate(self, weight: Tensor) -> Tensor:
-        """Convert the weight of an ordinary convolution; return a weight that does not fit as is.
-
-        Args:
-            weight (Tensor): ``(C_out, C_in / groups, kh, kw)``.
-        """
+        """Convert the weight of an ordinary convolution, or return it as is if it does not fit."""
         if weight.ndim != 4 or weight.shape == self.weight.shape:
             return weight
         if self.kernel is not None:

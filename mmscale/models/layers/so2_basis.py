@@ -70,10 +70,9 @@ def basis_elements(kernel_size: int, in_order: int, out_order: int) -> list[Elem
 
 
 def harmonic(x: Tensor, y: Tensor, ring: int, order: int, width: float) -> tuple[Tensor, Tensor]:
-    """Evaluate a circular harmonic on a ring, x to the right of the centre and y above it.
+    """Evaluate the cosine and the sine of a circular harmonic, times the profile of a ring.
 
-    Returns:
-        tuple[Tensor, Tensor]: The profile of the ring times the cosine, and times the sine.
+    ``x`` points to the right of the centre, ``y`` up.
     """
     radius, angle = torch.hypot(x, y), torch.atan2(y, x)
     profile = torch.exp(-((radius - ring) ** 2) / (2 * width**2))
@@ -83,15 +82,12 @@ def harmonic(x: Tensor, y: Tensor, ring: int, order: int, width: float) -> tuple
 
 
 def sampled_harmonic(kernel_size: int, ring: int, order: int) -> tuple[Tensor, Tensor]:
-    """Sample a circular harmonic on the pixels of a kernel, without its alias, with norm 1.
+    """Sample cosine and sine of a harmonic on a kernel's pixels, without its alias, with norm 1.
 
     On the square grid order s aliases to order s - 4: plainly sampled harmonics of order 4 respond
     to constants, and harmonics of order 3 to slopes in the wrong direction, even on finer images.
     The function subtracts the multiple of harmonic s - 4 on the same ring that removes the alias.
     Quarter turns stay exact, and the error at other angles vanishes as images get smoother.
-
-    Returns:
-        tuple[Tensor, Tensor]: Cosine and sine part, ``(kernel_size, kernel_size)`` in float64.
     """
     positions = torch.arange(kernel_size, dtype=torch.float64, device='cpu') - kernel_size // 2
     y, x = torch.meshgrid(-positions, positions, indexing='ij')
@@ -123,8 +119,7 @@ def intertwiner(cosine: Tensor, sine: Tensor, in_order: int, out_order: int, is_
 def sampled_basis(kernel_size: int, in_order: int, out_order: int) -> Tensor:
     """Return the kernels of :func:`basis_elements` on the pixels; do not modify the result.
 
-    Returns:
-        Tensor: ``(B, field_size(n), field_size(m), kernel_size, kernel_size)`` in float64.
+    Its shape is ``(B, field_size(n), field_size(m), kernel_size, kernel_size)``, in float64.
     """
     kernels = [
         intertwiner(

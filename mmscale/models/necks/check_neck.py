@@ -8,10 +8,7 @@ from .scale_pooling import ScaleGlobalPooling
 
 
 def check_neck(model: nn.Module) -> None:
-    """Check that the layers behind a backbone take the levels that come to them.
-
-    Args:
-        model (nn.Module): A classifier, detector, segmentor or any other network.
+    """Check that the layers behind the backbone of any network take the levels that come to them.
 
     Raises:
         ValueError: If the layer behind the backbone belongs to MMPretrain, MMDetection or
