@@ -63,7 +63,19 @@ for words, (sizes, lines) in trained.items():
         )
         if source := model.get('weights_of'):
             runs[f'{name}, {words}']['weights_of'] = f'{source}, {words}'
-del part, gate, models, words, source, lines, sizes, ranges, name, model
+# A longer training, and fewer images.
+fewer = {'train_dataloader.dataset.indices': 2000}
+for words, more, sizes in (
+    ('60 epochs', {}, '1 to 1/1.5'),
+    ('2,000 images, 60 epochs', fewer, '1 to 1/1.5'),
+    ('2,000 images, 60 epochs', fewer, '1 to .3'),
+):
+    for name in ('ResNet, blur', 'gate'):
+        run = runs[f'{name}, {sizes}']
+        runs[f'{name}, {words}, {sizes}'] = dict(
+            run, epochs=60, options={**run['options'], **more}, style=dict(run['style'], ls='-.')
+        )
+del part, gate, models, words, source, lines, sizes, ranges, name, model, fewer, more, run
 
 comparisons = [
     ('levels whose answers a gate weighs', f'ResNet, blur, {sizes}', f'gate, {sizes}')
