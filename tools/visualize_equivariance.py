@@ -25,23 +25,9 @@ from torch import Tensor
 from mmscale.engine import models
 from mmscale.engine.errors import one_line_errors
 from mmscale.evaluation import scale_signal
-from mmscale.visualization import (
-    LastOutput,
-    Network,
-    Pair,
-    common_side,
-    crop,
-    disc,
-    finest,
-    load_network,
-    make_folder,
-    read_image,
-    rotate,
-    rotated_pair,
-    scaled_pair,
-    stride_before,
-    write_figure,
-)
+from mmscale.visualization import make_folder, pairs, write_figure
+from mmscale.visualization.network import Network, load_network, read_image
+from mmscale.visualization.sampling import stride_before
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,17 +60,17 @@ class Row:
 
     name: str
     feature: Tensor
-    pairs: list[Pair]
+    pairs: list[pairs.Pair]
 
 
 def make_row(name: str, network: Network, x: Tensor, factor: float, angles: list) -> Row:
     """Compute the row of a network for an input ``x`` of shape (1, C, H, W)."""
-    phi = LastOutput(network.backbone)
+    phi = pairs.LastOutput(network.backbone)
     stride = stride_before(network)
-    pairs = [scaled_pair(phi, x, factor)]
-    pairs += [rotated_pair(phi, x, angle, stride) for angle in angles]
+    found = [pairs.scaled_pair(phi, x, factor)]
+    found += [pairs.rotated_pair(phi, x, angle, stride) for angle in angles]
     with torch.no_grad():
-        return Row(name, finest(phi(x)), pairs)
+        return Row(name, pairs.finest(phi(x)), found)
 
 
 def draw(
@@ -169,10 +155,10 @@ def make_figure(args: argparse.Namespace) -> plt.Figure:
         options['model.backbone.out_indices'] = (args.stage - 1,)
     loaded = [load_network(model, options, args.pretrained) for model in args.models]
     networks = dict(zip(models.name_models(loaded, args.names), loaded))
-    side = common_side(loaded, image)
-    image, middle = crop(image, side), (side - 1) / 2
+    side = pairs.common_side(loaded, image)
+    image, middle = pairs.crop(image, side), (side - 1) / 2
     # A rotation turns corners off the canvas, so beyond a disc the input is 0, as the padding is.
-    window = disc(side, middle, middle, edge=0.1 * side)
+    window = pairs.disc(side, middle, middle, edge=0.1 * side)
     inputs = {name: network.to_input(image) * window for name, network in networks.items()}
     rows = []
     for name, network in networks.items():
@@ -186,7 +172,7 @@ def make_figure(args: argparse.Namespace) -> plt.Figure:
         rows.append(row)
     name = max(networks, key=lambda name: networks[name].in_channels)
     drawn = [inputs[name], scale_signal(inputs[name], args.factor)]
-    drawn += [rotate(inputs[name], angle, middle) for angle in args.angles]
+    drawn += [pairs.rotate(inputs[name], angle, middle) for angle in args.angles]
     pictures = [networks[name].to_picture(x[0]) for x in drawn]
     symbols = [f'L_{{{args.factor:g}}}', *(rf'R_{{{angle:g}\degree}}' for angle in args.angles)]
     stage = 'the last stage' if args.stage is None else f'stage {args.stage}'

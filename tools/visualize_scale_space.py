@@ -21,17 +21,14 @@ from mmscale.engine import models
 from mmscale.engine.errors import one_line_errors
 from mmscale.models import BilinearPyramidLift, GaussianLift, GaussianPyramidLift
 from mmscale.scale_space import ScaleGrid, split_levels
-from mmscale.visualization import (
+from mmscale.visualization import make_folder, write_figure
+from mmscale.visualization.network import load_network, read_image, to_picture
+from mmscale.visualization.sampling import (
     Reading,
     find_layer,
-    load_network,
-    make_folder,
-    read_image,
     read_layer,
     read_lifted,
     stride_before,
-    to_picture,
-    write_figure,
 )
 
 LIFTS = {

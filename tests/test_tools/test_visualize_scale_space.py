@@ -11,7 +11,8 @@ from matplotlib.colors import to_rgba
 from mmpretrain import get_model
 
 from mmscale.scale_space import bilinear_pyramid_lift, gaussian_lift, split_levels
-from mmscale.visualization import find_layer, load_network, read_image, read_layer
+from mmscale.visualization.network import load_network, read_image
+from mmscale.visualization.sampling import find_layer, read_layer
 
 from .conftest import CONFIG, ROOT, exit_message, run_here
 

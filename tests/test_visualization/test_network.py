@@ -8,7 +8,8 @@ import pytest
 import torch
 from mmpretrain import get_model
 
-from mmscale.visualization import load_network, make_folder, read_image, save_figure
+from mmscale.visualization import make_folder, save_figure
+from mmscale.visualization.network import load_network, read_image
 
 CONFIG = """
 custom_imports = dict(imports=['mmscale'])

@@ -11,9 +11,9 @@ from torch import nn
 from mmscale.evaluation import equivariance_error
 from mmscale.models import ScaleConvNet, ScaleResNet_CIFAR
 from mmscale.scale_space import ScaleGrid, gaussian_pyramid_lift, scale_image
-from mmscale.visualization import (
+from mmscale.visualization.network import Network
+from mmscale.visualization.pairs import (
     LastOutput,
-    Network,
     common_side,
     crop,
     disc,

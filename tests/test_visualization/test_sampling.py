@@ -19,7 +19,8 @@ from mmscale.scale_space import (
     split_levels,
     stack_levels,
 )
-from mmscale.visualization import Network, find_layer, read_layer, read_lifted, stride_before
+from mmscale.visualization.network import Network
+from mmscale.visualization.sampling import find_layer, read_layer, read_lifted, stride_before
 
 V1 = dict(type='mmscale.DeformScaleConv', stages=(False, True, True, True))
 V2 = dict(V1, type='mmscale.ModulatedDeformScaleConv')
