@@ -3,7 +3,7 @@
 
 import difflib
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 
 from mmengine.model import BaseModel
 from torch import Tensor, nn
@@ -173,20 +173,17 @@ class Features:
         return [signal for part in output for signal in self._signals(part)]
 
 
-@contextmanager
-def _hooks(phi, count: Callable, end: Callable, captures: dict[str, Callable]):
-    handles, modules = [], modules_of(phi)
+def _hooks(phi, count: Callable, end: Callable, captures: dict[str, Callable]) -> ExitStack:
+    modules = modules_of(phi)
     # An offset branch reads the same levels as its convolution, so it spoils no further levels.
     beside = {module.conv_offset for module in modules if isinstance(module, DeformScaleConv)}
-    try:
+    with ExitStack() as hooks:
         for module in modules:
             if isinstance(module, ScaleConv) and module.interaction > 1 and module not in beside:
-                handles.append(module.register_forward_hook(count))
+                hooks.enter_context(module.register_forward_hook(count))
             if isinstance(module, SCALE_POOLINGS):
-                handles.append(module.register_forward_hook(end))
+                hooks.enter_context(module.register_forward_hook(end))
         for name, hook in captures.items():
-            handles.append(phi.get_submodule(name).register_forward_hook(hook))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+            hooks.enter_context(phi.get_submodule(name).register_forward_hook(hook))
+        # They outlive this block, unless one of them could not be registered.
+        return hooks.pop_all()

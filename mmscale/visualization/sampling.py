@@ -4,6 +4,7 @@
 import difflib
 import math
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,13 +32,10 @@ def stride_before(network: Network, layer: nn.Module | None = None) -> int:
     side = PROBE_SIZE if grid is None else max(PROBE_SIZE, math.ceil(grid.factors[-1]))
     seen = []
     watched = layer or nn.Identity()
-    handle = watched.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    try:
+    with watched.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
         outputs = network.backbone(torch.zeros(1, network.in_channels, side, side))
         if layer is None:
             watched(outputs[-1])
-    finally:
-        handle.remove()
     if not seen:
         raise ValueError('--layer: the backbone does not run it')
     (x,) = seen
@@ -88,16 +86,12 @@ def find_layer(network: Network, name: str | None) -> tuple[str, ScaleConv]:
 def watch(network: Network, layer: ScaleConv, image: Tensor) -> tuple[Signal, Signal | None]:
     """Return the output of a layer for an image, and the output of its offset branch or None."""
     seen, branch = {}, getattr(layer, 'conv_offset', None)
-    handles = [
-        module.register_forward_hook(lambda m, _, output: seen.update({m: output}))
-        for module in (layer, branch)
-        if module is not None
-    ]
-    try:
+    with ExitStack() as hooks:
+        for module in (layer, branch):
+            if module is not None:
+                hook = module.register_forward_hook(lambda m, _, output: seen.update({m: output}))
+                hooks.enter_context(hook)
         network.backbone(image)
-    finally:
-        for handle in handles:
-            handle.remove()
     return seen[layer], seen.get(branch)
 
 
