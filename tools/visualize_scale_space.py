@@ -19,17 +19,11 @@ from matplotlib.patches import Rectangle
 
 from mmscale.engine import models
 from mmscale.engine.errors import one_line_errors
-from mmscale.models import BilinearPyramidLift, GaussianLift, GaussianPyramidLift
+from mmscale.models import BilinearPyramidLift, GaussianLift, GaussianPyramidLift, ScaleConv
 from mmscale.scale_space import ScaleGrid, split_levels
 from mmscale.visualization import make_folder, write_figure
 from mmscale.visualization.network import load_network, read_image, to_picture
-from mmscale.visualization.sampling import (
-    Reading,
-    find_layer,
-    read_layer,
-    read_lifted,
-    stride_before,
-)
+from mmscale.visualization.sampling import Reading, find_layer, read_layer, stride_before
 
 LIFTS = {
     'gaussian': GaussianLift,
@@ -195,7 +189,7 @@ def check_point(point: list[int] | None, image: np.ndarray) -> tuple[int, int]:
 
 
 def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point: tuple) -> plt.Figure:
-    """Draw the levels of a lift without a network, and the taps of a 3x3 kernel on them."""
+    """Draw the levels of a lift without a network, and the taps of a 3x3 layer on them."""
     try:
         grid = ScaleGrid.build(args.scale_space or dict(base=2.0, num_scales=4))
     except (TypeError, ValueError) as error:
@@ -207,7 +201,9 @@ def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point: tuple) ->
     lifted = lift((pixels - mean)[None])
     levels = [to_picture(level[0] + mean) for level in split_levels(lifted)]
     title = f'{Path(args.image).name}, {type(lift).__name__}: {describe(grid)}; 3x3 taps'
-    return draw(title, to_picture(pixels), levels, grid, read_lifted(grid, lifted, point), point)
+    layer = ScaleConv(3, 1, 3, padding=1, scale_space=grid).double()
+    readings = read_layer(layer, layer, 1, lifted, point)
+    return draw(title, to_picture(pixels), levels, grid, readings, point)
 
 
 def figure_of_network(args: argparse.Namespace, image: np.ndarray, point: tuple) -> plt.Figure:
@@ -230,7 +226,7 @@ def figure_of_network(args: argparse.Namespace, image: np.ndarray, point: tuple)
         f'stride {layer.stride[0]}, dilation {layer.dilation[0]}, interaction {layer.interaction}, '
         f'its input at stride {stride}'
     )
-    readings = read_layer(network, layer, stride, x, point)
+    readings = read_layer(backbone, layer, stride, x, point)
     return draw(title, network.to_picture(x[0]), levels, backbone.grid, readings, point)
 
 

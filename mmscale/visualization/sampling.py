@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mmscale.evaluation.scaling import find_stride
 from mmscale.models import DeformScaleConv, ModulatedDeformScaleConv, ScaleConv
@@ -83,27 +83,28 @@ def find_layer(network: Network, name: str | None) -> tuple[str, ScaleConv]:
 
 
 @torch.no_grad()
-def watch(network: Network, layer: ScaleConv, image: Tensor) -> tuple[Signal, Signal | None]:
-    """Return the output of a layer for an image, and the output of its offset branch or None."""
+def watch(backbone: nn.Module, layer: ScaleConv, x: Signal) -> tuple[Signal, Signal | None]:
+    """Return the output of a layer for an input, and the output of its offset branch or None."""
     seen, branch = {}, getattr(layer, 'conv_offset', None)
     with ExitStack() as hooks:
         for module in (layer, branch):
             if module is not None:
                 hook = module.register_forward_hook(lambda m, _, output: seen.update({m: output}))
                 hooks.enter_context(hook)
-        network.backbone(image)
+        backbone(x)
     return seen[layer], seen.get(branch)
 
 
 def read_layer(
-    network: Network, layer: ScaleConv, stride: int, image: Tensor, point: tuple[int, int]
+    backbone: nn.Module, layer: ScaleConv, stride: int, x: Signal, point: tuple[int, int]
 ) -> list[Reading]:
     """Return the positions that the output of a layer nearest to a pixel reads, level by level.
 
-    ``stride`` is the stride of the layer's input (:func:`stride_before`), ``image`` an input of the
-    backbone, ``(1, C, H, W)``, and ``point`` row and column of the pixel.
+    ``stride`` is the stride of the layer's input (:func:`stride_before`), ``x`` an input of the
+    backbone for one image, and ``point`` row and column of the pixel. The layer may be the
+    backbone itself.
     """
-    output, predicted = watch(network, layer, image)
+    output, predicted = watch(backbone, layer, x)
     readings = []
     for k, level in enumerate(split_levels(output)):
         sample, tap = distances(layer.grid, k, stride, is_pyramid(output))
@@ -118,16 +119,6 @@ def read_layer(
                 logits = values[2 * layer.num_offsets :].reshape(layer.deform_groups, -1)
                 reading['modulation'] = 1 / (1 + np.exp(-logits))
         readings.append(Reading(**reading))
-    return readings
-
-
-def read_lifted(grid: ScaleGrid, levels: Signal, point: tuple[int, int]) -> list[Reading]:
-    """Return the positions that a 3x3 kernel on the lifted image reads, level by level."""
-    readings = []
-    for k, level in enumerate(split_levels(levels)):
-        sample, tap = distances(grid, k, 1, is_pyramid(levels))
-        _, origin = nearest(point, [sample, sample], level.shape[-2:])
-        readings.append(Reading(origin, origin + tap * regular_taps((3, 3))))
     return readings
 
 

@@ -104,7 +104,7 @@ def test_what_is_drawn_are_the_positions_that_the_layer_reads(images, checkpoint
     figure = tool.figure_of_network(args, image, point)
     network = load_network(args.model, options)
     _, layer = find_layer(network, args.layer)
-    readings = read_layer(network, layer, 2, network.to_input(image), point)
+    readings = read_layer(network.backbone, layer, 2, network.to_input(image), point)
     for k, reading in enumerate(readings):
         _, taps, moved = figure.axes[k:9:3]
         np.testing.assert_allclose(circles(taps), reading.taps)

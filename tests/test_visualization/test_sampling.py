@@ -12,7 +12,6 @@ from torch import nn
 from mmscale.models import ScaleConv, ScaleConvNet, ScaleResNet, ScaleResNet_CIFAR
 from mmscale.ops import deform_scale_conv2d
 from mmscale.scale_space import (
-    ScaleGrid,
     gaussian_lift,
     gaussian_pyramid_lift,
     is_pyramid,
@@ -20,7 +19,7 @@ from mmscale.scale_space import (
     stack_levels,
 )
 from mmscale.visualization.network import Network
-from mmscale.visualization.sampling import find_layer, read_layer, read_lifted, stride_before
+from mmscale.visualization.sampling import find_layer, read_layer, stride_before
 
 V1 = dict(type='mmscale.DeformScaleConv', stages=(False, True, True, True))
 V2 = dict(V1, type='mmscale.ModulatedDeformScaleConv')
@@ -137,7 +136,7 @@ def test_positions_are_where_the_layer_reads(name, stride, kwargs, point):
     net = resnet(**kwargs)
     grid, image = net.backbone.grid, torch.rand(1, 1, 37, 31)
     layer = net.backbone.get_submodule(name)
-    readings = read_layer(net, layer, stride_before(net, layer), image, point)
+    readings = read_layer(net.backbone, layer, stride_before(net, layer), image, point)
     assert len(readings) == grid.num_scales
     for k, reading in enumerate(readings):
         sample = stride * (grid.factors[k] if 'lift' in kwargs else 1)
@@ -164,7 +163,8 @@ def test_a_constant_offset_moves_taps_by_base_to_the_k_times_the_stride(lift, de
     nn.init.zeros_(layer.conv_offset.weight)
     bias = layer.conv_offset.bias.data.zero_()
     bias[18:36:2], bias[19:36:2] = 0.5, -0.25  # dy and dx of the second group
-    readings = read_layer(net, layer, stride_before(net, layer), torch.rand(1, 1, 48, 48), (20, 20))
+    stride, image = stride_before(net, layer), torch.rand(1, 1, 48, 48)
+    readings = read_layer(net.backbone, layer, stride, image, (20, 20))
     for k, reading in enumerate(readings):
         moved = reading.moved - reading.taps
         np.testing.assert_allclose(moved[0], 0, atol=1e-12)
@@ -187,7 +187,8 @@ def test_a_constant_offset_moves_taps_by_base_to_the_k_times_the_stride(lift, de
 )
 def test_taps_on_the_lifted_image(scale_space, lift, distances):
     levels = lift(torch.rand(1, 1, 20, 24), scale_space)
-    readings = read_lifted(ScaleGrid.build(scale_space), levels, (10, 7))
+    layer = ScaleConv(1, 1, 3, padding=1, scale_space=scale_space)
+    readings = read_layer(layer, layer, 1, levels, (10, 7))
     for reading, distance in zip(readings, distances, strict=True):
         spacing = distance if lift is gaussian_pyramid_lift else 1
         np.testing.assert_allclose(reading.origin / spacing, np.round([10 / spacing, 7 / spacing]))
