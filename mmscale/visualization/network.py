@@ -68,15 +68,11 @@ class Network:
 
     def to_picture(self, x: Tensor) -> np.ndarray:
         """Convert an input of the backbone, or a level of it, ``(C, H, W)``, for Matplotlib."""
-        turned = self.reads_bgr != getattr(self.preprocessor, 'to_rgb', False)
-        return undo(x, self.preprocessor, turned)
-
-
-def undo(x: Tensor, preprocessor: nn.Module, is_bgr: bool) -> np.ndarray:
-    """Return the picture that a preprocessor has converted to ``x``, ``(C, H, W)``."""
-    if getattr(preprocessor, '_enable_normalize', False):
-        x = x * preprocessor.std + preprocessor.mean
-    return to_picture((x.flip(0) if is_bgr and len(x) == 3 else x) / 255)
+        preprocessor = self.preprocessor
+        if getattr(preprocessor, '_enable_normalize', False):
+            x = x * preprocessor.std + preprocessor.mean
+        is_bgr = self.reads_bgr != getattr(preprocessor, 'to_rgb', False)
+        return to_picture((x.flip(0) if is_bgr and len(x) == 3 else x) / 255)
 
 
 def to_picture(x: Tensor) -> np.ndarray:
