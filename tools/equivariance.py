@@ -34,9 +34,7 @@ LEAST = dict(num_images=1, accuracy_images=1, batch_size=1, border=0, seed=0)
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Measure accuracy and equivariance error of models against scale'
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, default = parser.add_argument, '; default: %(default)s'
     add('models', metavar='MODEL', nargs='+',
         help=f'{models.HELP}; without a checkpoint the weights are random')  # fmt: skip

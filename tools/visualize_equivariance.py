@@ -1,10 +1,9 @@
 # Copyright (c) mmscale contributors.
-"""Draw feature maps of networks for an image, the scaled image and the rotated image.
+"""Draw feature maps of a scaled and a rotated image, beside the scaled and rotated feature map.
 
 ``python tools/visualize_equivariance.py IMAGE CONFIG[:CHECKPOINT] [CONFIG[:CHECKPOINT] ...]``
 
-The feature map of a transformed image stands beside the transformed feature map. Of an equivariant
-network both maps are equal.
+Of an equivariant network both maps are equal.
 """
 
 import argparse
@@ -31,10 +30,7 @@ from mmscale.visualization.sampling import stride_before
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Draw feature maps of networks for a scaled and a rotated image, beside the '
-        'scaled and rotated feature map of the image'
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add, default = parser.add_argument, '; default: %(default)s'
     add('image', metavar='IMAGE', help='path of an image file')
     add('models', metavar='MODEL', nargs='+', help=f'{models.HELP}; one row each')

@@ -34,10 +34,7 @@ REGULAR, MOVED, CHOSEN = '#00b4ff', '#ff3b30', '#ffd400'
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description='Draw the levels of the scale space of an image, and the positions at which '
-        'the taps of a layer read it'
-    )
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('image', metavar='IMAGE', help='path of an image file')
     add('model', metavar='MODEL', nargs='?', help=models.HELP)
