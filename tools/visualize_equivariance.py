@@ -12,13 +12,10 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from mmscale.engine import models
@@ -71,7 +68,7 @@ def make_row(name: str, network: Network, x: Tensor, factor: float, angles: list
 
 def draw(
     title: str, inputs: list[np.ndarray], symbols: list[str], rows: list[Row], channel: int | None
-) -> plt.Figure:
+) -> Figure:
     """Draw the image and its transformations in a first row, then a row for each network.
 
     ``symbols`` name the transformations. If ``channel`` is None, the strongest channel is drawn.
@@ -81,7 +78,7 @@ def draw(
     small = min(1.0, inputs[1].shape[1] / inputs[0].shape[1] + 0.1)
     ratios = [1.0, 0.12, small, small] + [0.12, 1.0, 1.0] * (len(symbols) - 1)
     width, height = 1.45 * sum(ratios) + 1.0, 1.75 * (len(rows) + 1) + 0.6
-    figure = plt.figure(figsize=(width, height))
+    figure = Figure(figsize=(width, height))
     grid = figure.add_gridspec(
         len(rows) + 1, len(ratios), width_ratios=ratios, left=0.9 / width, right=1 - 0.1 / width,
         top=1 - 0.6 / height, bottom=0.3 / height, wspace=0.06, hspace=0.36,
@@ -144,7 +141,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f'--size: needs one or two positive numbers, got {args.size}')
 
 
-def make_figure(args: argparse.Namespace) -> plt.Figure:
+def make_figure(args: argparse.Namespace) -> Figure:
     image = read_image(args.image, args.size and (args.size * 2)[:2])
     options = dict(args.cfg_options)
     if args.stage is not None:

@@ -7,14 +7,12 @@
 import argparse
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use('Agg')
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from mmscale.engine import models
@@ -57,16 +55,15 @@ def parse_args() -> argparse.Namespace:
 
 def draw(
     title: str, image: np.ndarray, levels: list, grid: ScaleGrid, readings: list, point: tuple
-) -> plt.Figure:
+) -> Figure:
     """Draw the levels of an image and, below each level, the positions that a layer reads."""
     pyramid = len({level.shape for level in levels}) > 1
     rows = 2 if readings[0].moved is None else 3
     tallest = max(level.shape[0] / level.shape[1] for level in levels)
     figsize = 2.6 * len(levels) + 1.2, 2.6 * min(tallest, 1.6) + 3.0 * (rows - 1) + 1.1
-    figure, panels = plt.subplots(
-        rows, len(levels), figsize=figsize, layout='constrained', squeeze=False,
-        height_ratios=[max(min(tallest, 1.6), 0.5)] + [1] * (rows - 1),
-    )  # fmt: skip
+    figure = Figure(figsize=figsize, layout='constrained')
+    heights = [max(min(tallest, 1.6), 0.5)] + [1] * (rows - 1)
+    panels = figure.subplots(rows, len(levels), squeeze=False, height_ratios=heights)
     window = square_around(point, readings)
     for k, (column, level, reading) in enumerate(zip(panels.T, levels, readings)):
         draw_level(column[0], level, levels, window, grid.factors[k] if pyramid else 1)
@@ -151,9 +148,9 @@ def draw_moved(axes: Axes, reading: Reading, size: float) -> PathCollection:
     return axes.scatter(*positions.T[::-1], ec='white', lw=0.4, zorder=4, **style)
 
 
-def draw_legend(figure: plt.Figure, framed: bool, rows: int, modulated: bool) -> None:
+def draw_legend(figure: Figure, framed: bool, rows: int, modulated: bool) -> None:
     def entry(marker, face, edge, label):
-        return plt.Line2D([], [], ls='', marker=marker, mfc=face, mec=edge, mew=1.2, label=label)
+        return Line2D([], [], ls='', marker=marker, mfc=face, mec=edge, mew=1.2, label=label)
 
     entries = [entry('+', CHOSEN, CHOSEN, 'chosen pixel')]
     if framed:
@@ -185,7 +182,7 @@ def check_point(point: list[int] | None, image: np.ndarray) -> tuple[int, int]:
     return row, column
 
 
-def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point: tuple) -> plt.Figure:
+def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point: tuple) -> Figure:
     """Draw the levels of a lift without a network, and the taps of a 3x3 layer on them."""
     try:
         grid = ScaleGrid.build(args.scale_space or dict(base=2.0, num_scales=4))
@@ -203,7 +200,7 @@ def figure_of_lift(args: argparse.Namespace, image: np.ndarray, point: tuple) ->
     return draw(title, to_picture(pixels), levels, grid, readings, point)
 
 
-def figure_of_network(args: argparse.Namespace, image: np.ndarray, point: tuple) -> plt.Figure:
+def figure_of_network(args: argparse.Namespace, image: np.ndarray, point: tuple) -> Figure:
     """Draw the levels in a network, and the taps of one of its layers."""
     network = load_network(args.model, args.cfg_options, args.pretrained)
     backbone = network.backbone
