@@ -32,11 +32,13 @@ def parse_side(text: str) -> tuple[int, int]:
     return int(sides[0]), int(sides[-1])
 
 
-def image_shape(cfg: Config, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
+def image_shape(
+    cfg: Config, size: tuple[int, int] | None = None, option: str = '--side'
+) -> tuple[int, int, int]:
     """Return the shape ``(C, H, W)`` of the test images of a config.
 
     Height and width are ``size``, or else the size in the ``test_dataloader``. A ValueError is
-    raised if neither has a size.
+    raised if neither has a size. It names the ``option`` of a tool that sets the size.
     """
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     mean = preprocessor.get('mean')
@@ -52,27 +54,38 @@ def image_shape(cfg: Config, size: tuple[int, int] | None = None) -> tuple[int, 
         if is_kind(step['type'], CenterCrop, TRANSFORMS, scope)
     ]
     if not known:
-        raise ValueError(f'--side: say it, that of {dataset.type} is not known')
+        raise ValueError(f'{option}: say it, that of {dataset.type} is not known')
     # MMCV's crops are (width, height).
     width, height = (known[-1],) * 2 if isinstance(known[-1], int) else known[-1]
     return channels, height, width
 
 
-def count(model: torch.nn.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+def check_input(
+    model: torch.nn.Module, shape: tuple[int, int, int], option: str = '--side'
+) -> None:
+    """Run a model, in eval mode, on one image of shape (C, H, W).
+
+    A ValueError that names the ``option`` of a tool is raised if the model does not take it.
+    """
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, *shape))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f'{option}: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
+        ) from error
+
+
+def count(
+    model: torch.nn.Module, shape: tuple[int, int, int], option: str = '--side'
+) -> tuple[int, int]:
     """Count the parameters and, by MMEngine, the multiply-adds for one image of shape (C, H, W).
 
     The model must be on the CPU: on a GPU, deformable layers call MMCV's compiled operations, which
-    MMEngine cannot count.
+    MMEngine cannot count. ``option`` is that of :func:`check_input`.
     """
-    image = torch.zeros(1, *shape)
-    try:
-        with torch.no_grad():
-            model.eval()(image)  # raises the error of the model, not an error of the tracer
-    except (RuntimeError, ValueError) as error:
-        raise ValueError(
-            f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
-        ) from error
-    analyzer = FlopAnalyzer(model, (image,))
+    check_input(model, shape, option)  # raises the error of the model, not an error of the tracer
+    analyzer = FlopAnalyzer(model, (torch.zeros(1, *shape),))
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     analyzer.tracer_warnings('none')
     return sum(p.numel() for p in model.parameters()), int(analyzer.total())

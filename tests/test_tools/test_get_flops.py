@@ -11,7 +11,7 @@ from mmscale.engine.cost import count, image_shape
 from mmscale.engine.models import build_network, find_config
 from mmscale.models import BilinearPyramidLift, DeformScaleConv, ModulatedDeformScaleConv
 
-from .conftest import ROOT, run_here
+from .conftest import ROOT, exit_message, run_here
 
 TOOL = 'tools/analysis_tools/get_flops.py'
 sys.path.insert(0, str((ROOT / TOOL).parent))
@@ -76,6 +76,12 @@ def test_reads_size_and_kind_off_the_config(config, shape, description):
     assert image_shape(cfg) == shape
 
 
+def test_a_size_that_the_model_does_not_take_names_the_option(monkeypatch):
+    config = CNN.replace('cnn/cnn', 'dss/scaleconvnet-s3')
+    line = exit_message(monkeypatch, TOOL, config, '--shape', 3)
+    assert '--shape: the model does not take images (C, H, W) of (1, 3, 3)' in line
+
+
 def test_three_digits_and_a_unit():
     numbers = {8_878_720: '8.88 M', 999e6: '999 M', 464e3: '0.464 M', 2e13: '20,000 G'}
     assert {number: get_flops.with_unit(number) for number in numbers} == numbers
@@ -86,6 +92,8 @@ def test_an_unknown_dataset_needs_a_side():
     cfg.test_dataloader.dataset.type = 'Flowers102'
     with pytest.raises(ValueError, match='--side: say it, that of Flowers102'):
         image_shape(cfg)
+    with pytest.raises(ValueError, match='--shape: say it'):
+        image_shape(cfg, option='--shape')
     assert image_shape(cfg, (64, 48)) == (1, 64, 48)
 
 

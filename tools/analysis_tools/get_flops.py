@@ -106,10 +106,10 @@ def main() -> None:
         model = models.load_model(word, args.cfg_options)
         cfg, network = model.cfg, model.network
         models.check_parts(cfg, model.path, *([] if args.shape else ['test_dataloader']))
-        _, *size = image_shape(cfg, args.shape and (args.shape * 2)[:2])
+        _, *size = image_shape(cfg, args.shape and (args.shape * 2)[:2], '--shape')
         shape = (input_channels(getattr(network, 'backbone', network)), *size)
         print(f'counting {model.path} at {size[0]}x{size[1]}', file=sys.stderr, flush=True)
-        n, flops = count(network, shape)
+        n, flops = count(network, shape, '--shape')
         first = first or n
         rows.append([describe(cfg), f'`{model.path}`', f'{n:,}', f'{n / first - 1:+.1%}',
                      with_unit(flops)])  # fmt: skip

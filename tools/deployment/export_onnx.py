@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from mmscale.engine import models
-from mmscale.engine.cost import image_shape, parse_side
-from mmscale.engine.errors import one_line, one_line_errors
+from mmscale.engine.cost import check_input, image_shape, parse_side
+from mmscale.engine.errors import one_line_errors
 from mmscale.visualization import make_folder
 
 TOLERANCE = 1e-4
@@ -138,12 +138,7 @@ def main() -> None:
     network = Logits(model.network).eval()
     shapes = [image_shape(model.cfg, side) for side in sides]
     for shape in shapes:
-        try:
-            network(torch.zeros(1, *shape))  # makes and keeps the matrices that resample levels
-        except (RuntimeError, ValueError) as error:
-            raise ValueError(
-                f'--side: the model does not take images (C, H, W) of {shape}: {one_line(error)}'
-            ) from error
+        check_input(network, shape)  # makes and keeps the matrices that resample levels
     folder = make_folder(args.out)
     for shape in shapes:
         side = '-' + 'x'.join(map(str, dict.fromkeys(shape[1:]))) if len(shapes) > 1 else ''
