@@ -80,6 +80,18 @@ def read_rgb(file: Path | IO[bytes], name: str) -> np.ndarray:
     return pixels[..., :3]
 
 
+def read_photographs(folder: Path | None = None) -> list[np.ndarray]:
+    """Read the images below a folder, or the two photographs of scikit-learn, each ``(H, W, 3)``.
+
+    ValueError is raised if there are none, or if one cannot be read.
+    """
+    if folder is None:
+        from sklearn.datasets import load_sample_images  # a slow import, only if needed
+
+        return load_sample_images().images
+    return [read_rgb(path, str(path)) for path in images_below(folder)]
+
+
 def photograph_crops(count: int, size: int, seed: int = 0, folder: Path | None = None) -> Tensor:
     """Draw random crops of photographs, float64 ``(count, 3, size, size)`` in [0, 1].
 
@@ -87,13 +99,7 @@ def photograph_crops(count: int, size: int, seed: int = 0, folder: Path | None =
     scikit-learn, 427x640. Images smaller than ``size`` pixels are left out; ValueError is raised if
     none remains. ``seed`` sets the places of the crops.
     """
-    if folder is None:
-        from sklearn.datasets import load_sample_images  # a slow import, only if needed
-
-        photos = load_sample_images().images
-    else:
-        photos = [read_rgb(path, str(path)) for path in images_below(folder)]
-    photos = [photo for photo in photos if min(photo.shape[:2]) >= size]
+    photos = [photo for photo in read_photographs(folder) if min(photo.shape[:2]) >= size]
     if not photos:
         raise ValueError(f'no image of at least {size}x{size} pixels in {folder or "scikit-learn"}')
     draw, crops = np.random.default_rng(seed), []

@@ -25,9 +25,8 @@ import numpy as np
 from mmengine.utils import track_iter_progress
 from numpy.random import Generator
 from PIL import Image
-from sklearn.datasets import load_sample_images
 
-from mmscale.datasets.images import images_below, read_rgb
+from mmscale.datasets.images import read_photographs
 from mmscale.datasets.scale_cifar10 import CIFAR10, read_batches
 from mmscale.datasets.scale_mnist import MNIST, read_pool
 from mmscale.datasets.scratch import put, scratch_folder
@@ -75,6 +74,8 @@ def parse_args() -> argparse.Namespace:
             parser.error(f'--{name}: must be at least {least}, got {getattr(args, name)}')
     if args.target.exists():
         parser.error(f'target: {args.target} exists already')
+    if args.photographs and not args.photographs.is_dir():
+        parser.error(f'--photographs: there is no folder {args.photographs}')
     return args
 
 
@@ -88,18 +89,6 @@ def read_objects(kind: str, root: Path) -> tuple[np.ndarray, np.ndarray]:
     if not found:
         raise ValueError(f'source: {folder} has no batches of CIFAR-10')
     return read_batches(folder, found, check_integrity=False)
-
-
-def read_photographs(folder: Path | None) -> list[np.ndarray]:
-    """Read the photographs, each ``(H, W, 3)``."""
-    if folder is None:
-        return load_sample_images().images
-    if not folder.is_dir():
-        raise ValueError(f'--photographs: there is no folder {folder}')
-    try:
-        return [read_rgb(path, str(path)) for path in images_below(folder)]
-    except ValueError as error:
-        raise ValueError(f'--photographs: {error}') from error
 
 
 def part(length: int, ends: tuple[float, float]) -> slice:
@@ -218,7 +207,10 @@ def main() -> None:
     args = parse_args()
     images, labels = read_objects(args.objects, args.source)
     order = np.random.default_rng(args.seed).permutation(len(images))
-    photographs = read_photographs(args.photographs)
+    try:
+        photographs = read_photographs(args.photographs)
+    except ValueError as error:
+        raise ValueError(f'--photographs: {error}') from error
     with scratch_folder(args.target.absolute().parent) as scratch:
         folder = scratch / args.target.name
         for split, (whole, _) in SPLITS.items():
