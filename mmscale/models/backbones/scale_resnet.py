@@ -190,7 +190,7 @@ class ScaleResNet(StagedBackbone):
         last = sum(stage_blocks) - 1
         drop_path_rates = [drop_path_rate * i / last for i in range(last + 1)]
         channels = stem_channels
-        self.stage_blocks = stage_blocks
+        self.stage_blocks = stage_blocks  # MMPretrain reads it in get_layer_depth
         for i, num_blocks in enumerate(stage_blocks[:num_stages]):
             out_channels = base_channels * 2**i * expansion
             conv_cfg = self._conv_cfg(interactions[i])
